@@ -1,0 +1,27 @@
+"""Shared pieces: a tiny CLIP with random weights, in OpenAI's architecture."""
+
+import pytest
+import torch
+from clip.model import CLIP
+
+TINY_VIT = (32, 32, 2, 64, 16, 77, 49408, 64, 1, 2)  # width must be at least 64: heads = width // 64
+TINY_RESNET = (32, 32, (1, 1, 1, 1), 8, None, 77, 49408, 64, 1, 2)
+CLASSNAMES = ["dog", "golden_retriever", "sea anemone", "T-shirt", "fire engine, fire truck", "u.s. mail"]
+
+
+def make_clip(arch: tuple, seed: int = 0) -> CLIP:
+    """OpenAI's CLIP in fp32 with random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = CLIP(*arch).float().eval().requires_grad_(False)
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_clip() -> CLIP:
+    return make_clip(TINY_VIT)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    torch.manual_seed(0)

@@ -1,0 +1,107 @@
+"""Learned prompts on disk: taken strictly, read safely, ours and CoOp's own files alike."""
+
+import pytest
+import torch
+from conftest import CLASSNAMES
+from test_clip import RunsCode
+
+from tlla.checkpoint import find_epoch, load_context, read_checkpoint, tensor_sha256
+from tlla.errors import InputError
+from tlla.prompt import PromptLearner
+
+
+@pytest.fixture
+def learner(tiny_clip):
+    return PromptLearner(tiny_clip, CLASSNAMES, n_ctx=4)
+
+
+def save(path, state_dict, **entries):
+    torch.save({"state_dict": state_dict, "epoch": 3, **entries}, path)
+    return path
+
+
+def test_exactly_the_context_is_taken(learner, tmp_path):
+    ctx = torch.randn(4, 64)
+    path = save(
+        tmp_path / "m", {"ctx": ctx, "token_prefix": torch.zeros(9, 1, 64), "token_suffix": torch.zeros(9, 72, 64)}
+    )
+    assert load_context(path, learner) == 3
+    assert torch.equal(learner.ctx.data, ctx)
+
+
+def test_a_file_of_dataparallel_and_half_precision_is_taken(learner, tmp_path):
+    ctx = torch.randn(4, 64).half()
+    load_context(save(tmp_path / "m", {"module.ctx": ctx}), learner)
+    assert torch.equal(learner.ctx.data, ctx.float()) and learner.ctx.dtype == torch.float32
+
+
+def test_a_coop_file_with_scheduler_and_optimizer_objects_is_read_without_them(learner, tmp_path):
+    """The layout that CoOp's released files have: the warm-up scheduler's state holds a scheduler object."""
+    optimizer = torch.optim.SGD(learner.parameters(), lr=0.002, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 50)
+    state = {"successor": scheduler, "last_epoch": 49}
+    path = save(
+        tmp_path / "m", learner.state_dict(), optimizer=optimizer.state_dict(), scheduler=state, val_result=None
+    )
+    with pytest.raises(Exception, match="weights_only|Weights only"):
+        torch.load(path, weights_only=True)
+    assert torch.equal(read_checkpoint(path)["state_dict"]["ctx"], learner.ctx.data)
+
+
+@pytest.mark.parametrize(
+    ("ctx", "both_sides"),
+    [
+        (torch.zeros(16, 64), r"N_CTX 16, width 64, but .* N_CTX 4, width 64"),
+        (torch.zeros(4, 512), r"N_CTX 4, width 512, but .* N_CTX 4, width 64"),
+        (torch.zeros(6, 4, 64), r"class-specific \(CSC\) context for 6 classes.*but .*one shared context"),
+        (torch.full((4, 64), float("nan")), "not finite"),
+    ],
+)
+def test_a_mismatch_names_both_sides(learner, tmp_path, ctx, both_sides):
+    before = learner.ctx.data.clone()
+    with pytest.raises(InputError, match=both_sides):
+        load_context(save(tmp_path / "m", {"ctx": ctx}), learner)
+    assert torch.equal(learner.ctx.data, before)
+
+
+def test_other_vectors_are_refused(learner, tmp_path):
+    with pytest.raises(InputError, match=r"holds \['ctx', 'meta_net.weight'\], expected the context vectors"):
+        load_context(save(tmp_path / "m", {"ctx": torch.zeros(4, 64), "meta_net.weight": torch.zeros(2)}), learner)
+    with pytest.raises(InputError, match="holds nothing"):
+        load_context(save(tmp_path / "n", {}), learner)
+
+
+def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path):
+    for i, payload in enumerate(({"ctx": RunsCode(tmp_path / "hacked")}, RunsCode(tmp_path / "hacked"))):
+        with pytest.raises(InputError, match=r"is refused: it asks for posix.mkdir"):
+            read_checkpoint(save(tmp_path / f"evil{i}", payload))
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_damaged_and_foreign_files_are_named(learner, tmp_path):
+    whole = save(tmp_path / "whole", learner.state_dict())
+    (tmp_path / "cut").write_bytes(whole.read_bytes()[:700])
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "text").write_text("hello")
+    torch.save([1], tmp_path / "list")
+    torch.save({"weights": 1}, tmp_path / "keys")
+    for name in ("cut", "empty", "text", "list", "keys", "absent"):
+        with pytest.raises(InputError, match=name):
+            read_checkpoint(tmp_path / name)
+
+
+def test_the_newest_epoch_is_the_default_and_the_present_ones_are_listed(tmp_path):
+    for epoch in (2, 10, 9):
+        (tmp_path / f"model.pth.tar-{epoch}").touch()
+    (tmp_path / "model.pth.tar-10.tmp").touch()
+    assert find_epoch(tmp_path).name == "model.pth.tar-10"
+    assert find_epoch(tmp_path, 2).name == "model.pth.tar-2"
+    with pytest.raises(InputError, match=r"no epoch 50 in .*, only \[2, 9, 10\]"):
+        find_epoch(tmp_path, 50)
+    with pytest.raises(InputError, match="no checkpoint"):
+        find_epoch(tmp_path / "elsewhere")
+
+
+def test_the_fingerprint_is_of_the_values():
+    values = torch.randn(4, 8)
+    assert tensor_sha256(values) == tensor_sha256(values.double().t().contiguous().t()) != tensor_sha256(values + 1)

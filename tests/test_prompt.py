@@ -1,0 +1,158 @@
+"""The prompt model against OpenAI's own encode_text, at the real sizes of RN50, ViT-B/32 and ViT-B/16."""
+
+import itertools
+
+import pytest
+import torch
+from clip import clip
+from conftest import CLASSNAMES, make_clip
+from torch.nn.functional import normalize
+
+from tlla.errors import InputError
+from tlla.prompt import PromptedCLIP, PromptLearner, zeroshot_features
+
+ARCHS = {
+    "RN50": (1024, 224, (3, 4, 6, 3), 64, None, 77, 49408, 512, 8, 12),
+    "ViT-B/32": (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12),
+    "ViT-B/16": (512, 224, 12, 768, 16, 77, 49408, 512, 8, 12),
+}
+RARE = 30_000  # first of the token ids whose embeddings the reference overwrites by context vectors
+
+
+@pytest.fixture(scope="module", params=ARCHS)
+def real_clip(request):
+    return make_clip(ARCHS[request.param])
+
+
+def reference_text_features(model, names, ctx, position):
+    """Context vectors as the embeddings of rare tokens, so that a prompt is a plain token sequence for encode_text."""
+    encode = clip._tokenizer.encode
+    weight = model.token_embedding.weight.data
+    n_ctx = ctx.shape[-2]
+    words = list(range(RARE, RARE + n_ctx))
+    kept, features = weight[words].clone(), []
+    for k, name in enumerate(names):
+        weight[words] = ctx[k] if ctx.dim() == 3 else ctx
+        name_ids, stop = encode(name.replace("_", " ")), encode(".")
+        half = n_ctx // 2
+        body = {
+            "end": words + name_ids,
+            "middle": words[:half] + name_ids + words[half:],
+            "front": name_ids + words,
+        }[position]
+        tokens = torch.zeros(1, 77, dtype=torch.long)
+        sequence = [49406, *body, *stop, 49407]
+        tokens[0, : len(sequence)] = torch.tensor(sequence)
+        features.append(model.encode_text(tokens)[0])
+    weight[words] = kept
+    return normalize(torch.stack(features), dim=-1)
+
+
+@pytest.mark.parametrize(("position", "csc"), list(itertools.product(("end", "middle", "front"), (False, True))))
+def test_logits_equal_full_length_encode_text(real_clip, position, csc):
+    learner = PromptLearner(real_clip, CLASSNAMES, n_ctx=5, csc=csc, class_token_position=position)
+    model = PromptedCLIP(real_clip, learner)
+    image_features = normalize(torch.randn(3, real_clip.text_projection.shape[1]), dim=-1)
+    with torch.no_grad():
+        logits = model.logits(image_features, model.encode_text())
+        expected = reference_text_features(real_clip, CLASSNAMES, learner.ctx.data, position)
+    scale = real_clip.logit_scale.exp()
+    torch.testing.assert_close(logits, scale * image_features @ expected.t(), atol=1e-5, rtol=0)
+    assert learner.embeddings.shape[1] < 20  # and it was cut: 77 tokens would prove nothing
+
+
+def test_unlearned_words_equal_the_hand_written_template(real_clip):
+    tokens = clip.tokenize([f"a photo of a {name.replace('_', ' ')}." for name in CLASSNAMES])
+    with torch.no_grad():
+        expected = normalize(real_clip.encode_text(tokens), dim=-1)
+        learned = PromptedCLIP(real_clip, PromptLearner(real_clip, CLASSNAMES, ctx_init="a photo of a")).encode_text()
+        written = zeroshot_features(real_clip, CLASSNAMES, "a photo of a {}.")
+    torch.testing.assert_close(learned, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(written, expected, atol=1e-5, rtol=0)
+
+
+def test_forward_gives_scaled_cosine_similarity_of_images(tiny_clip):
+    model = PromptedCLIP(tiny_clip, PromptLearner(tiny_clip, CLASSNAMES, ctx_init="a photo of a"))
+    images = torch.randn(4, 3, 32, 32)
+    tokens = clip.tokenize([f"a photo of a {name.replace('_', ' ')}." for name in CLASSNAMES])
+    expected, _ = tiny_clip(images, tokens)
+    torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("csc", (False, True))
+@pytest.mark.parametrize("chunk", (1, 4, 1000))
+def test_many_prompts_in_one_call_equal_one_at_a_time(tiny_clip, csc, chunk):
+    learner = PromptLearner(tiny_clip, CLASSNAMES, n_ctx=3, csc=csc)
+    model = PromptedCLIP(tiny_clip, learner, text_chunk=chunk)
+    contexts = learner.ctx.data + 0.1 * torch.randn(5, *learner.ctx.shape)
+    with torch.no_grad():
+        together = model.encode_text(contexts)
+        alone = torch.stack([model.encode_text(ctx) for ctx in contexts])
+    assert together.shape == (5, len(CLASSNAMES), 32)
+    torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
+
+
+def test_chunks_do_not_change_the_gradient(tiny_clip):
+    learner = PromptLearner(tiny_clip, CLASSNAMES, n_ctx=3)
+    target = torch.randn(len(CLASSNAMES), 32)
+    grads = []
+    for chunk in (2, 1000):
+        model = PromptedCLIP(tiny_clip, learner, text_chunk=chunk)
+        grads += torch.autograd.grad((model.encode_text() * target).sum(), learner.ctx)
+    torch.testing.assert_close(grads[0], grads[1], atol=1e-6, rtol=1e-5)
+
+
+def test_a_prompt_serves_another_class_set(tiny_clip):
+    learner = PromptLearner(tiny_clip, CLASSNAMES, n_ctx=3)
+    model = PromptedCLIP(tiny_clip, learner)
+    learner.set_classes(["cat", "a much longer name of a class"])
+    with torch.no_grad():
+        expected = reference_text_features(tiny_clip, learner.classnames, learner.ctx.data, "end")
+        torch.testing.assert_close(model.encode_text(), expected, atol=1e-5, rtol=0)
+
+
+def test_only_the_context_is_trained_and_saved(tiny_clip):
+    model = PromptedCLIP(tiny_clip, PromptLearner(tiny_clip, CLASSNAMES))
+    assert list(model.prompt_learner.state_dict()) == ["ctx"]
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == ["prompt_learner.ctx"]
+    assert model.train().prompt_learner.training and not model.clip.training
+
+
+def test_context_is_float32_for_a_half_precision_backbone():
+    half = make_clip((32, 32, 2, 64, 16, 77, 49408, 64, 1, 2)).half()
+    assert PromptLearner(half, CLASSNAMES).ctx.dtype == torch.float32
+
+
+def test_random_context_has_std_002(tiny_clip):
+    ctx = PromptLearner(tiny_clip, CLASSNAMES, n_ctx=60).ctx
+    assert abs(ctx.std().item() - 0.02) < 0.001 and abs(ctx.mean().item()) < 0.001
+
+
+def test_words_of_several_tokens_count_as_tokens(tiny_clip):
+    learner = PromptLearner(tiny_clip, ["dog"], ctx_init="a photorealistic rendering of")
+    assert learner.n_ctx == len(clip._tokenizer.encode("a photorealistic rendering of")) > 4
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"classnames": ["dog", "x" + " very" * 80]}, "82 tokens|has 8. tokens"),
+        ({"classnames": []}, "empty"),
+        ({"class_token_position": "back"}, "'back'"),
+        ({"n_ctx": 0}, "N_CTX must be at least 1"),
+    ],
+)
+def test_bad_prompts_are_named(tiny_clip, kwargs, message):
+    with pytest.raises(InputError, match=message):
+        PromptLearner(**{"clip_model": tiny_clip, "classnames": CLASSNAMES, **kwargs})
+
+
+def test_class_specific_context_refuses_another_number_of_classes(tiny_clip):
+    learner = PromptLearner(tiny_clip, CLASSNAMES, csc=True)
+    with pytest.raises(InputError, match="for 6 classes and cannot serve 2"):
+        learner.set_classes(["cat", "dog"])
+
+
+def test_template_without_a_place_for_the_name_is_refused(tiny_clip):
+    with pytest.raises(InputError, match="has no {}"):
+        zeroshot_features(tiny_clip, CLASSNAMES, "a photo of a dog.")

@@ -1,0 +1,114 @@
+"""Views: TPT's distribution, torchvision's pixels, and randomness from (seed, image, view) alone."""
+
+import numpy as np
+import pytest
+import torch
+from clip.clip import _transform
+from PIL import Image
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms import functional as TF
+
+from tlla.clip import normalize
+from tlla.errors import InputError
+from tlla.views import AUGMIX_OPS, ViewConfig, augmix, crop_box, make_views, view_uniforms
+
+
+@pytest.fixture
+def image():
+    """A smooth random picture, 60 x 45."""
+    noise = np.random.default_rng(0).integers(0, 255, (9, 12, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((60, 45), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("size", [(60, 45), (45, 60), (33, 33), (31, 97), (500, 375)])
+def test_view_0_is_clips_own_preprocessing(image, size):
+    image = image.resize(size)
+    views = make_views(image, 0, ViewConfig(size=32, n_views=1))
+    assert torch.equal(normalize(views[0]), _transform(32)(image))
+
+
+def test_crops_and_flips_equal_torchvisions_for_the_same_boxes(image):
+    config = ViewConfig(size=32, n_views=9, seed=5)
+    views = make_views(image, 3, config)
+    flips = 0
+    for v, row in enumerate(view_uniforms(5, 3, 9)):
+        if v == 0:
+            continue
+        left, top, right, bottom = crop_box(row[:-1], 60, 45, config.scale)
+        box = (top, left, bottom - top, right - left)
+        expected = TF.resized_crop(image, *box, [32, 32], InterpolationMode.BILINEAR)
+        flips += row[-1] < 0.5
+        expected = TF.hflip(expected) if row[-1] < 0.5 else expected
+        assert torch.equal(views[v], TF.pil_to_tensor(expected))
+    assert 0 < flips < 8
+
+
+@pytest.mark.parametrize(("size", "scale"), [((60, 45), (0.08, 1.0)), ((90, 20), (0.5, 0.9)), ((4, 200), (0.3, 1.0))])
+def test_boxes_are_distributed_as_torchvisions(size, scale):
+    n = 4000
+    ours = np.array([crop_box(u[:-1], *size, scale) for u in view_uniforms(0, 0, n)], dtype=float)
+    theirs = np.empty_like(ours)
+    picture = Image.new("RGB", size)
+    for i in range(n):
+        top, left, h, w = RandomResizedCrop.get_params(picture, scale, (3 / 4, 4 / 3))
+        theirs[i] = left, top, left + w, top + h
+    error = np.sqrt((ours.var(0) + theirs.var(0)) / n) + 1e-9
+    assert (np.abs(ours.mean(0) - theirs.mean(0)) / error < 4.5).all()
+    assert ours.min() >= 0 and (ours[:, 2] <= size[0]).all() and (ours[:, 3] <= size[1]).all()
+
+
+def test_a_view_depends_on_seed_image_and_view_alone(image):
+    few, many = (make_views(image, 7, ViewConfig(size=32, n_views=n, seed=1)) for n in (4, 16))
+    assert torch.equal(few, many[:4])
+    for other in (make_views(image, 8, ViewConfig(32, 4, seed=1)), make_views(image, 7, ViewConfig(32, 4, seed=2))):
+        assert torch.equal(few[0], other[0])
+        assert not torch.equal(few[1], other[1])
+    np.random.seed(0)  # the global generators play no part
+    torch.manual_seed(99)
+    assert torch.equal(few, make_views(image, 7, ViewConfig(size=32, n_views=4, seed=1)))
+
+
+def test_augmix_views_are_mixtures_that_repeat(image):
+    config = ViewConfig(size=32, n_views=6, augmix=True)
+    views = make_views(image, 0, config)
+    plain = make_views(image, 0, ViewConfig(size=32, n_views=6))
+    assert views.dtype == torch.float32 and views.min() >= 0 and views.max() <= 1 + 1e-6
+    assert torch.equal(views, make_views(image, 0, config))
+    torch.testing.assert_close(views[0], plain[0] / 255)
+    change = (views[1:] - plain[1:] / 255).abs().mean(dim=(1, 2, 3))
+    assert (change > 0).all() and (change < 0.2).all()
+
+
+def test_augmix_mixes_as_its_definition_says(image):
+    """Replays the random draws in their order and mixes after normalisation, as TPT does."""
+    rng = np.random.default_rng((0, 1, 2))
+    weights, m = rng.dirichlet((1.0,) * 3), rng.beta(1.0, 1.0)
+    x = normalize(TF.to_tensor(image))
+    mix = torch.zeros_like(x)
+    for w in weights:
+        chain = image
+        for _ in range(rng.integers(1, 4)):
+            chain = AUGMIX_OPS[rng.integers(9)](chain, rng)
+        mix += w * normalize(TF.to_tensor(chain))
+    expected = m * x + (1 - m) * mix
+    actual = normalize(torch.from_numpy(augmix(image, np.random.default_rng((0, 1, 2)))).permute(2, 0, 1))
+    torch.testing.assert_close(actual, expected.float(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 3)])
+def test_tiny_and_long_images_give_views(size):
+    assert make_views(Image.new("RGB", size, "red"), 0, ViewConfig(size=16, n_views=5)).shape == (5, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"n_views": 0}, "N_VIEWS must be at least 1"),
+        ({"scale": (0.0, 1.0)}, "CROP_SCALE"),
+        ({"scale": (0.9, 0.2)}, "CROP_SCALE"),
+        ({"seed": -1}, "seed of the views"),
+    ],
+)
+def test_bad_settings_are_named(kwargs, message):
+    with pytest.raises(InputError, match=message):
+        ViewConfig(size=32, **kwargs)

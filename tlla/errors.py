@@ -1,0 +1,15 @@
+"""The one error class for what a user can put right: a file, a config key, an argument."""
+
+
+class InputError(ValueError):
+    """Bad input. The message names what was found, what was expected and what to do, in one sentence."""
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """Says which of `known` a mistyped `name` may have meant, e.g. ``did you mean 'SAPT'? (known: CoOp, SAPT)``."""
+    import difflib
+
+    lowered = {k.lower(): k for k in known}
+    close = [lowered[m] for m in difflib.get_close_matches(name.lower(), lowered, n=2, cutoff=0.5)]
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return f"{hint}(known: {', '.join(sorted(known))})"

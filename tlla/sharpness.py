@@ -1,0 +1,94 @@
+"""The sharpness-aware objective of SAPT (arXiv 2501.18864, eq. 2-4).
+
+``l_SAPT(p) = l(p) + lambda * max_{||eps|| <= rho} [l(p + eps) - l(p)]``, with the first-order maximiser
+``eps* = rho * g / ||g||`` (g the gradient of l at p, the norm over the whole prompt) whose own derivative is dropped,
+so that the descent direction is ``(1 - lambda) * g(p) + lambda * g(p + eps*)``. lambda = 1 is SAM (Foret et al.,
+arXiv 2010.01412), lambda = 0 is plain descent.
+
+The prompt is never written to: the perturbed prompt is a new tensor, so there is nothing to undo when a pass fails.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+LossFn = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class SharpnessStep:
+    """One evaluation of the objective.
+
+    Attributes:
+        gradient: Descent direction, of the prompt's shape and dtype; times `loss_scale` if one was given.
+        loss: l(p), a detached float32 scalar.
+        sharpness: l(p + eps*) - l(p), a detached scalar; 0 if the perturbed pass was not needed or not possible.
+        grad_norm: ||g(p)|| over the whole prompt, unscaled.
+        finite: Whether both losses and both gradients are finite.
+    """
+
+    gradient: Tensor
+    loss: Tensor
+    sharpness: Tensor
+    grad_norm: Tensor
+    finite: bool
+
+
+def check_sharpness(rho: float, lam: float, prefix: str = "") -> None:
+    """Raises InputError unless rho >= 0 and 0 <= lambda, both finite; `prefix` is the config node to name."""
+    for name, value in (("RHO", rho), ("LAMBDA", lam)):
+        if not 0 <= value < float("inf"):
+            raise InputError(f"{prefix}{name} must be a finite number >= 0, but got {value}")
+
+
+def sharpness_step(loss_fn: LossFn, prompt: Tensor, rho: float, lam: float, loss_scale: float = 1.0) -> SharpnessStep:
+    """Direction of descent of the sharpness-aware objective at `prompt`.
+
+    Args:
+        loss_fn: Maps a prompt to a scalar loss; called once or twice, on the same batch.
+        prompt: The context vectors, float32, any shape; not modified.
+        rho: Radius of the perturbation, in the norm over the whole prompt.
+        lam: Weight of the sharpness. 0 makes a single pass.
+        loss_scale: Factor on the loss before the backward pass (fp16). It cancels in eps*.
+
+    Returns:
+        A `SharpnessStep`; when `finite` is False its gradient must not be applied.
+    """
+    loss, grad = _loss_and_grad(loss_fn, prompt, loss_scale)
+    norm = grad.norm()
+    finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
+    sharpness = torch.zeros_like(loss)
+    direction = grad
+    # At a stationary point (norm 0) there is no direction to climb, and the sharpness is 0 to first order.
+    if finite and lam > 0 and rho > 0 and norm > 0:
+        perturbed = prompt.detach() + grad * (rho / norm)
+        loss_up, grad_up = _loss_and_grad(loss_fn, perturbed, loss_scale)
+        finite = bool(torch.isfinite(loss_up) & torch.isfinite(grad_up).all())
+        sharpness = loss_up - loss
+        direction = grad_up if lam == 1 else (1 - lam) * grad + lam * grad_up
+    return SharpnessStep(direction, loss, sharpness, norm / loss_scale, finite)
+
+
+def _loss_and_grad(loss_fn: LossFn, prompt: Tensor, loss_scale: float) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        leaf = prompt.detach().requires_grad_(True)
+        loss = loss_fn(leaf)
+        (grad,) = torch.autograd.grad(loss * loss_scale, leaf)
+    return loss.detach().float(), grad
+
+
+def random_directions(shape: tuple[int, ...], n: int, radius: float, seed: int) -> Tensor:
+    """n Gaussian directions scaled to Frobenius norm `radius` (STSS, below eq. 5): (n, *shape), float32, on the CPU.
+
+    Direction r depends on (seed, r) alone, not on n.
+    """
+    directions = torch.empty(n, *shape)
+    generator = torch.Generator().manual_seed(seed)
+    for r in range(n):
+        eps = torch.randn(shape, generator=generator)
+        directions[r] = radius * eps / eps.norm()
+    return directions
