@@ -1,0 +1,37 @@
+"""Package metadata. `trainers/` and `datasets/` travel in the wheel as `tlla.trainers` and `tlla.datasets`."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).resolve().parent
+
+setup(
+    name="tlla",
+    version="0.1.0",
+    description="Sharpness-aware prompt tuning (SAPT) and test-time view selection (STSS) for CLIP, as a Dassl plugin",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=["tlla", "tlla.trainers", "tlla.datasets", "tlla.assets"],
+    package_dir={"tlla.trainers": "trainers", "tlla.datasets": "datasets", "tlla.assets": "assets"},
+    package_data={"tlla.assets": ["*.gz", "emoji/*.json", "emoji/*.md", "emoji/**/*.png"]},
+    install_requires=[
+        "dassl",
+        "torch>=2.4",
+        "torchvision",
+        "clip-anytorch",
+        "setuptools<81",  # clip-anytorch imports pkg_resources
+        "yacs",
+        "tabulate",
+        "gdown",
+        "tqdm",
+        "numpy",
+        "pillow",
+        "scikit-learn",
+        "tensorboard",
+        "matplotlib",
+    ],
+    extras_require={"test": ["pytest", "ruff", "build"]},
+)

@@ -1,0 +1,182 @@
+"""CoOp's command line: builds the config and the trainer, then trains or evaluates.
+
+    python train.py --trainer SAPT --config-file configs/trainers/SAPT/emoji.yaml \
+        --dataset-config-file configs/datasets/emoji.yaml --output-dir output/emoji/SAPT/seed1 --seed 1
+
+Later settings win: defaults, dataset config, trainer config, flags, KEY VALUE pairs. Exit codes: 0 done, 1 the run
+failed, 2 the input was wrong; set TLLA_DEBUG=1 to see the traceback of an error.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import torch
+from dassl.config import get_cfg_default
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.engine import TRAINER_REGISTRY, build_trainer
+from dassl.utils import collect_env_info, set_random_seed, setup_logger
+from yacs.config import CfgNode
+
+import datasets
+import trainers
+from tlla.errors import InputError, nearest
+
+HERE = Path(__file__).resolve().parent
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """CoOp's flags; a flag that is not given leaves the config as it is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", help="folder of the datasets")
+    parser.add_argument("--output-dir", help="folder of the run's results")
+    parser.add_argument("--resume", help="run from which training goes on (default: the output folder, if it has one)")
+    parser.add_argument("--seed", type=int, help="0 or more fixes the randomness; negative: random")
+    parser.add_argument("--source-domains", nargs="+", help="source domains")
+    parser.add_argument("--target-domains", nargs="+", help="target domains")
+    parser.add_argument("--transforms", nargs="+", help="data augmentation")
+    parser.add_argument("--config-file", help="config of the method")
+    parser.add_argument("--dataset-config-file", help="config of the dataset")
+    parser.add_argument("--trainer", help="ZeroshotCLIP, CoOp, SAPT, TLLA")
+    parser.add_argument("--backbone", help="a CLIP by name (ViT-B/16, RN50, EmojiCLIP ...) or the path of its weights")
+    parser.add_argument("--head", help="name of a head (not used by the methods here)")
+    parser.add_argument("--eval-only", action="store_true", help="test without training")
+    parser.add_argument("--model-dir", default="", help="run whose prompt --eval-only tests")
+    parser.add_argument("--load-epoch", type=int, help="epoch of that run (default: the newest)")
+    parser.add_argument("--no-train", action="store_true", help="build everything, then stop")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs, e.g. TRAINER.SAPT.RHO 0.1")
+    return parser.parse_args(argv)
+
+
+def build_cfg(args: argparse.Namespace) -> CfgNode:
+    """The frozen config of a run.
+
+    Raises:
+        InputError: a file, a key or a value that is not known, with the nearest known names.
+    """
+    cfg = get_cfg_default()
+    trainers.add_configs(cfg)
+    datasets.add_configs(cfg)
+    for file in (args.dataset_config_file, args.config_file):
+        if file:
+            _merge_file(cfg, file)
+    _merge_flags(cfg, args)
+    _merge(cfg, lambda: cfg.merge_from_list(args.opts), "the command line")
+    _check_registered("--trainer (TRAINER.NAME)", cfg.TRAINER.NAME, TRAINER_REGISTRY.registered_names())
+    _check_registered("DATASET.NAME", cfg.DATASET.NAME, DATASET_REGISTRY.registered_names())
+    cfg.freeze()
+    return cfg
+
+
+def _merge_file(cfg: CfgNode, file: str) -> None:
+    path = next((p for p in (Path(file), HERE / file) if p.is_file()), None)
+    if path is None:
+        folder = Path(file).parent if Path(file).parent.is_dir() else HERE / Path(file).parent
+        present = sorted(p.name for p in folder.glob("*.yaml"))
+        raise InputError(f"there is no config file {file}: {nearest(Path(file).name, present)}")
+    if path.suffix not in (".yaml", ".yml"):
+        raise InputError(f"the config file {path} must be YAML (.yaml), not {path.suffix or 'a file without suffix'}")
+    _merge(cfg, lambda: cfg.merge_from_file(str(path)), str(path))
+
+
+def _merge(cfg: CfgNode, merge, source: str) -> None:
+    """Runs one of yacs's merges and says in one sentence what it did not like."""
+    try:
+        merge()
+    except (KeyError, AssertionError) as error:
+        key = str(error.args[0]).rsplit(": ", 1)[-1]
+        raise InputError(f"{source} sets the unknown config key {key}: {nearest_key(key, cfg)}") from error
+    except Exception as error:  # yaml's errors and yacs's type errors share no base class
+        reason = " ".join(str(error).split())
+        raise InputError(f"{source} cannot be merged into the config: {reason}") from error
+
+
+def nearest_key(key: str, cfg: CfgNode) -> str:
+    """The known keys that a mistyped one is nearest to."""
+    known = list(_all_keys(cfg))
+    inside = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
+    if inside:
+        return nearest(key, inside)
+    hint, _, _ = nearest(key, known).partition(" (known:")
+    return hint if hint.startswith("did") else "see the defaults in trainers/ and the toolkit"
+
+
+def _all_keys(node: CfgNode, prefix: str = ""):
+    for name, value in node.items():
+        yield prefix + name
+        if isinstance(value, CfgNode):
+            yield from _all_keys(value, f"{prefix}{name}.")
+
+
+def _merge_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
+    flags = {
+        "DATASET.ROOT": args.root,
+        "OUTPUT_DIR": args.output_dir,
+        "RESUME": args.resume,
+        "SEED": args.seed,
+        "DATASET.SOURCE_DOMAINS": args.source_domains,
+        "DATASET.TARGET_DOMAINS": args.target_domains,
+        "INPUT.TRANSFORMS": args.transforms,
+        "TRAINER.NAME": args.trainer,
+        "MODEL.BACKBONE.NAME": args.backbone,
+        "MODEL.HEAD.NAME": args.head,
+    }
+    given = [x for key, value in flags.items() if value is not None for x in (key, value)]
+    cfg.merge_from_list(given)
+
+
+def _check_registered(what: str, name: str, known: list[str]) -> None:
+    if name not in known:
+        raise InputError(f"{what} {name!r} is not registered: {nearest(name, list(known))}")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains, or evaluates with --eval-only."""
+    cfg = build_cfg(args)
+    log = setup_logger(cfg.OUTPUT_DIR)
+    try:
+        if cfg.SEED >= 0:
+            print(f"Setting fixed seed: {cfg.SEED}")
+            set_random_seed(cfg.SEED)
+        if torch.cuda.is_available() and cfg.USE_CUDA:
+            torch.backends.cudnn.benchmark = True
+        print(f"** Arguments **\n{_listing(args)}\n** Config **\n{cfg}\n** System info **\n{collect_env_info()}\n")
+        trainer = build_trainer(cfg)
+        if args.eval_only:
+            trainer.load_model(args.model_dir, epoch=args.load_epoch)
+            trainer.test()
+        elif not args.no_train:
+            trainer.train()
+    finally:
+        if hasattr(log, "close"):  # upstream Dassl's logger lasts as long as the process
+            log.close()
+
+
+def _listing(args: argparse.Namespace) -> str:
+    return "\n".join(f"{name}: {value}" for name, value in sorted(vars(args).items()))
+
+
+def one_sentence(error: BaseException) -> str:
+    """The message of an error; from a loader's worker process, without the traceback that torch wraps around it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].partition(": ")[2] if "Original Traceback" in str(error) else lines[0]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    try:
+        run(parse_args(argv))
+    except (ValueError, OSError, FloatingPointError) as error:
+        if os.environ.get("TLLA_DEBUG"):
+            raise
+        print(f"error: {one_sentence(error)}", file=sys.stderr)
+        return 1 if isinstance(error, FloatingPointError) else 2
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

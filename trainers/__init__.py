@@ -1,0 +1,13 @@
+"""Registered Dassl trainers, one method a file. Importing this package registers them all."""
+
+from yacs.config import CfgNode
+
+from . import coop, sapt, tlla, zsclip
+
+METHODS = (zsclip, coop, sapt, tlla)
+
+
+def add_configs(cfg: CfgNode) -> None:
+    """Adds every method's own config node, with its defaults, to a Dassl config."""
+    for method in METHODS:
+        method.add_config(cfg)

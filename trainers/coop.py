@@ -1,0 +1,22 @@
+"""CoOp: context optimization (Zhou et al., "Learning to Prompt for Vision-Language Models", arXiv 2109.01134).
+
+Same logits and updates as KaiyangZhou/CoOp, trainers/coop.py. Differs: the context is fp32 for every PREC, the text is
+cut at the longest EOS, image features are computed without a graph, and checkpoints load strictly.
+"""
+
+from yacs.config import CfgNode
+
+from .base import registered
+from .prompted import PromptTrainer, prompt_config
+
+
+def add_config(cfg: CfgNode) -> None:
+    """Adds TRAINER.COOP with CoOp's defaults."""
+    cfg.TRAINER.COOP = prompt_config(n_ctx=16, precision="fp16")
+
+
+@registered
+class CoOp(PromptTrainer):
+    """Plain cross entropy on the context vectors."""
+
+    config_node = "COOP"

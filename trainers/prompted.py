@@ -1,0 +1,133 @@
+"""Training of context vectors: CoOp's loop with a step that can be sharpness-aware (lambda = 0 is CoOp's own)."""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from dassl.metrics import compute_accuracy
+from dassl.optim import build_lr_scheduler, build_optimizer
+from torch import Tensor
+from yacs.config import CfgNode
+
+from tlla.checkpoint import find_epoch, load_context
+from tlla.errors import InputError
+from tlla.prompt import CLASS_TOKEN_POSITIONS, PromptedCLIP, PromptLearner
+from tlla.sharpness import SharpnessStep, sharpness_step
+
+from .base import ClipTrainer
+
+
+def prompt_config(n_ctx: int, precision: str) -> CfgNode:
+    """The keys of a prompt learner, named as CoOp names them."""
+    node = CfgNode()
+    node.N_CTX = n_ctx  # number of context vectors; not used with CTX_INIT, whose tokens are counted instead
+    node.CTX_INIT = ""  # initial words, e.g. "a photo of a"; "": random
+    node.CSC = False  # class-specific context
+    node.CLASS_TOKEN_POSITION = "end"  # end, middle or front
+    node.PREC = precision  # fp32, fp16, bf16, amp; the context itself is always fp32
+    return node
+
+
+class PromptTrainer(ClipTrainer):
+    """Learns context vectors; a subclass says how sharp a look its step takes around the prompt."""
+
+    rho = 0.0
+    lam = 0.0
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        """Refuses a prompt that cannot be built before anything is loaded."""
+        super().check_cfg(cfg)
+        node = cfg.TRAINER[self.config_node]
+        if node.CLASS_TOKEN_POSITION not in CLASS_TOKEN_POSITIONS:
+            raise InputError(
+                f"TRAINER.{self.config_node}.CLASS_TOKEN_POSITION must be one of {CLASS_TOKEN_POSITIONS}, "
+                f"but got {node.CLASS_TOKEN_POSITION!r}"
+            )
+        if node.N_CTX < 1 and not node.CTX_INIT:
+            raise InputError(f"TRAINER.{self.config_node}.N_CTX must be at least 1, but got {node.N_CTX}")
+
+    def build_model(self) -> None:
+        """Builds the prompted CLIP; only the context vectors go to the optimizer."""
+        node = self.method_cfg
+        learner = PromptLearner(
+            self.clip_model,
+            self.dm.dataset.classnames,
+            n_ctx=node.N_CTX,
+            ctx_init=node.CTX_INIT,
+            csc=node.CSC,
+            class_token_position=node.CLASS_TOKEN_POSITION,
+        )
+        print(f"Context: {node.CTX_INIT!r}" if node.CTX_INIT else "Context: random", f"({learner.n_ctx} tokens)")
+        if self.cfg.MODEL.INIT_WEIGHTS:
+            load_context(Path(self.cfg.MODEL.INIT_WEIGHTS), learner)
+        self.model = PromptedCLIP(self.clip_model, learner).to(self.device)
+        self.optim = build_optimizer(learner, self.cfg.OPTIM)
+        self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
+        self.register_model("prompt_learner", learner, self.optim, self.sched)
+        # fp16 gradients of a prompt underflow without a loss scale; bf16 has fp32's range and needs none.
+        self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "amp" else None
+
+    def forward_backward(self, batch: dict[str, Tensor]) -> dict[str, float]:
+        """One step on one batch. Image features are computed once: they do not depend on the prompt."""
+        images, labels = batch["img"].to(self.device), batch["label"].to(self.device)
+        with self.autocast():
+            image_features = self.model.encode_image(images)  # (B, E)
+        outputs = []
+
+        def loss_fn(ctx: Tensor) -> Tensor:
+            with self.autocast():
+                text_features = self.model.encode_text(ctx)  # (K, E)
+            outputs.append(self.model.logits(image_features, text_features))  # (B, K)
+            return F.cross_entropy(outputs[-1], labels)
+
+        ctx = self.model.prompt_learner.ctx
+        scale = self.scaler.get_scale() if self.scaler else 1.0
+        step = sharpness_step(loss_fn, ctx, self.rho, self.lam, scale)
+        self._apply(step, ctx, scale)
+        summary = {"loss": step.loss.item(), "acc": compute_accuracy(outputs[0], labels)[0].item()}
+        if self.lam > 0:
+            summary["sharpness"] = step.sharpness.item()
+        if self.batch_idx + 1 == self.num_batches:
+            self.update_lr()
+        return summary
+
+    def _apply(self, step: SharpnessStep, ctx: Tensor, scale: float) -> None:
+        # With a loss scale, an overflow is expected now and then: the scaler skips the step and lowers the scale.
+        if not step.finite and scale <= 1:
+            raise FloatingPointError(
+                f"the loss or its gradient is not finite at epoch {self.epoch + 1}, batch {self.batch_idx + 1}: "
+                f"loss {step.loss.item():.4g}, gradient norm {step.grad_norm.item():.4g}, "
+                f"lr {self.get_current_lr():.2e}, rho {self.rho:g}, lambda {self.lam:g}; "
+                "the prompt is unchanged since the step before: lower OPTIM.LR or RHO, or use PREC fp32"
+            )
+        self.optim.zero_grad()
+        ctx.grad = step.gradient
+        if self.scaler is None:
+            self.optim.step()
+            return
+        self.scaler.scale(step.loss)  # lets the scaler set up its state; the losses were scaled already
+        self.scaler.step(self.optim)
+        self.scaler.update()
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Loads the context vectors, exactly and strictly, of `epoch` (default: the newest) of a run."""
+        if not directory:
+            print("No --model-dir is given: testing the initial prompt")
+            return
+        path = find_epoch(Path(directory) / "prompt_learner", epoch)
+        trained = load_context(path, self.model.prompt_learner)
+        print(f"Loaded the prompt of epoch {trained} from {path}")
+        self.record.update(loaded_from={"path": str(path), "epoch": trained})
+
+    def model_inference(self, images: Tensor) -> Tensor:
+        """Logits, (B, 3, H, W) -> (B, K)."""
+        return self.model.logits(self.model.encode_image(images), self.text_features)
+
+    def before_test(self) -> None:
+        """The class features are the same for all batches."""
+        with self.autocast():
+            self.text_features = self.model.encode_text()  # (K, E)
+
+    def prompt(self) -> Tensor:
+        """The context vectors."""
+        return self.model.prompt_learner.ctx

@@ -1,0 +1,30 @@
+"""SAPT: sharpness-aware prompt tuning (arXiv 2501.18864, eq. 2-4). CoOp whose prompt sits in a flat minimum."""
+
+from yacs.config import CfgNode
+
+from tlla.sharpness import check_sharpness
+
+from .base import registered
+from .prompted import PromptTrainer, prompt_config
+
+
+def add_config(cfg: CfgNode) -> None:
+    """Adds TRAINER.SAPT: the paper's prompt (4 tokens) and objective."""
+    node = prompt_config(n_ctx=4, precision="amp")
+    node.RHO = 0.05  # radius of the perturbation; the paper searches 0.05, 0.1, 0.3, 0.5, 0.7 on validation data
+    node.LAMBDA = 1.0  # weight of the sharpness; 0 is CoOp, 1 is SAM
+    cfg.TRAINER.SAPT = node
+
+
+@registered
+class SAPT(PromptTrainer):
+    """Cross entropy plus lambda times its rise under the worst perturbation of norm rho."""
+
+    config_node = "SAPT"
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        """Takes rho and lambda from the config."""
+        super().check_cfg(cfg)
+        node = cfg.TRAINER.SAPT
+        check_sharpness(node.RHO, node.LAMBDA, "TRAINER.SAPT.")
+        self.rho, self.lam = node.RHO, node.LAMBDA
