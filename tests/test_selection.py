@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from tlla.errors import InputError
-from tlla.selection import ViewScores, entropy, lowest, score_views, select_and_vote, vote
+from tlla.selection import ViewScores, check_selection, entropy, lowest, score_views, select_and_vote, vote
 
 SCALE = 20.0
 
@@ -121,4 +121,4 @@ def test_keeping_no_view_or_more_than_there_are_is_refused(s):
 
 def test_an_unknown_vote_is_refused():
     with pytest.raises(InputError, match="VOTE must be one of"):
-        vote(torch.zeros(1, 1, 1), "median")
+        check_selection(1, 1, "median")

@@ -16,6 +16,7 @@ import zipfile
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from clip import clip
 from clip.model import build_model, convert_weights
 from torch import Tensor, nn
@@ -73,6 +74,16 @@ def load_clip(name: str, device: torch.device | str = "cpu", half: bool = False)
 def image_size(model: nn.Module) -> int:
     """Side of the square images that the model takes, in pixels."""
     return int(model.visual.input_resolution)
+
+
+def logit_scale(model: nn.Module) -> Tensor:
+    """The inverse temperature: exp of the stored logarithm, a float32 scalar."""
+    return model.logit_scale.float().exp()
+
+
+def encode_images(model: nn.Module, images: Tensor) -> Tensor:
+    """Normalised image features: preprocessed images (B, 3, H, W) -> (B, E), float32."""
+    return F.normalize(model.encode_image(images).float(), dim=-1)
 
 
 def normalize(images: Tensor) -> Tensor:

@@ -1,14 +1,25 @@
 """The one error class for what a user can put right: a file, a config key, an argument."""
 
+import contextlib
+import difflib
+from collections.abc import Iterator
+
 
 class InputError(ValueError):
     """Bad input. The message names what was found, what was expected and what to do, in one sentence."""
 
 
+@contextlib.contextmanager
+def within(node: str) -> Iterator[None]:
+    """Puts the config node in front of an InputError that begins with a key: ``RHO must ...``."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{node}.{error}") from error
+
+
 def nearest(name: str, known: list[str]) -> str:
     """Says which of `known` a mistyped `name` may have meant, e.g. ``did you mean 'SAPT'? (known: CoOp, SAPT)``."""
-    import difflib
-
     lowered = {k.lower(): k for k in known}
     close = [lowered[m] for m in difflib.get_close_matches(name.lower(), lowered, n=2, cutoff=0.5)]
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""

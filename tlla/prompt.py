@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from clip import clip
 from torch import Tensor, nn
 
+from .clip import encode_images, logit_scale
 from .errors import InputError
 
 CLASS_TOKEN_POSITIONS = ("end", "middle", "front")
@@ -44,6 +45,16 @@ def encode_embeddings(clip_model: nn.Module, x: Tensor, eos: Tensor) -> Tensor:
     x = x[eos, torch.arange(x.shape[1], device=x.device)]  # (N, D); ln_final is per token, so one row is enough
     x = clip_model.ln_final(x).type(clip_model.dtype) @ clip_model.text_projection
     return F.normalize(x.float(), dim=-1)
+
+
+def check_prompt(n_ctx: int, ctx_init: str, class_token_position: str) -> None:
+    """Raises InputError unless a prompt can be built from these settings."""
+    if class_token_position not in CLASS_TOKEN_POSITIONS:
+        raise InputError(
+            f"CLASS_TOKEN_POSITION must be one of {CLASS_TOKEN_POSITIONS}, but got {class_token_position!r}"
+        )
+    if not ctx_init.strip() and n_ctx < 1:
+        raise InputError(f"N_CTX must be at least 1 when CTX_INIT is empty, but got {n_ctx}")
 
 
 def tokenize_prompts(prompts: list[str], context_length: int) -> Tensor:
@@ -96,13 +107,8 @@ class PromptLearner(nn.Module):
         class_token_position: str = "end",
     ):
         super().__init__()
-        if class_token_position not in CLASS_TOKEN_POSITIONS:
-            raise InputError(
-                f"CLASS_TOKEN_POSITION must be one of {CLASS_TOKEN_POSITIONS}, but got {class_token_position!r}"
-            )
+        check_prompt(n_ctx, ctx_init, class_token_position)
         ctx_init = ctx_init.replace("_", " ").strip()
-        if not ctx_init and n_ctx < 1:
-            raise InputError(f"N_CTX must be at least 1 when CTX_INIT is empty, but got {n_ctx}")
         # Held in a tuple so that the frozen CLIP is not a submodule: it must appear in no state dict of the prompt.
         self._clip = (clip_model,)
         self.csc = csc
@@ -204,13 +210,13 @@ class PromptedCLIP(nn.Module):
 
     @property
     def logit_scale(self) -> Tensor:
-        """exp of CLIP's logit scale (the inverse temperature), a float32 scalar."""
-        return self.clip.logit_scale.float().exp()
+        """CLIP's inverse temperature, a float32 scalar."""
+        return logit_scale(self.clip)
 
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
         """Normalised image features, (B, 3, H, W) -> (B, E), float32. Never needs a gradient: the trunk is frozen."""
-        return F.normalize(self.clip.encode_image(images).float(), dim=-1)
+        return encode_images(self.clip, images)
 
     def encode_text(self, ctx: Tensor | None = None) -> Tensor:
         """Normalised text features of all classes under one context or under R of them.

@@ -17,6 +17,14 @@ from .errors import InputError
 VOTES = ("majority", "mean_prob", "mean_logit")
 
 
+def check_selection(s: int, n_views: int, how: str) -> None:
+    """Raises InputError unless s of n_views can be kept and their vote is known."""
+    if not 1 <= s <= n_views:
+        raise InputError(f"TOP_S must lie between 1 and the number of views, {n_views}, but got {s}")
+    if how not in VOTES:
+        raise InputError(f"VOTE must be one of {VOTES}, but got {how!r}")
+
+
 def entropy(logits: Tensor) -> Tensor:
     """Shannon entropy (nats) of softmax(logits): (..., K) -> (...). 0 for one-hot distributions, never NaN."""
     return torch.special.entr(logits.softmax(dim=-1)).sum(dim=-1)
@@ -55,9 +63,6 @@ def score_views(view_features: Tensor, text_features: Tensor, logit_scale: Tenso
 
 def lowest(scores: Tensor, s: int) -> Tensor:
     """Indices of the s lowest scores of each row, (B, V) -> (B, s), in ascending order; ties go to the earlier view."""
-    n_views = scores.shape[1]
-    if not 1 <= s <= n_views:
-        raise InputError(f"TOP_S must lie between 1 and the number of views, {n_views}, but got {s}")
     return scores.sort(dim=1, stable=True).indices[:, :s]
 
 
@@ -70,8 +75,6 @@ def vote(logits: Tensor, how: str = "majority") -> Tensor:
             vote, so that it can never outweigh one. "mean_prob": mean of the probabilities. "mean_logit": softmax of
             the mean logit.
     """
-    if how not in VOTES:
-        raise InputError(f"VOTE must be one of {VOTES}, but got {how!r}")
     if how == "mean_logit":
         return logits.mean(dim=1).softmax(dim=-1)
     mean_prob = logits.softmax(dim=-1).mean(dim=1)  # (B, K)
@@ -83,6 +86,7 @@ def vote(logits: Tensor, how: str = "majority") -> Tensor:
 
 def select_and_vote(scores: ViewScores, s: int, how: str = "majority") -> Tensor:
     """Class distribution of each image by the votes of its s lowest-scored views: (B, K)."""
+    check_selection(s, scores.score.shape[1], how)
     kept = lowest(scores.score, s)  # (B, s)
     index = kept[..., None].expand(-1, -1, scores.logits.shape[-1])
     return vote(scores.logits.gather(1, index), how)

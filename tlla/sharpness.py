@@ -38,11 +38,11 @@ class SharpnessStep:
     finite: bool
 
 
-def check_sharpness(rho: float, lam: float, prefix: str = "") -> None:
-    """Raises InputError unless rho >= 0 and 0 <= lambda, both finite; `prefix` is the config node to name."""
+def check_sharpness(rho: float, lam: float) -> None:
+    """Raises InputError unless rho and lambda are finite and at least 0."""
     for name, value in (("RHO", rho), ("LAMBDA", lam)):
         if not 0 <= value < float("inf"):
-            raise InputError(f"{prefix}{name} must be a finite number >= 0, but got {value}")
+            raise InputError(f"{name} must be a finite number >= 0, but got {value}")
 
 
 def sharpness_step(loss_fn: LossFn, prompt: Tensor, rho: float, lam: float, loss_scale: float = 1.0) -> SharpnessStep:

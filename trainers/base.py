@@ -28,6 +28,7 @@ class ClipTrainer(TrainerX):
     """
 
     config_node = ""
+    gives_probabilities = False  # whether model_inference gives probabilities rather than logits
 
     @property
     def method_cfg(self) -> CfgNode:
@@ -107,7 +108,8 @@ class ClipTrainer(TrainerX):
                 with self.autocast():
                     output = self.model_inference(batch["img"].to(self.device, non_blocking=True))  # (B, K)
                 self.evaluator.process(output, label)
-                predictions.add(batch["index"], label, output)
+                probability = output if self.gives_probabilities else output.softmax(dim=1)
+                predictions.add(batch["index"], label, probability)
                 bar.update(len(label))
         return predictions
 

@@ -1,5 +1,6 @@
 """Training of context vectors: CoOp's loop with a step that can be sharpness-aware (lambda = 0 is CoOp's own)."""
 
+import time
 from pathlib import Path
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from tlla.checkpoint import find_epoch, load_context
-from tlla.errors import InputError
-from tlla.prompt import CLASS_TOKEN_POSITIONS, PromptedCLIP, PromptLearner
+from tlla.errors import within
+from tlla.prompt import PromptedCLIP, PromptLearner, check_prompt
 from tlla.sharpness import SharpnessStep, sharpness_step
 
 from .base import ClipTrainer
@@ -38,13 +39,8 @@ class PromptTrainer(ClipTrainer):
         """Refuses a prompt that cannot be built before anything is loaded."""
         super().check_cfg(cfg)
         node = cfg.TRAINER[self.config_node]
-        if node.CLASS_TOKEN_POSITION not in CLASS_TOKEN_POSITIONS:
-            raise InputError(
-                f"TRAINER.{self.config_node}.CLASS_TOKEN_POSITION must be one of {CLASS_TOKEN_POSITIONS}, "
-                f"but got {node.CLASS_TOKEN_POSITION!r}"
-            )
-        if node.N_CTX < 1 and not node.CTX_INIT:
-            raise InputError(f"TRAINER.{self.config_node}.N_CTX must be at least 1, but got {node.N_CTX}")
+        with within(f"TRAINER.{self.config_node}"):
+            check_prompt(node.N_CTX, node.CTX_INIT, node.CLASS_TOKEN_POSITION)
 
     def build_model(self) -> None:
         """Builds the prompted CLIP; only the context vectors go to the optimizer."""
@@ -108,6 +104,11 @@ class PromptTrainer(ClipTrainer):
         self.scaler.scale(step.loss)  # lets the scaler set up its state; the losses were scaled already
         self.scaler.step(self.optim)
         self.scaler.update()
+
+    def after_train(self) -> None:
+        """Records the time of this process's part of the training, then tests."""
+        self.record.update(train_seconds=round(time.time() - self.time_start, 1))
+        super().after_train()
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Loads the context vectors, exactly and strictly, of `epoch` (default: the newest) of a run."""

@@ -29,11 +29,9 @@ class Predictions:
     def __init__(self) -> None:
         self.rows: list[tuple[int, int, int, float]] = []
 
-    def add(self, index: Tensor, label: Tensor, output: Tensor) -> None:
-        """Adds a batch; `output` (B, K) are logits, or probabilities (rows that sum to 1)."""
-        output = output.float()
-        is_probability = bool((output >= 0).all() and torch.allclose(output.sum(1), torch.ones(1).to(output)))
-        confidence, predicted = (output if is_probability else output.softmax(dim=1)).max(dim=1)
+    def add(self, index: Tensor, label: Tensor, probability: Tensor) -> None:
+        """Adds a batch; `probability` is (B, K)."""
+        confidence, predicted = probability.max(dim=1)
         self.rows += zip(index.tolist(), label.tolist(), predicted.tolist(), confidence.tolist(), strict=True)
 
     @property
@@ -113,8 +111,8 @@ def items_sha256(items: Iterable[Any], root: str) -> str:
 
 def peak_memory_mb() -> float:
     """Peak memory in MB (10^6 bytes): of the GPU's allocator where there is one, else of the process."""
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
+    if torch.cuda.is_available() and (allocated := torch.cuda.max_memory_allocated()):
+        return round(allocated / 1e6, 1)
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1)
 
 
@@ -131,13 +129,15 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout that this file lies in, with "+changes" if it was edited; None outside a checkout."""
+    """Commit of the checkout that holds this file, with "+changes" if it was edited; None for an installed copy."""
+    here = Path(__file__).resolve()
 
     def git(*words: str) -> str:
-        command = ("git", "-C", str(Path(__file__).resolve().parent), *words)
+        command = ("git", "-C", str(here.parent), *words)
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", here.name)  # an environment inside somebody else's checkout does not count
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -2,6 +2,7 @@
 
 from yacs.config import CfgNode
 
+from tlla.errors import within
 from tlla.sharpness import check_sharpness
 
 from .base import registered
@@ -26,5 +27,6 @@ class SAPT(PromptTrainer):
         """Takes rho and lambda from the config."""
         super().check_cfg(cfg)
         node = cfg.TRAINER.SAPT
-        check_sharpness(node.RHO, node.LAMBDA, "TRAINER.SAPT.")
+        with within("TRAINER.SAPT"):
+            check_sharpness(node.RHO, node.LAMBDA)
         self.rho, self.lam = node.RHO, node.LAMBDA

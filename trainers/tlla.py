@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader
 from yacs.config import CfgNode
 
 from tlla.clip import normalize
-from tlla.errors import InputError
-from tlla.selection import VOTES, score_views, select_and_vote
+from tlla.errors import InputError, within
+from tlla.selection import check_selection, score_views, select_and_vote
 from tlla.sharpness import check_sharpness, random_directions
 from tlla.views import ViewConfig
 
@@ -40,44 +40,32 @@ def add_config(cfg: CfgNode) -> None:
 class TLLA(SAPT):
     """Scores all views of an image by entropy plus sharpness; the lowest ones vote."""
 
+    gives_probabilities = True
+
     def check_cfg(self, cfg: CfgNode) -> None:
         """Refuses settings of STSS that cannot work, before anything is loaded."""
         super().check_cfg(cfg)
         node = cfg.TRAINER.TLLA
-        check_sharpness(node.RHO, node.LAMBDA, "TRAINER.TLLA.")
-        if node.N_VIEWS < 1:
-            raise InputError(f"TRAINER.TLLA.N_VIEWS must be at least 1 (the plain view), but got {node.N_VIEWS}")
-        if not 1 <= node.TOP_S <= node.N_VIEWS:
-            raise InputError(
-                f"TRAINER.TLLA.TOP_S must lie between 1 and N_VIEWS, which is {node.N_VIEWS}, but got {node.TOP_S}"
+        with within("TRAINER.TLLA"):
+            check_sharpness(node.RHO, node.LAMBDA)
+            self.view_config = ViewConfig(
+                size=cfg.INPUT.SIZE[0],
+                n_views=node.N_VIEWS,
+                scale=tuple(node.CROP_SCALE),
+                augmix=node.AUGMIX,
+                seed=node.SEED if node.SEED >= 0 else max(cfg.SEED, 0),
             )
-        if node.N_PERTURB < 0 or node.VIEW_BATCH < 1:
-            raise InputError(
-                "TRAINER.TLLA.N_PERTURB must be >= 0 and VIEW_BATCH >= 1, "
-                f"but got {node.N_PERTURB} and {node.VIEW_BATCH}"
-            )
-        if node.VOTE not in VOTES:
-            raise InputError(f"TRAINER.TLLA.VOTE must be one of {VOTES}, but got {node.VOTE!r}")
-
-    @property
-    def view_seed(self) -> int:
-        """Seed of the views and of the perturbations."""
-        own = self.cfg.TRAINER.TLLA.SEED
-        return own if own >= 0 else max(self.cfg.SEED, 0)
+            check_selection(node.TOP_S, node.N_VIEWS, node.VOTE)
+            for key, least in (("N_PERTURB", 0), ("VIEW_BATCH", 1)):
+                if node[key] < least:
+                    raise InputError(f"{key} must be at least {least}, but got {node[key]}")
 
     def eval_loader(self, split: str) -> DataLoader:
         """Batches of images with all their views: img (B, V, 3, H, W)."""
         node = self.cfg.TRAINER.TLLA
         items = self.dm.dataset.val if split == "val" else self.dm.dataset.test
-        views = ViewConfig(
-            size=self.cfg.INPUT.SIZE[0],
-            n_views=node.N_VIEWS,
-            scale=tuple(node.CROP_SCALE),
-            augmix=node.AUGMIX,
-            seed=self.view_seed,
-        )
         return DataLoader(
-            ViewDataset(items, views),
+            ViewDataset(items, self.view_config),
             batch_size=max(1, node.VIEW_BATCH // node.N_VIEWS),
             num_workers=self.cfg.DATALOADER.NUM_WORKERS,
             pin_memory=self.device.type == "cuda",
@@ -87,7 +75,7 @@ class TLLA(SAPT):
         """Text features of the prompt and of its R perturbations, once for all images: (R + 1, K, E)."""
         node = self.cfg.TRAINER.TLLA
         ctx = self.model.prompt_learner.ctx
-        directions = random_directions(tuple(ctx.shape), node.N_PERTURB, node.RHO, self.view_seed).to(ctx)
+        directions = random_directions(tuple(ctx.shape), node.N_PERTURB, node.RHO, self.view_config.seed).to(ctx)
         with self.autocast():
             self.text_features = self.model.encode_text(torch.cat([ctx[None], ctx + directions]))
 

@@ -24,8 +24,6 @@ class ViewDataset(Dataset):
         item = self.items[index]
         try:
             image = read_image(item.impath)
-        except OSError as error:
-            raise InputError(
-                f"image {index} of the set, {item.impath}, cannot be read ({error}): replace or remove the file"
-            ) from error
+        except (OSError, ValueError) as error:  # Pillow raises either
+            raise InputError(f"cannot read image {index} of the set, {item.impath}: {error}") from error
         return {"img": make_views(image, index, self.config), "label": item.label, "index": index}

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
+from tlla.clip import encode_images, logit_scale
 from tlla.prompt import zeroshot_features
 
 from .base import ClipTrainer, registered
@@ -46,8 +47,7 @@ class ZeroshotCLIP(ClipTrainer):
 
     def model_inference(self, images: Tensor) -> Tensor:
         """Logits, (B, 3, H, W) -> (B, K)."""
-        features = torch.nn.functional.normalize(self.clip_model.encode_image(images).float(), dim=-1)
-        return self.clip_model.logit_scale.float().exp() * features @ self.text_features.t()
+        return logit_scale(self.clip_model) * encode_images(self.clip_model, images) @ self.text_features.t()
 
     def prompt(self) -> Tensor:
         """The text features."""

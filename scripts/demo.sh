@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# Sets up, then trains and tests everything on the embedded benchmark. Arguments go to scripts/demo.py.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+exec python -W ignore::UserWarning scripts/demo.py "$@"

@@ -1,0 +1,106 @@
+"""A small stand-in for the embedded benchmark, and train.py on it with a tiny CLIP, in this process or another."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from conftest import TINY_VIT, make_clip
+from PIL import Image
+
+import train
+
+REPO = Path(train.__file__).resolve().parent
+CLASSES = ("bird", "land vehicle", "tool")
+COUNTS = {"noto": {"train": 8, "val": 4, "test": 5}, "twemoji": {"test": 5}}
+
+
+def make_benchmark(root: Path, classes: tuple[str, ...] = CLASSES) -> Path:
+    """Writes root/emoji: noisy pictures of one colour a class, with the index that the datasets read."""
+    rng = np.random.default_rng(0)
+    items: dict = {}
+    for style, parts in COUNTS.items():
+        for part, count in parts.items():
+            rows = items.setdefault(style, {}).setdefault(part, [])
+            for label, name in enumerate(classes):
+                folder = root / "emoji" / style / part / str(label)
+                folder.mkdir(parents=True)
+                for i in range(count):
+                    pixels = rng.integers(0, 120, (40, 48, 3)) + np.array([120 * (label == c) for c in range(3)])
+                    Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+                    rows.append([f"{style}/{part}/{label}/{i}.png", label, f"{name} {i}"])
+    index = {"size": 48, "classes": [{"name": name} for name in classes], "items": items}
+    (root / "emoji" / "index.json").write_text(json.dumps(index))
+    return root
+
+
+def write_config(path: Path, clip_file: Path, epochs: int = 3) -> Path:
+    """A method config for the tiny CLIP, in the shape of CoOp's YAML files."""
+    config = {
+        "DATALOADER": {"TRAIN_X": {"BATCH_SIZE": 8}, "TEST": {"BATCH_SIZE": 7}, "NUM_WORKERS": 0},
+        "INPUT": {
+            "SIZE": "(32, 32)",
+            "INTERPOLATION": "bicubic",
+            "PIXEL_MEAN": [0.48145466, 0.4578275, 0.40821073],
+            "PIXEL_STD": [0.26862954, 0.26130258, 0.27577711],
+            "TRANSFORMS": ["random_resized_crop", "random_flip", "normalize"],
+        },
+        "OPTIM": {
+            "NAME": "sgd",
+            "LR": 0.1,
+            "MAX_EPOCH": epochs,
+            "LR_SCHEDULER": "cosine",
+            "WARMUP_EPOCH": 1,
+            "WARMUP_TYPE": "constant",
+            "WARMUP_CONS_LR": 1e-5,
+        },
+        "MODEL": {"BACKBONE": {"NAME": str(clip_file)}},
+        "TRAINER": {"SAPT": {"N_CTX": 3}, "COOP": {"N_CTX": 3}, "TLLA": {"N_VIEWS": 6, "TOP_S": 3, "N_PERTURB": 2}},
+    }
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+class Workplace:
+    """A folder with data, weights and a config, and the command line on them."""
+
+    def __init__(self, folder: Path, classes: tuple[str, ...] = CLASSES):
+        self.folder = folder
+        make_benchmark(folder / "data", classes)
+        state = make_clip(TINY_VIT).state_dict()
+        state["logit_scale"].fill_(math.log(100))  # real CLIP's; at the initial 14 random features tell nothing apart
+        torch.save(state, folder / "clip.pt")
+        self.config = write_config(folder / "method.yaml", folder / "clip.pt")
+
+    def argv(self, trainer: str, output: str, *more: str, dataset: str = "emoji") -> list[str]:
+        """The arguments of one run; `output` is a name inside the folder; `more` are flags, then KEY VALUE pairs."""
+        return [
+            *("--trainer", trainer, "--output-dir", str(self.folder / output), "--root", str(self.folder / "data")),
+            *("--config-file", str(self.config), "--dataset-config-file", f"configs/datasets/{dataset}.yaml"),
+            *("--seed", "1", *more),
+        ]
+
+    def run(self, trainer: str, output: str, *more: str, dataset: str = "emoji") -> dict:
+        """Runs in this process, expects success, returns results.json."""
+        assert train.main(self.argv(trainer, output, *more, dataset=dataset)) == 0
+        return json.loads((self.folder / output / "results.json").read_text())
+
+    def start(self, trainer: str, output: str, *more: str) -> subprocess.Popen:
+        """Starts the same in another process, from another directory."""
+        command = [sys.executable, "-W", "ignore", str(REPO / "train.py"), *self.argv(trainer, output, *more)]
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        return subprocess.Popen(command, cwd=self.folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, **pipes)
+
+    def predictions(self, output: str, split: str = "test") -> str:
+        """Per-image predictions of a run, as text."""
+        return (self.folder / output / f"predictions_{split}.csv").read_text()
+
+    def context(self, output: str, epoch: int = 3) -> torch.Tensor:
+        """Context vectors that a run saved."""
+        path = self.folder / output / "prompt_learner" / f"model.pth.tar-{epoch}"
+        return torch.load(path, weights_only=True)["state_dict"]["ctx"]
