@@ -85,12 +85,17 @@ class Run:
         results = self.results()
         if results is None or results["config"] != plain(train.build_cfg(train.parse_args(self.argv))):
             return False
-        return self.source is None or results["prompt_sha256"] == self.source.results()["prompt_sha256"]
+        return self.source is None or prompt_of(results) == prompt_of(self.source.results())
 
     def correct(self) -> list[bool]:
         """For each test image, in order, whether it was classified correctly."""
         with (self.folder / "predictions_test.csv").open() as file:
             return [row["label"] == row["prediction"] for row in csv.DictReader(file)]
+
+
+def prompt_of(results: dict) -> str:
+    """Fingerprint of the prompt that was tested."""
+    return results["splits"]["test"]["prompt_sha256"]
 
 
 def plan(output: Path, seeds: list[int]) -> list[Run]:

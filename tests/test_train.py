@@ -14,6 +14,7 @@ from PIL import Image
 import tlla.trainers
 import train
 import trainers
+from tlla.checkpoint import tensor_sha256
 from tlla.clip import load_clip, normalize
 from tlla.prompt import PromptedCLIP, PromptLearner, zeroshot_features
 from tlla.selection import score_views, select_and_vote
@@ -169,6 +170,18 @@ def test_an_earlier_epoch_and_the_newest_can_be_loaded(place):
     assert by_epoch == {1: 1, None: 3}
 
 
+def test_best_val_tests_the_prompt_that_was_best_on_val(place):
+    results = place.run("SAPT", "best", "TEST.FINAL_MODEL", "best_val")
+    saved = torch.load(place.folder / "best/prompt_learner/model-best.pth.tar", weights_only=True)
+    assert results["splits"]["test"]["prompt_sha256"] == tensor_sha256(saved["state_dict"]["ctx"])
+    assert results["loaded_from"]["epoch"] == saved["epoch"] < 3  # on this task the first epochs are the best ones
+
+
+def test_a_random_seed_is_drawn_and_recorded(place):
+    seeds = {place.run("ZeroshotCLIP", f"random{i}", "--seed", "-1")["seed"] for i in range(2)}
+    assert len(seeds) == 2 and min(seeds) >= 0
+
+
 def test_results_json_tells_what_was_run(place):
     results = place.results
     test = results["splits"]["test"]
@@ -179,7 +192,7 @@ def test_results_json_tells_what_was_run(place):
     assert results["trainer"] == "SAPT" and results["seed"] == 1 and results["backbone"].endswith("clip.pt")
     assert results["config"]["TRAINER"]["SAPT"]["N_CTX"] == 3 and results["versions"]["torch"]
     assert set(results["split_sha256"]) == {"train_x", "val", "test"}
-    assert re.fullmatch("[0-9a-f]{64}", results["prompt_sha256"])
+    assert test["prompt_sha256"] == tensor_sha256(place.context("sapt"))
 
 
 def test_the_split_fingerprint_does_not_depend_on_where_the_data_lies(place, tmp_path):

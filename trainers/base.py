@@ -57,6 +57,8 @@ class ClipTrainer(TrainerX):
             )
         super().build_data_loader()
         self.record = RunRecord(self.cfg, self.dm.dataset)
+        if hasattr(self, "run_seed"):  # our toolkit's: the number that was drawn if SEED is negative
+            self.record.update(seed=self.run_seed)
 
     def _available_precision(self) -> str:
         wanted = self.method_cfg.PREC

@@ -111,11 +111,19 @@ class PromptTrainer(ClipTrainer):
         super().after_train()
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Loads the context vectors, exactly and strictly, of `epoch` (default: the newest) of a run."""
+        """Loads the context vectors of a run, exactly and strictly.
+
+        Args:
+            directory: The run's output folder.
+            epoch: 1-based. Default: the newest, or the best on val if TEST.FINAL_MODEL is best_val.
+        """
         if not directory:
             print("No --model-dir is given: testing the initial prompt")
             return
-        path = find_epoch(Path(directory) / "prompt_learner", epoch)
+        folder = Path(directory) / "prompt_learner"
+        best = folder / "model-best.pth.tar"
+        wants_best = epoch is None and self.cfg.TEST.FINAL_MODEL == "best_val" and best.is_file()
+        path = best if wants_best else find_epoch(folder, epoch)
         trained = load_context(path, self.model.prompt_learner)
         print(f"Loaded the prompt of epoch {trained} from {path}")
         self.record.update(loaded_from={"path": str(path), "epoch": trained})

@@ -86,8 +86,8 @@ class RunRecord:
             "seconds": round(seconds, 3),
             "images_per_second": round(total / seconds, 2),
             "peak_memory_mb": peak_memory_mb(),
+            "prompt_sha256": tensor_sha256(prompt),
         }
-        self.content["prompt_sha256"] = tensor_sha256(prompt)
         write_text(self.folder / f"predictions_{split}.csv", predictions.to_csv())
         write_text(self.folder / "results.json", json.dumps(self.content, indent=2) + "\n")
 
