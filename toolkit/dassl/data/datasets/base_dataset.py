@@ -1,0 +1,223 @@
+"""What a dataset is: lists of Datum for training, validation and test."""
+
+import os
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from dassl.utils import download_url, extract_archive
+from dassl.utils.tools import ImageError
+
+
+class Datum:
+    """An image and its labels.
+
+    Args:
+        impath: Path of the image; the file must exist.
+        label: Class label, 0-based.
+        domain: Domain label.
+        classname: Class name.
+
+    Raises:
+        ValueError: The path is not a string, or (ImageError) there is no such file.
+    """
+
+    def __init__(self, impath: str = "", label: int = 0, domain: int = 0, classname: str = ""):
+        if not isinstance(impath, str):
+            raise ValueError(f"Datum's impath must be a string, but got {impath!r}")
+        if not os.path.isfile(impath):
+            raise ImageError(f'No image file at "{impath}" (class "{classname}"); check DATASET.ROOT and its folders')
+        self._impath = impath
+        self._label = label
+        self._domain = domain
+        self._classname = classname
+
+    @property
+    def impath(self) -> str:
+        """Path of the image."""
+        return self._impath
+
+    @property
+    def label(self) -> int:
+        """Class label."""
+        return self._label
+
+    @property
+    def domain(self) -> int:
+        """Domain label."""
+        return self._domain
+
+    @property
+    def classname(self) -> str:
+        """Class name."""
+        return self._classname
+
+
+class DatasetBase:
+    """A dataset; a subclass reads its files in ``__init__(self, cfg)`` and hands the lists to this one.
+
+    Classes are those of ``train_x``, or of ``test`` where there is nothing to train on.
+
+    Args:
+        train_x: Labelled training data.
+        train_u: Unlabelled training data.
+        val: Validation data.
+        test: Test data.
+    """
+
+    dataset_dir = ""
+    domains: Sequence[str] = ()
+
+    def __init__(
+        self,
+        train_x: list[Datum] | None = None,
+        train_u: list[Datum] | None = None,
+        val: list[Datum] | None = None,
+        test: list[Datum] | None = None,
+    ):
+        self._train_x = train_x or []
+        self._train_u = train_u or []
+        self._val = val or []
+        self._test = test or []
+        labelled = self._train_x or self._test
+        self._num_classes = self.get_num_classes(labelled)
+        self._lab2cname, self._classnames = self.get_lab2cname(labelled)
+
+    @property
+    def train_x(self) -> list[Datum]:
+        """Labelled training data."""
+        return self._train_x
+
+    @property
+    def train_u(self) -> list[Datum]:
+        """Unlabelled training data."""
+        return self._train_u
+
+    @property
+    def val(self) -> list[Datum]:
+        """Validation data."""
+        return self._val
+
+    @property
+    def test(self) -> list[Datum]:
+        """Test data."""
+        return self._test
+
+    @property
+    def lab2cname(self) -> dict[int, str]:
+        """Label -> class name."""
+        return self._lab2cname
+
+    @property
+    def classnames(self) -> list[str]:
+        """Class names in order of their labels."""
+        return self._classnames
+
+    @property
+    def num_classes(self) -> int:
+        """The highest label plus 1."""
+        return self._num_classes
+
+    @staticmethod
+    def get_num_classes(data_source: Iterable[Datum]) -> int:
+        """The highest label plus 1; 0 without data."""
+        return max((item.label for item in data_source), default=-1) + 1
+
+    @staticmethod
+    def get_lab2cname(data_source: Iterable[Datum]) -> tuple[dict[int, str], list[str]]:
+        """Label -> class name in ascending order, and the names alone.
+
+        Raises:
+            ValueError: A label has two names.
+        """
+        names: dict[int, str] = {}
+        for item in data_source:
+            if names.setdefault(item.label, item.classname) != item.classname:
+                both = f'"{names[item.label]}" and "{item.classname}"'
+                raise ValueError(f"Label {item.label} has two class names, {both}; each label needs exactly one")
+        names = dict(sorted(names.items()))
+        return names, list(names.values())
+
+    def check_input_domains(self, source_domains: Sequence[str], target_domains: Sequence[str]) -> None:
+        """Checks that both lists hold domains of this dataset, and at least one.
+
+        Raises:
+            ValueError: They do not.
+        """
+        for key, names in (("SOURCE_DOMAINS", source_domains), ("TARGET_DOMAINS", target_domains)):
+            if not names:
+                raise ValueError(f"DATASET.{key} is empty; it must name one or more of {list(self.domains)}")
+            self.is_input_domain_valid(names)
+
+    def is_input_domain_valid(self, input_domains: Iterable[str]) -> None:
+        """Checks that all are domains of this dataset.
+
+        Raises:
+            ValueError: One is not.
+        """
+        for domain in input_domains:
+            if domain not in self.domains:
+                raise ValueError(f"Input domain must belong to {list(self.domains)}, but got [{domain}]")
+
+    def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
+        """Downloads a zip or tar archive to the file ``dst`` and unpacks it beside it.
+
+        Raises:
+            ArchiveError: The archive is damaged, or would write outside its folder.
+        """
+        directory = os.path.dirname(dst)
+        os.makedirs(directory, exist_ok=True)
+        if from_gdrive:
+            import gdown  # only those who download need it
+
+            gdown.download(url, dst, quiet=False)
+        else:
+            download_url(url, dst)
+        print("Extracting file ...")
+        extract_archive(dst, directory)
+        print(f"File extracted to {directory}")
+
+    def generate_fewshot_dataset(
+        self, *data_sources: list[Datum], num_shots: int = -1, repeat: bool = False
+    ) -> list[Datum] | Sequence[list[Datum]]:
+        """Draws ``num_shots`` items of each class, without replacement.
+
+        Draws come from Python's global generator, class by class in order of first appearance: the published splits
+        depend on it. Seed it before (``set_random_seed``), and give the items in a fixed order.
+
+        Args:
+            data_sources: Lists of items.
+            num_shots: Items a class; less than 1 returns the lists as they are.
+            repeat: Draw with replacement for a class with fewer items, instead of taking what there is.
+
+        Returns:
+            One list, or as many as were given.
+        """
+        if num_shots >= 1:
+            print(f"Creating a {num_shots}-shot dataset")
+            data_sources = [self._draw(source, num_shots, repeat) for source in data_sources]
+        return data_sources[0] if len(data_sources) == 1 else data_sources
+
+    def _draw(self, data_source: list[Datum], num_shots: int, repeat: bool) -> list[Datum]:
+        drawn: list[Datum] = []
+        for items in self.split_dataset_by_label(data_source).values():
+            if len(items) >= num_shots:
+                drawn += random.sample(items, num_shots)
+            else:
+                drawn += random.choices(items, k=num_shots) if repeat else items
+        return drawn
+
+    def split_dataset_by_label(self, data_source: Iterable[Datum]) -> dict[int, list[Datum]]:
+        """Groups items by label, in order of first appearance."""
+        return _group(data_source, "label")
+
+    def split_dataset_by_domain(self, data_source: Iterable[Datum]) -> dict[int, list[Datum]]:
+        """Groups items by domain, in order of first appearance."""
+        return _group(data_source, "domain")
+
+
+def _group(data_source: Iterable[Datum], attribute: str) -> dict[int, list[Datum]]:
+    groups = defaultdict(list)
+    for item in data_source:
+        groups[getattr(item, attribute)].append(item)
+    return groups

@@ -1,0 +1,41 @@
+"""A DataLoader whose order and augmentations depend on the seed and the epoch, not on workers or on what ran before."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from dassl.utils.seeding import derive_seed
+
+
+class SeededLoader(DataLoader):
+    """Seeds its sampler and its dataset at the start of every pass.
+
+    Args:
+        seed: The run's seed.
+        stream: What the images are for, such as "train_x": other streams get other numbers.
+        is_train: New random numbers for each epoch, and each pass in it; else the same in every pass.
+        kwargs: As of torch's DataLoader. The sampler's ``reseed`` and the dataset's ``set_seed`` are called if present.
+    """
+
+    def __init__(self, *args: Any, seed: int, stream: str = "", is_train: bool = False, **kwargs: Any):
+        self.seed, self.stream, self.is_train = seed, stream, is_train
+        self.epoch = self.passes = 0
+        # Torch draws the workers' seeds from this one: the global generator must not depend on the loading.
+        super().__init__(*args, generator=torch.Generator(), **kwargs)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Says which epoch the next pass belongs to."""
+        self.epoch, self.passes = epoch, 0
+
+    def __iter__(self) -> Iterator[dict]:
+        seed = derive_seed(self.seed, self.stream)
+        if self.is_train:
+            seed = derive_seed(seed, self.epoch, self.passes)
+            self.passes += 1
+        self.generator.manual_seed(seed)
+        for part, name in ((self.sampler, "reseed"), (self.dataset, "set_seed")):
+            if hasattr(part, name):
+                getattr(part, name)(seed)
+        return super().__iter__()

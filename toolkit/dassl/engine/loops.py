@@ -1,0 +1,108 @@
+"""The two epochs: over labelled data, and over labelled and unlabelled data side by side."""
+
+import datetime
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch import Tensor
+
+from dassl.utils import AverageMeter, MetricMeter
+
+from .simple import SimpleTrainer
+
+
+class _Progress:
+    """Times the batches of an epoch, prints the progress line, writes scalars."""
+
+    def __init__(self, trainer: SimpleTrainer):
+        self.trainer = trainer
+        self.losses, self.batch_time, self.data_time = MetricMeter(), AverageMeter(), AverageMeter()
+        self.end = time.time()
+
+    def loaded(self) -> None:
+        """A batch has been loaded."""
+        self.data_time.update(time.time() - self.end)
+
+    def trained(self, loss_summary: dict[str, float] | None) -> None:
+        """A batch has been trained on."""
+        self.batch_time.update(time.time() - self.end)
+        self.losses.update(loss_summary)
+        trainer, freq = self.trainer, self.trainer.cfg.TRAIN.PRINT_FREQ
+        if freq > 0 and ((trainer.batch_idx + 1) % freq == 0 or trainer.num_batches < freq):
+            print(self._line())
+        step = trainer.epoch * trainer.num_batches + trainer.batch_idx
+        for name, meter in self.losses.meters.items():
+            trainer.write_scalar(f"train/{name}", meter.avg, step)
+        trainer.write_scalar("train/lr", trainer.get_current_lr(), step)
+        self.end = time.time()
+
+    def _line(self) -> str:
+        t, batch_time, data_time = self.trainer, self.batch_time, self.data_time
+        batches_left = (t.max_epoch - t.epoch) * t.num_batches - t.batch_idx - 1
+        return (
+            f"epoch [{t.epoch + 1}/{t.max_epoch}] batch [{t.batch_idx + 1}/{t.num_batches}] "
+            f"time {batch_time.val:.3f} ({batch_time.avg:.3f}) data {data_time.val:.3f} ({data_time.avg:.3f}) "
+            f"{self.losses} lr {t.get_current_lr():.4e} "
+            f"eta {datetime.timedelta(seconds=int(batch_time.avg * batches_left))}"
+        )
+
+
+class TrainerX(SimpleTrainer):
+    """Trains on labelled data; a subclass has ``forward_backward(batch)``."""
+
+    def run_epoch(self) -> None:
+        self.num_batches = len(_needed(self, "train_loader_x"))
+        self.set_model_mode("train")
+        progress = _Progress(self)
+        for batch_idx, batch in enumerate(self.train_loader_x):
+            self.batch_idx = batch_idx
+            progress.loaded()
+            progress.trained(self.forward_backward(batch))
+
+    def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
+        return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))
+
+
+class TrainerXU(SimpleTrainer):
+    """Trains on labelled and unlabelled data; a subclass has ``forward_backward(batch_x, batch_u)``.
+
+    TRAIN.COUNT_ITER says whose length an epoch has; the shorter one starts again.
+    """
+
+    def run_epoch(self) -> None:
+        length_x, length_u = (len(_needed(self, name)) for name in ("train_loader_x", "train_loader_u"))
+        lengths = {"train_x": length_x, "train_u": length_u, "smaller_one": min(length_x, length_u)}
+        count_iter = self.cfg.TRAIN.COUNT_ITER
+        if count_iter not in lengths:
+            raise ValueError(f"TRAIN.COUNT_ITER must be one of {tuple(lengths)}, but got {count_iter!r}")
+        self.num_batches = lengths[count_iter]
+        self.set_model_mode("train")
+        progress = _Progress(self)
+        batches_x, batches_u = _endless(self.train_loader_x), _endless(self.train_loader_u)
+        for batch_idx in range(self.num_batches):
+            self.batch_idx = batch_idx
+            batch_x, batch_u = next(batches_x), next(batches_u)
+            progress.loaded()
+            progress.trained(self.forward_backward(batch_x, batch_u))
+
+    def parse_batch_train(self, batch_x: dict, batch_u: dict) -> tuple[Tensor, Tensor, Tensor]:
+        return tuple(tensor.to(self.device) for tensor in (batch_x["img"], batch_x["label"], batch_u["img"]))
+
+
+def _endless(loader: Iterable) -> Iterator[Any]:
+    """The batches of a loader, again and again."""
+    while True:
+        yield from loader
+
+
+def _needed(trainer: SimpleTrainer, name: str) -> Any:
+    """A loader that training needs."""
+    loader = getattr(trainer, name)
+    if loader is None:
+        split = name.replace("_loader", "")
+        raise ValueError(
+            f'{type(trainer).__name__} trains on the "{split}" split, but dataset {trainer.cfg.DATASET.NAME!r} has no '
+            "images there; test only, or choose another dataset"
+        )
+    return loader

@@ -1,0 +1,120 @@
+"""Files, images and a description of the environment."""
+
+import json
+import os
+import platform
+import warnings
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+import torchvision
+from PIL import Image
+
+from .registry import check_availability, get_most_similar_str_to_a_from_b
+from .seeding import set_random_seed
+
+__all__ = [
+    "ImageError",
+    "check_availability",
+    "check_isfile",
+    "collect_env_info",
+    "download_url",
+    "get_most_similar_str_to_a_from_b",
+    "listdir_nohidden",
+    "mkdir_if_missing",
+    "read_image",
+    "read_json",
+    "set_random_seed",
+    "tolist_if_not",
+    "write_json",
+]
+
+
+class ImageError(ValueError):
+    """An image file is missing or unreadable. The message is one sentence with the path."""
+
+    def __init__(self, message: str):
+        # A DataLoader re-raises a worker's exception by calling its class with a whole traceback as the message;
+        # the sentence after the last "ImageError: " is what the user needs.
+        if message.startswith("Caught "):
+            message = message.rpartition(f"{type(self).__name__}: ")[2].strip()
+        super().__init__(message)
+
+
+def mkdir_if_missing(dirname: str) -> None:
+    """Creates a directory and its parents if they are missing; an empty name is the working directory."""
+    if dirname:
+        os.makedirs(dirname, exist_ok=True)
+
+
+def check_isfile(fpath: str) -> bool:
+    """Says whether ``fpath`` is a file; warns if not."""
+    isfile = os.path.isfile(fpath)
+    if not isfile:
+        warnings.warn(f'No file found at "{fpath}"', stacklevel=2)
+    return isfile
+
+
+def read_json(fpath: str) -> Any:
+    """Reads a JSON file."""
+    with open(fpath, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def write_json(obj: Any, fpath: str) -> None:
+    """Writes a JSON file, and its directory if missing."""
+    mkdir_if_missing(os.path.dirname(fpath))
+    with open(fpath, "w", encoding="utf-8") as file:
+        json.dump(obj, file, indent=4, separators=(",", ": "))
+
+
+def read_image(path: str) -> Image.Image:
+    """Reads an image as RGB.
+
+    Raises:
+        ImageError: The file is missing or cannot be decoded; the message names it.
+    """
+    if not os.path.isfile(path):
+        raise ImageError(f'No image file at "{path}"')
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and more
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f'Cannot read the image "{path}": {reason}') from error
+
+
+def listdir_nohidden(path: str, sort: bool = False) -> list[str]:
+    """Lists what does not start with a dot in a directory, sorted on request."""
+    items = [name for name in os.listdir(path) if not name.startswith(".")]
+    return sorted(items) if sort else items
+
+
+def tolist_if_not(x: Any) -> list:
+    """Returns ``x`` itself if it is a list, else a list that holds it."""
+    return x if isinstance(x, list) else [x]
+
+
+def download_url(url: str, dst: str) -> None:
+    """Downloads ``url`` to the file ``dst``, which appears only when it is complete."""
+    mkdir_if_missing(os.path.dirname(dst))
+    torch.hub.download_url_to_file(url, dst)
+
+
+def collect_env_info() -> str:
+    """Describes the machine and the versions that decide numbers, one line each."""
+    lines = [
+        f"Platform: {platform.platform()}",
+        f"Python: {platform.python_version()}",
+        f"torch: {torch.__version__} (CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()})",
+        f"torchvision: {torchvision.__version__}",
+        f"numpy: {np.__version__}",
+        f"Pillow: {PIL.__version__}",
+        f"CPU threads: {torch.get_num_threads()}",
+    ]
+    for index in range(torch.cuda.device_count()):
+        major, minor = torch.cuda.get_device_capability(index)
+        lines.append(f"GPU {index}: {torch.cuda.get_device_name(index)} (capability {major}.{minor})")
+    return "\n".join(lines)

@@ -1,0 +1,87 @@
+"""What the evaluator prints and returns, against scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+
+from dassl.config import get_cfg_default
+from dassl.evaluation import build_evaluator
+from dassl.metrics import compute_accuracy, compute_distance_matrix
+
+
+def evaluator(tmp_path, **test):
+    cfg = get_cfg_default()
+    cfg.OUTPUT_DIR, cfg.VERBOSE = str(tmp_path / "out"), False
+    for key, value in test.items():
+        cfg.TEST[key] = value
+    return build_evaluator(cfg, lab2cname={0: "cat", 1: "dog", 2: "owl"})
+
+
+def scores(labels, num_classes=3):
+    return torch.nn.functional.one_hot(torch.tensor(labels), num_classes).float()
+
+
+def test_lines_and_results(tmp_path, capsys):
+    judge = evaluator(tmp_path)
+    for _ in range(500):
+        judge.process(scores([0, 1]), torch.tensor([0, 0]))
+    results = judge.evaluate()
+    assert capsys.readouterr().out == (
+        "=> result\n* total: 1,000\n* correct: 500\n* accuracy: 50.0%\n* error: 50.0%\n* macro_f1: 66.7%\n"
+    )
+    assert list(results) == ["accuracy", "error_rate", "macro_f1"] and results["accuracy"] == 50.0
+    assert (judge.total, judge.correct) == (1000, 500)
+    assert all(type(value) is float for value in results.values())
+
+
+def test_against_scikit_learn(tmp_path, capsys):
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    true, pred = rng.integers(0, 4, 60), rng.integers(0, 6, 60)
+    judge = evaluator(tmp_path, COMPUTE_CMAT=True, PER_CLASS_RESULT=True)
+    judge.process(scores(pred.tolist(), 6), torch.from_numpy(true))
+    results = judge.evaluate()
+    expected = 100 * metrics.f1_score(true, pred, average="macro", labels=np.unique(true))
+    assert results["macro_f1"] == pytest.approx(expected)
+    assert results["perclass_accuracy"] == pytest.approx(100 * metrics.balanced_accuracy_score(true, pred))
+    cmat = torch.load(tmp_path / "out/cmat.pt", weights_only=True)
+    assert np.allclose(cmat.numpy(), metrics.confusion_matrix(true, pred, normalize="true"))
+    assert "Confusion matrix is saved to" in capsys.readouterr().out
+
+
+def test_per_class_lines(tmp_path, capsys):
+    judge = evaluator(tmp_path, PER_CLASS_RESULT=True)
+    judge.process(scores([0, 2, 2]), torch.tensor([0, 0, 2]))
+    assert judge.evaluate()["perclass_accuracy"] == 75.0
+    out = capsys.readouterr().out
+    assert "=> per-class result\n* class: 0 (cat)\ttotal: 2\tcorrect: 1\tacc: 50.0%\n" in out
+    assert out.endswith("* average: 75.0%\n")
+
+
+def test_without_images_and_after_reset(tmp_path):
+    judge = evaluator(tmp_path, PER_CLASS_RESULT=True, COMPUTE_CMAT=True)
+    judge.process(scores([0]), torch.tensor([0]))
+    judge.reset()
+    assert judge.evaluate()["accuracy"] == judge.total == 0
+
+
+def test_shapes_are_checked(tmp_path):
+    with pytest.raises(ValueError, match=r"but got \(2, 3\) and \(3,\)"):
+        evaluator(tmp_path).process(scores([0, 1]), torch.tensor([0, 1, 2]))
+
+
+def test_compute_accuracy():
+    output = torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3], [0.1, 0.2, 0.7], [0.4, 0.3, 0.3]])
+    top1, top2 = compute_accuracy((output, None), torch.tensor([1, 2, 0, 0]), topk=(1, 2))
+    assert top1.shape == (1,) and (top1.item(), top2.item()) == (50.0, 75.0)
+    with pytest.raises(ValueError, match="topk must lie in 1 ... 3"):
+        compute_accuracy(output, torch.zeros(4), topk=(1, 5))
+
+
+def test_distances():
+    a, b = torch.randn(4, 5), torch.randn(3, 5)
+    assert torch.allclose(compute_distance_matrix(a, b), torch.cdist(a, b) ** 2, atol=1e-4)
+    cosine = torch.nn.functional.cosine_similarity(a[:, None], b[None], dim=2)
+    assert torch.allclose(compute_distance_matrix(a, b, "cosine"), 1 - cosine, atol=1e-5)
+    with pytest.raises(ValueError, match="metric must be one of"):
+        compute_distance_matrix(a, b, "l1")
