@@ -14,6 +14,7 @@ from conftest import TINY_VIT, make_clip
 from PIL import Image
 
 import train
+from tlla.checkpoint import read_checkpoint
 
 REPO = Path(train.__file__).resolve().parent
 CLASSES = ("bird", "land vehicle", "tool")
@@ -103,4 +104,4 @@ class Workplace:
     def context(self, output: str, epoch: int = 3) -> torch.Tensor:
         """Context vectors that a run saved."""
         path = self.folder / output / "prompt_learner" / f"model.pth.tar-{epoch}"
-        return torch.load(path, weights_only=True)["state_dict"]["ctx"]
+        return read_checkpoint(path)["state_dict"]["ctx"]
