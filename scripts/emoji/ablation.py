@@ -1,0 +1,217 @@
+"""Chooses the embedded benchmark's hyperparameters on SOURCE train and val images; no test image is opened.
+
+Stages: the learning rate of CoOp and the rho of SAPT by one view's accuracy on val; then, with the prompts that result,
+how many perturbations R, how many views s and which vote STSS should use; then why: how well entropy and STSS's score
+tell right views from wrong ones. The hand-written prompt is scored on train and val together, which it has not seen.
+
+    python -m scripts.emoji.ablation --output output/ablation
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib
+import torch
+from tabulate import tabulate
+from torch import Tensor
+
+from tlla.clip import assets_dir, load_clip
+from tlla.prompt import PromptedCLIP, PromptLearner
+from tlla.selection import VOTES, ViewScores, lowest, score_views, select_and_vote
+from tlla.sharpness import random_directions
+
+from .tuning import Source, accuracy, mean_std, tune_prompts
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+CTX_INIT = "an icon of a"
+SCALES = ((0.08, 1.0), (0.3, 1.0), (0.5, 1.0))
+TOP_S = (1, 2, 4, 6, 10, 16, 24, 32, 48, 64)
+N_PERTURB = (1, 2, 4, 8, 16, 32)
+STSS_RHOS = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
+TEMPERATURES = (0.5, 1.0, 2.0, 4.0)  # factors on the logit scale
+
+
+class Selection:
+    """Accuracy of selection rules for one prompt over precomputed view features."""
+
+    def __init__(self, model: PromptedCLIP, features: Tensor, labels: Tensor, ctx: Tensor, seed: int):
+        self.model, self.features, self.labels, self.ctx, self.seed = model, features, labels, ctx, seed
+
+    @torch.no_grad()
+    def scores(self, rho: float, n_perturb: int, lam: float, sharper: float = 1.0) -> ViewScores:
+        """STSS scores of all views; `sharper` multiplies the logit scale."""
+        directions = random_directions(tuple(self.ctx.shape), n_perturb, rho, self.seed)
+        text = self.model.encode_text(torch.cat([self.ctx[None], self.ctx + directions]))
+        return score_views(self.features, text, sharper * self.model.logit_scale, lam)
+
+    def accuracy(self, scored: ViewScores, s: int, how: str) -> float:
+        """Accuracy of the votes of the s lowest views."""
+        return accuracy(select_and_vote(scored, s, how), self.labels)
+
+    def diagnosis(self, sharper: float) -> dict[str, float]:
+        """How entropy and score rank views, over all views of all images; `common`: shared views of the 6 lowest."""
+        scored = self.scores(0.5, 8, 1.0, sharper)
+        right = scored.logits.argmax(dim=-1) == self.labels[:, None]
+        kept, kept_entropy = lowest(scored.score, 6), lowest(scored.entropy, 6)
+        return {
+            "views right": 100.0 * right.float().mean().item(),
+            "mean entropy": scored.entropy.mean().item(),
+            "mean sharpness": scored.sharpness.mean().item(),
+            "AUROC entropy": auroc(-scored.entropy, right),
+            "AUROC sharpness": auroc(-scored.sharpness, right),
+            "AUROC score": auroc(-scored.score, right),
+            "common": 100.0 * (kept[:, :, None] == kept_entropy[:, None]).any(dim=2).float().mean().item(),
+        }
+
+
+def auroc(score: Tensor, positive: Tensor) -> float:
+    """Probability (in %) that a positive scores higher than a negative, by ranks."""
+    ranks = score.flatten().double().argsort().argsort().double() + 1
+    positive = positive.flatten()
+    n_pos, n_neg = positive.sum().item(), (~positive).sum().item()
+    return 100.0 * (ranks[positive].sum().item() - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)
+
+
+def ablate(model: PromptedCLIP, source: Source, prompts: dict[str, list[Tensor]]) -> tuple[list[dict], list[dict]]:
+    """Rows of accuracy for each prompt, crop scale and setting (means over the prompt's seeds), and the diagnosis."""
+    rows, diagnosis = [], []
+    for scale in SCALES:
+        features = source.view_features(scale, 64, seed=0)
+        for name, contexts in prompts.items():
+            keep = source.is_val if name != "hand-written" else torch.ones_like(source.is_val)
+            picks = [Selection(model, features[keep], source.labels[keep], ctx, i) for i, ctx in enumerate(contexts)]
+            head = {"prompt": name, "crops": f"{scale[0]:g}-1"}
+            rows += [head | row for row in _settings(picks)]
+            diagnosis += [head | row for row in _diagnoses(picks)]
+    return rows, diagnosis
+
+
+def _diagnoses(picks: list[Selection]) -> list[dict]:
+    """One row for each temperature, the mean over the prompt's seeds."""
+    table = [(t, [pick.diagnosis(t) for pick in picks]) for t in TEMPERATURES]
+    return [{"scale x": t} | {key: sum(r[key] for r in rows) / len(rows) for key in rows[0]} for t, rows in table]
+
+
+def _settings(picks: list[Selection]) -> list[dict]:
+    """All settings for one kind of prompt: entropy, then STSS over R and rho', each over s and the vote."""
+    rows = []
+
+    def add(rule: str, rho: float, n_perturb: int, lam: float) -> None:
+        scored = [pick.scores(rho, n_perturb, lam) for pick in picks]
+        for how in VOTES:
+            for s in TOP_S:
+                values = [pick.accuracy(x, s, how) for pick, x in zip(picks, scored, strict=True)]
+                row = {"rule": rule, "rho": rho, "R": n_perturb, "s": s, "vote": how}
+                rows.append(row | mean_std("accuracy", torch.tensor(values)))
+
+    single = [accuracy(pick.scores(0.5, 0, 0.0).logits[:, 0], pick.labels) for pick in picks]
+    rows.append(
+        {"rule": "one view", "rho": 0, "R": 0, "s": 1, "vote": "-"} | mean_std("accuracy", torch.tensor(single))
+    )
+    add("entropy", 0.0, 0, 0.0)
+    for n_perturb in N_PERTURB:
+        add("STSS", 0.5, n_perturb, 1.0)
+    for rho in STSS_RHOS:
+        if rho != 0.5:
+            add("STSS", rho, 8, 1.0)
+    return rows
+
+
+def choose(rows: list[dict]) -> dict:
+    """R, s and vote at the paper's rho' = 0.5, lambda = 1 and crops: best mean accuracy over the three prompts."""
+    means: dict[tuple, list[float]] = {}
+    for row in rows:
+        if row["rule"] == "STSS" and row["rho"] == 0.5 and row["crops"] == "0.08-1":
+            means.setdefault((row["R"], row["s"], row["vote"]), []).append(row["accuracy"])
+    best = max(means, key=lambda key: sum(means[key]) / len(means[key]))
+    return {"N_PERTURB": best[0], "TOP_S": best[1], "VOTE": best[2], "accuracy": sum(means[best]) / len(means[best])}
+
+
+def draw(rows: list[dict], how: str, path: Path) -> None:
+    """Accuracy against s, R and rho', for each prompt, at the paper's crops."""
+    rows = [r for r in rows if r["crops"] == "0.08-1" and r["vote"] == how]
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True)
+    for color, marker, name in zip(("0.55", "C0", "C3"), "osD", dict.fromkeys(r["prompt"] for r in rows), strict=True):
+        own = [r for r in rows if r["prompt"] == name]
+        for rule, style in (("entropy", "--"), ("STSS", "-")):
+            line = [r for r in own if r["rule"] == rule and r["rho"] in (0.0, 0.5) and r["R"] in (0, 8)]
+            _plot(axes[0], line, "s", style + marker, color, f"{name}, {rule}")
+        at_6 = [r for r in own if r["rule"] == "STSS" and r["s"] == 6]
+        _plot(axes[1], [r for r in at_6 if r["rho"] == 0.5], "R", "-" + marker, color)
+        _plot(axes[2], sorted((r for r in at_6 if r["R"] == 8), key=lambda r: r["rho"]), "rho", "-" + marker, color)
+    for axis, label in zip(
+        axes, ("views that vote, s", "perturbations, R (s = 6)", "radius, rho' (s = 6)"), strict=True
+    ):
+        axis.set_xlabel(label)
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel(f"accuracy on the source, %\n({how})")
+    axes[0].legend(fontsize=7)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+
+
+def _plot(axis, rows: list[dict], key: str, style: str, color: str, label: str = "") -> None:
+    axis.plot([r[key] for r in rows], [r["accuracy"] for r in rows], style, color=color, markersize=4, label=label)
+
+
+def markdown(result: dict) -> str:
+    """The tables for docs/ablation.md."""
+    how = result["chosen"]["VOTE"]
+    picked = [
+        {key: row[key] for key in ("prompt", "crops", "rule", "s", "vote", "accuracy", "accuracy std")}
+        for row in result["selection"]
+        if row["s"] in (1, 6, 16, 64)
+        and row["rho"] in (0, 0.5)
+        and row["R"] in (0, 8)
+        and (row["vote"] == "-" or row["s"] > 1 and row["vote"] in ("majority", how) or row["vote"] == how)
+    ]
+
+    def table(rows: list[dict], digits: str) -> str:
+        return tabulate(rows, headers="keys", tablefmt="github", floatfmt=digits)
+
+    return "\n\n".join(
+        (
+            "### Prompts, one view\n\n" + table(result["prompts"], ".4g"),
+            "### Selection (rho' = 0.5, R = 8)\n\n" + table(picked, ".1f"),
+            "### Diagnosis\n\n" + table(result["diagnosis"], ".3g"),
+            f"Chosen: `{result['chosen']}`",
+        )
+    )
+
+
+def main() -> None:
+    """Runs all stages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("output/ablation"), help="folder of the results")
+    args = parser.parse_args()
+    clip_model = load_clip("EmojiCLIP")
+    index = json.loads((assets_dir() / "emoji" / "index.json").read_text(encoding="utf-8"))
+    model = PromptedCLIP(
+        clip_model, PromptLearner(clip_model, [c["name"] for c in index["classes"]], ctx_init=CTX_INIT)
+    )
+    source = Source(model)
+    tuned, prompt_rows = tune_prompts(model, source)
+    prompts = {"hand-written": [model.prompt_learner.ctx.detach()], **tuned.pop("prompts")}
+    selection, diagnosis = ablate(model, source, prompts)
+    result = {
+        "chosen": tuned | choose(selection),
+        "prompts": prompt_rows,
+        "selection": selection,
+        "diagnosis": diagnosis,
+    }
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "ablation.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.output / "tables.md").write_text(markdown(result) + "\n")
+    draw(selection, result["chosen"]["VOTE"], args.output / "ablation.png")
+    print(markdown(result))
+
+
+if __name__ == "__main__":
+    main()
