@@ -1,4 +1,4 @@
-"""CoOp's command line: builds the config and the trainer, then trains or evaluates.
+r"""CoOp's command line: builds the config and the trainer, then trains or evaluates.
 
     python train.py --trainer SAPT --config-file configs/trainers/SAPT/emoji.yaml \
         --dataset-config-file configs/datasets/emoji.yaml --output-dir output/emoji/SAPT/seed1 --seed 1
