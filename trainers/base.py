@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from tlla.clip import image_size, load_clip
+from tlla.clip import encode_images, image_size, load_clip
 from tlla.errors import InputError
 from tlla.registry import register
 
@@ -72,6 +72,15 @@ class ClipTrainer(TrainerX):
         dtype = {"amp": torch.float16, "bf16": torch.bfloat16}.get(self.precision)
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Normalised features in the configured precision, (B, 3, H, W) -> (B, E), float32.
+
+        Only the encoders run in mixed precision: a product of features in fp16 would round the logits to 1/64, which
+        is more than the differences of entropy that STSS looks at.
+        """
+        with torch.no_grad(), self.autocast():
+            return encode_images(self.clip_model, images)
+
     def eval_loader(self, split: str) -> DataLoader:
         """Batches of the *val* or *test* split as `model_inference` takes them."""
         return self.val_loader if split == "val" else self.test_loader
@@ -107,8 +116,7 @@ class ClipTrainer(TrainerX):
         with tqdm(total=len(loader.dataset), unit="img", desc=split) as bar:
             for batch in loader:
                 label = batch["label"].to(self.device)
-                with self.autocast():
-                    output = self.model_inference(batch["img"].to(self.device, non_blocking=True))  # (B, K)
+                output = self.model_inference(batch["img"].to(self.device, non_blocking=True))  # (B, K)
                 self.evaluator.process(output, label)
                 probability = output if self.gives_probabilities else output.softmax(dim=1)
                 predictions.add(batch["index"], label, probability)

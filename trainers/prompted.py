@@ -66,8 +66,7 @@ class PromptTrainer(ClipTrainer):
     def forward_backward(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """One step on one batch. Image features are computed once: they do not depend on the prompt."""
         images, labels = batch["img"].to(self.device), batch["label"].to(self.device)
-        with self.autocast():
-            image_features = self.model.encode_image(images)  # (B, E)
+        image_features = self.encode_image(images)  # (B, E)
         outputs = []
 
         def loss_fn(ctx: Tensor) -> Tensor:
@@ -130,7 +129,7 @@ class PromptTrainer(ClipTrainer):
 
     def model_inference(self, images: Tensor) -> Tensor:
         """Logits, (B, 3, H, W) -> (B, K)."""
-        return self.model.logits(self.model.encode_image(images), self.text_features)
+        return self.model.logits(self.encode_image(images), self.text_features)
 
     def before_test(self) -> None:
         """The class features are the same for all batches."""

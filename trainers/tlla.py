@@ -82,7 +82,7 @@ class TLLA(SAPT):
     def model_inference(self, views: Tensor) -> Tensor:
         """Votes of the selected views, (B, V, 3, H, W) -> class distribution (B, K)."""
         node = self.cfg.TRAINER.TLLA
-        features = self.model.encode_image(normalize(views.flatten(0, 1)))  # (B * V, E)
+        features = self.encode_image(normalize(views.flatten(0, 1)))  # (B * V, E)
         features = features.view(*views.shape[:2], -1)  # (B, V, E)
         scores = score_views(features, self.text_features, self.model.logit_scale, node.LAMBDA)
         return select_and_vote(scores, node.TOP_S, node.VOTE)

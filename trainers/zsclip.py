@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from tlla.clip import encode_images, logit_scale
+from tlla.clip import logit_scale
 from tlla.prompt import zeroshot_features
 
 from .base import ClipTrainer, registered
@@ -47,7 +47,7 @@ class ZeroshotCLIP(ClipTrainer):
 
     def model_inference(self, images: Tensor) -> Tensor:
         """Logits, (B, 3, H, W) -> (B, K)."""
-        return logit_scale(self.clip_model) * encode_images(self.clip_model, images) @ self.text_features.t()
+        return logit_scale(self.clip_model) * self.encode_image(images) @ self.text_features.t()
 
     def prompt(self) -> Tensor:
         """The text features."""
