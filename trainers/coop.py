@@ -12,7 +12,8 @@ from .prompted import PromptTrainer, prompt_config
 
 def add_config(cfg: CfgNode) -> None:
     """Adds TRAINER.COOP with CoOp's defaults."""
-    cfg.TRAINER.COOP = prompt_config(n_ctx=16, precision="fp16")
+    if "COOP" not in cfg.TRAINER:  # a CoOp fork has its own
+        cfg.TRAINER.COOP = prompt_config(n_ctx=16, precision="fp16")
 
 
 @registered
