@@ -16,11 +16,12 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from tlla.clip import assets_dir, load_clip
+from tlla.clip import load_clip
 from tlla.prompt import PromptedCLIP, PromptLearner
 from tlla.selection import VOTES, ViewScores, lowest, score_views, select_and_vote
 from tlla.sharpness import random_directions
 
+from .assets import read_index
 from .tuning import Source, accuracy, mean_std, tune_prompts
 
 matplotlib.use("Agg")
@@ -192,10 +193,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("output/ablation"), help="folder of the results")
     args = parser.parse_args()
     clip_model = load_clip("EmojiCLIP")
-    index = json.loads((assets_dir() / "emoji" / "index.json").read_text(encoding="utf-8"))
-    model = PromptedCLIP(
-        clip_model, PromptLearner(clip_model, [c["name"] for c in index["classes"]], ctx_init=CTX_INIT)
-    )
+    names = [c["name"] for c in read_index()["classes"]]
+    model = PromptedCLIP(clip_model, PromptLearner(clip_model, names, ctx_init=CTX_INIT))
     source = Source(model)
     tuned, prompt_rows = tune_prompts(model, source)
     prompts = {"hand-written": [model.prompt_learner.ctx.detach()], **tuned.pop("prompts")}

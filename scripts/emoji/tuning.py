@@ -4,7 +4,6 @@ In plain torch, on features of augmented views that are computed once: the same 
 (crops are bilinear here and bicubic there).
 """
 
-import json
 import math
 from collections.abc import Callable
 
@@ -14,38 +13,42 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from tlla.clip import assets_dir, image_size, normalize
+from tlla.clip import image_size, normalize
 from tlla.prompt import PromptedCLIP
 from tlla.sharpness import sharpness_step
 from tlla.views import ViewConfig, make_views
+
+from .assets import FOLDER, read_index
 
 EPOCHS, BATCH, SHOTS, SEEDS = 50, 32, 16, (1, 2, 3)
 LRS = (0.002, 0.01, 0.02, 0.05)
 RHOS = (0.05, 0.1, 0.3, 0.5, 0.7)  # the paper's grid
 
 
+@torch.no_grad()
+def view_features(model: PromptedCLIP, items: list, scale: tuple[float, float], n_views: int, seed: int) -> Tensor:
+    """Features of all views of the index's items: (N, V, E). Views are those of the trainer for the same seed."""
+    config = ViewConfig(image_size(model.clip), n_views, scale, seed=seed)
+    rows = []
+    for i, (path, _, _) in enumerate(tqdm(items, desc=f"views {scale[0]:g}-{scale[1]:g}", leave=False)):
+        image = Image.open(FOLDER / path).convert("RGB")
+        rows.append(model.encode_image(normalize(make_views(image, i, config))))
+    return torch.stack(rows)
+
+
 class Source:
-    """Source images, their labels and which of them are val; features of views on demand."""
+    """The source's train and val images, their labels, and which of them are val."""
 
     def __init__(self, model: PromptedCLIP):
-        folder = assets_dir() / "emoji"
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        parts = {name: index["items"]["noto"][name] for name in ("train", "val")}
-        items = parts["train"] + parts["val"]
-        self.images = [Image.open(folder / path).convert("RGB") for path, _, _ in items]
-        self.labels = torch.tensor([label for _, label, _ in items])
-        self.is_val = torch.arange(len(items)) >= len(parts["train"])
+        parts = read_index()["items"]["noto"]
+        self.items = parts["train"] + parts["val"]
+        self.labels = torch.tensor([label for _, label, _ in self.items])
+        self.is_val = torch.arange(len(self.items)) >= len(parts["train"])
         self.model = model
 
-    @torch.no_grad()
     def view_features(self, scale: tuple[float, float], n_views: int, seed: int) -> Tensor:
         """Features of all views of all images: (N, V, E)."""
-        config = ViewConfig(image_size(self.model.clip), n_views, scale, seed=seed)
-        rows = [
-            self.model.encode_image(normalize(make_views(image, i, config)))
-            for i, image in enumerate(tqdm(self.images, desc=f"views {scale}"))
-        ]
-        return torch.stack(rows)
+        return view_features(self.model, self.items, scale, n_views, seed)
 
     def few_shot(self, seed: int) -> Tensor:
         """Indices of at most 16 train images of each class."""
