@@ -37,6 +37,7 @@ class ZooDataset(DatasetBase):
         image_folder: The folder, below it, that the items' paths begin in.
         template: Prompt of zero-shot CLIP.
         drawn: Parts that few-shot draws are made of.
+        takes_split_file: Whether DATASET.SPLIT_FILE can name another split.
         split_file_sha256: sha256 of the split file(s) in use; None for a dataset that has none.
     """
 
@@ -44,6 +45,7 @@ class ZooDataset(DatasetBase):
     image_folder = ""
     template = "a photo of a {}."
     drawn: tuple[str, ...] = ("train", "val")
+    takes_split_file = False
     split_file_sha256: str | None = None
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -54,6 +56,8 @@ class ZooDataset(DatasetBase):
         self.template = choose_template(options.get("TEMPLATE", ""), self.template)
         if not os.path.isdir(self.dataset_dir):
             raise InputError(f"there is no folder {self.dataset_dir}; {self.advice()}")
+        if options.get("SPLIT_FILE", "") and not self.takes_split_file:
+            raise InputError(f"{type(self).__name__} has no split file: leave DATASET.SPLIT_FILE empty")
         self.prepare(options)
         parts = subsample(self.parts(options.NUM_SHOTS, cfg.SEED), options.get("SUBSAMPLE_CLASSES", "all"))
         lists = {part: to_datums(items, self.image_dir, self.advice()) for part, items in parts.items()}
@@ -99,6 +103,8 @@ class ZooDataset(DatasetBase):
 
 class SplitDataset(ZooDataset):
     """A dataset with one of CoOp's split files; `make_split` makes another one where the user allows it."""
+
+    takes_split_file = True
 
     def make_split(self, rng: random.Random) -> Parts:
         """Splits the images anew, in the proportions of CoOp's split."""

@@ -55,6 +55,8 @@ def read_own_names(path: str, folders: list[str]) -> dict[str, str]:
 class ImageFolder(ZooDataset):
     """DATASET.ROOT is the folder itself. There may be no val, and classes may be of any size."""
 
+    takes_split_file = True
+
     def prepare(self, options: CfgNode) -> None:
         """Lists the images, or reads DATASET.SPLIT_FILE, and names the classes."""
         if file := options.get("SPLIT_FILE", ""):

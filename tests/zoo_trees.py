@@ -8,9 +8,11 @@ Needs numpy and scipy only, so that it runs in upstream's environment.
 """
 
 import hashlib
+import importlib
 import json
 import os
 import random
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -27,6 +29,9 @@ NAMES = ("OxfordPets", "Caltech101", "StanfordCars", "OxfordFlowers", "Food101",
     "ImageNet",
 )  # those with draws
 VARIANTS = ("ImageNetV2", "ImageNetSketch", "ImageNetA", "ImageNetR")
+MODULES = ("caltech101", "dtd", "eurosat", "fgvc_aircraft", "food101", "imagenet", "imagenet_a", "imagenet_r") + (
+    ("imagenet_sketch", "imagenetv2", "oxford_flowers", "oxford_pets", "stanford_cars", "sun397", "ucf101")
+)
 NEW_SPLITS = tuple(name for name in NAMES if name not in ("FGVCAircraft", "ImageNet"))
 
 
@@ -48,7 +53,7 @@ def sizes(count):
 def class_folders(folder, names, suffix="jpg"):
     """Images in class folders, among them hidden and non-ASCII names; returns [(path, class number)]."""
     rows = []
-    for number, (name, count) in enumerate(zip(names, sizes(len(names)))):
+    for number, (name, count) in enumerate(zip(names, sizes(len(names)), strict=True)):
         for i in range(count):
             path = f"{name}/{'bild_ä_' if i == 3 else 'image_'}{(i * 7) % count:03d}_{i}.{suffix}"
             touch(folder / path)
@@ -66,7 +71,7 @@ def write_split(path, rows, names):
     for i, (image, label) in enumerate(rows):
         parts[("train", "train", "val", "test", "train", "test")[i % 6]].append([image, label, names[label]])
     for label, name in enumerate(names):  # every class has at least one of each
-        for part, rows_of in parts.items():
+        for rows_of in parts.values():
             if not any(row[1] == label for row in rows_of):
                 rows_of.append([next(r for r, y in rows if y == label), label, name])
     path.write_text(json.dumps(parts))
@@ -75,7 +80,7 @@ def write_split(path, rows, names):
 def make_pets(root):
     folder, rows, lists = root / "oxford_pets", [], {"trainval.txt": [], "test.txt": []}
     breeds = ["Abyssinian", "american_bulldog", "Bengal", "great_pyrenees", "yorkshire_terrier"]
-    for number, (breed, count) in enumerate(zip(breeds, sizes(5))):
+    for number, (breed, count) in enumerate(zip(breeds, sizes(5), strict=True)):
         for i in range(count):
             touch(folder / "images" / f"{breed}_{i}.jpg")
             rows.append((f"{breed}_{i}.jpg", number))
@@ -140,7 +145,7 @@ def make_flowers(root):
 def make_aircraft(root):
     folder, variants = root / "fgvc_aircraft", ["707-320", "727-200", "A300B4", "Cessna 172", "DR-400"]
     lists = {"train": [], "val": [], "test": []}
-    for number, (variant, count) in enumerate(zip(variants, sizes(5))):
+    for number, (variant, count) in enumerate(zip(variants, sizes(5), strict=True)):
         for i in range(count):
             touch(folder / "images" / f"{number}{i:06d}.jpg")
             lists[("train", "val", "test")[i % 3]].append(f"{number}{i:06d} {variant}")
@@ -154,7 +159,7 @@ def make_sun(root):
     folder, rows = root / "sun397", []
     classes = ["/a/abbey", "/a/apse/indoor", "/b/bakery/shop", "/v/volcano", "/y/youth_hostel"]
     lists = {"Training_01.txt": [], "Testing_01.txt": []}
-    for number, (name, count) in enumerate(zip(classes, sizes(5))):
+    for number, (name, count) in enumerate(zip(classes, sizes(5), strict=True)):
         for i in range(count):
             path = f"{name[1:]}/sun_{i:04d}.jpg"
             touch(folder / "SUN397" / path)
@@ -171,7 +176,7 @@ def make_ucf(root):
     folder, rows = root / "ucf101", []
     actions = {"ApplyEyeMakeup": "Apply_Eye_Makeup", "TaiChi": "Tai_Chi", "YoYo": "Yo_Yo", "Archery": "Archery"}
     lists = {"trainlist01.txt": [], "testlist01.txt": []}
-    for number, ((action, name), count) in enumerate(zip(actions.items(), sizes(4))):
+    for number, ((action, name), count) in enumerate(zip(actions.items(), sizes(4), strict=True)):
         for i in range(count):
             video = f"v_{action}_g01_c{i:02d}"
             touch(folder / "UCF-101-midframes" / name / f"{video}.jpg")
@@ -259,26 +264,12 @@ def describe(dataset, root):
 
 def main(target):
     """Writes what upstream's classes give. Their listings are sorted here, as ours always are."""
-    import shutil
-
-    import datasets.caltech101  # noqa: F401
-    import datasets.dtd  # noqa: F401
-    import datasets.eurosat  # noqa: F401
-    import datasets.fgvc_aircraft  # noqa: F401
-    import datasets.food101  # noqa: F401
-    import datasets.imagenet  # noqa: F401
-    import datasets.imagenet_a  # noqa: F401
-    import datasets.imagenet_r  # noqa: F401
-    import datasets.imagenet_sketch  # noqa: F401
-    import datasets.imagenetv2  # noqa: F401
-    import datasets.oxford_flowers  # noqa: F401
-    import datasets.oxford_pets  # noqa: F401
-    import datasets.stanford_cars  # noqa: F401
-    import datasets.sun397  # noqa: F401
-    import datasets.ucf101
     from dassl.config import get_cfg_default
     from dassl.data.datasets import build_dataset
     from dassl.utils import set_random_seed
+
+    for module in MODULES:
+        importlib.import_module(f"datasets.{module}")
 
     def build(root, name, seed, shots, half):
         cfg = get_cfg_default()
@@ -300,7 +291,9 @@ def main(target):
             expected[f"{name} new split"] = describe(build(root, name, 1, -1, "all"), root)
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in expected.items())
     Path(target).write_text("{\n" + lines + "\n}\n")
-    print(datasets.__file__, len(expected), "settings", sum(sum(v[:3]) for v in expected.values()), "items")
+    print(
+        sys.modules["datasets"].__file__, len(expected), "settings", sum(sum(v[:3]) for v in expected.values()), "items"
+    )
 
 
 if __name__ == "__main__":
