@@ -6,9 +6,15 @@ import os
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from tlla.errors import InputError
 
-IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".jfif"))
+
+def image_suffixes() -> frozenset[str]:
+    """Suffixes of all files that Pillow reads, in lower case."""
+    known = Image.registered_extensions()  # loads Pillow's plugins, which fills Image.OPEN
+    return frozenset(suffix for suffix, kind in known.items() if kind in Image.OPEN)
 
 
 def data_root(root: str, needs: str) -> str:

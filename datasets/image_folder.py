@@ -10,7 +10,7 @@ from yacs.config import CfgNode
 from tlla.errors import InputError
 
 from .base import ZooDataset, registered
-from .files import IMAGE_SUFFIXES, list_files, list_folders, read_lines, sha256
+from .files import image_suffixes, list_files, list_folders, read_lines, sha256
 from .items import Item, class_names, duplicates, some
 from .splits import PARTS, Parts, read_split
 
@@ -100,9 +100,9 @@ class ImageFolder(ZooDataset):
             raise InputError(
                 f"{folder} has classes that train/ lacks: {some(strange)}; train on them or take them away"
             )
-        items = []
+        items, suffixes = [], image_suffixes()
         for name in found:
-            files = [f for f in list_files(f"{folder}/{name}", "") if Path(f).suffix.lower() in IMAGE_SUFFIXES]
+            files = [f for f in list_files(f"{folder}/{name}", "") if Path(f).suffix.lower() in suffixes]
             if not files:
                 raise InputError(f"{folder}/{name} holds no image; put some in it, or take the folder away")
             items += [Item(f"{part}/{name}/{file}", classes.index(name), name) for file in files]
