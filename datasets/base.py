@@ -49,7 +49,14 @@ class ZooDataset(DatasetBase):
     split_file_sha256: str | None = None
 
     def __init__(self, cfg: CfgNode) -> None:
-        options = cfg.DATASET
+        self.open(cfg.DATASET)
+        choice = cfg.DATASET.get("SUBSAMPLE_CLASSES", "all")
+        parts = subsample(self.parts(cfg.DATASET.NUM_SHOTS, cfg.SEED), choice)
+        lists = {part: to_datums(items, self.image_dir, self.advice()) for part, items in parts.items()}
+        super().__init__(**self.arrange(lists))
+
+    def open(self, options: CfgNode) -> None:
+        """Finds the folders and reads what describes the split, without looking for the images."""
         self.root = data_root(options.ROOT, f"{self.dataset_dir}/" if self.dataset_dir else "the class folders")
         self.dataset_dir = os.path.join(self.root, self.dataset_dir) if self.dataset_dir else self.root
         self.image_dir = os.path.join(self.dataset_dir, self.image_folder) if self.image_folder else self.dataset_dir
@@ -59,9 +66,6 @@ class ZooDataset(DatasetBase):
         if options.get("SPLIT_FILE", "") and not self.takes_split_file:
             raise InputError(f"{type(self).__name__} has no split file: leave DATASET.SPLIT_FILE empty")
         self.prepare(options)
-        parts = subsample(self.parts(options.NUM_SHOTS, cfg.SEED), options.get("SUBSAMPLE_CLASSES", "all"))
-        lists = {part: to_datums(items, self.image_dir, self.advice()) for part, items in parts.items()}
-        super().__init__(**self.arrange(lists))
 
     def prepare(self, options: CfgNode) -> None:
         """Finds the split and sets `fingerprint`, what a few-shot draw depends on."""

@@ -377,7 +377,7 @@ CATALOG: dict[str, Entry] = {
         101,
         (7639, 1898, 3783),
         "not stated",
-        "0.6 GB",
+        "size not known",
         "https://www.crcv.ucf.edu/data/UCF101.php",
         (
             ("UCF-101-midframes/", "101 folders, the middle frame of each video"),
