@@ -26,8 +26,9 @@ from . import add_configs
 from .catalog import CATALOG
 from .check import check
 from .document import describe, document, table
-from .download import DownloadError, download
+from .download import download
 from .example import make_example
+from .transfer import DownloadError
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -14,7 +14,7 @@ from tlla.registry import register
 from .catalog import CATALOG, drive_url
 from .fewshot import DrawFile
 from .files import data_root, sha256, write_text
-from .items import Item, class_names, duplicates, some, subsample, to_datums
+from .items import Item, check_labels, class_names, duplicates, some, subsample, to_datums
 from .splits import Parts, format_split, read_split
 
 registered = register(DATASET_REGISTRY)
@@ -24,8 +24,12 @@ NEW_SPLIT_SEED = 1  # of the splits that DATASET.ALLOW_NEW_SPLIT makes
 
 def choose_template(option: str, default: str) -> str:
     """DATASET.TEMPLATE if given, else the dataset's own."""
-    if option and "{}" not in option:
-        raise InputError(f"DATASET.TEMPLATE must hold {{}} for the class name, but got {option!r}")
+    try:
+        usable = not option or option.format("X") != option
+    except (IndexError, KeyError, ValueError):
+        usable = False
+    if not usable:
+        raise InputError(f"DATASET.TEMPLATE must hold {{}} for the class name, and no other braces, but got {option!r}")
     return option or default
 
 
@@ -52,6 +56,7 @@ class ZooDataset(DatasetBase):
         self.open(cfg.DATASET)
         choice = cfg.DATASET.get("SUBSAMPLE_CLASSES", "all")
         parts = subsample(self.parts(cfg.DATASET.NUM_SHOTS, cfg.SEED), choice)
+        check_labels(parts, self.dataset_dir)
         lists = {part: to_datums(items, self.image_dir, self.advice()) for part, items in parts.items()}
         super().__init__(**self.arrange(lists))
 

@@ -15,7 +15,7 @@ from tlla.errors import InputError
 from .base import ZooDataset
 from .catalog import CATALOG
 from .files import image_suffixes, list_folders
-from .items import Item, some
+from .items import Item, check_labels, some
 from .splits import PARTS, Parts
 
 SYNSETS = Path(__file__).with_name("data")
@@ -46,6 +46,7 @@ def check(name: str, options: CfgNode, deep: bool = False) -> Iterator[Finding]:
     try:
         dataset.open(options)
         parts = dataset.parts(-1, -1)
+        check_labels(parts, dataset.dataset_dir)
     except InputError as error:
         if not os.path.isdir(os.path.expanduser(options.ROOT)):
             raise

@@ -11,8 +11,9 @@ from tlla.errors import InputError
 
 from .base import ZooDataset, registered
 from .catalog import CLASSNAMES_ID, drive_url
-from .files import list_files, list_folders, read_lines, sha256
+from .files import list_folders, read_lines, sha256
 from .items import Item, some
+from .splits import list_images
 
 TPT_NAMES = Path(__file__).with_name("data") / "imagenet_tpt.txt"
 
@@ -77,14 +78,6 @@ class ImageNetFamily(ZooDataset):
             print(f"{directory} has {len(folders)} class folders, not {self.expected_folders}: labels count them alone")
         return folders
 
-    def list_images(self, directory: str, folders: list[str], below: str = "") -> list[Item]:
-        """All images of the class folders; a label is a folder's place in the list."""
-        return [
-            Item(f"{below}{folder}/{name}", label, self.folder_names[folder])
-            for label, folder in enumerate(folders)
-            for name in list_files(f"{directory}/{folder}", self.advice())
-        ]
-
 
 @registered
 class ImageNet(ImageNetFamily):
@@ -120,7 +113,9 @@ class ImageNet(ImageNetFamily):
     def read(self, part: str) -> list[Item]:
         """Lists train, or val for the test."""
         folder = "train" if part == "train" else "val"
-        return self.list_images(f"{self.image_dir}/{folder}", self.folders, f"{folder}/")
+        return list_images(
+            f"{self.image_dir}/{folder}", self.folders, self.folder_names.__getitem__, self.advice(), f"{folder}/"
+        )
 
     def arrange(self, lists: dict[str, list[Datum]]) -> dict[str, list[Datum]]:
         """The labelled val set serves for validation and test."""

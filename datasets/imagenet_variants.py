@@ -9,7 +9,7 @@ from .base import registered
 from .files import list_folders
 from .imagenet import ImageNetFamily
 from .items import Item, some
-from .splits import Parts
+from .splits import Parts, list_images
 
 
 class ImageNetVariant(ImageNetFamily):
@@ -30,7 +30,11 @@ class ImageNetVariant(ImageNetFamily):
 
     def read(self, part: str) -> list[Item]:
         """Lists the images."""
-        return self.list_images(self.image_dir, self.class_folders(self.image_dir))
+        return self.list_folders(self.class_folders(self.image_dir))
+
+    def list_folders(self, folders: list[str]) -> list[Item]:
+        """All images of the class folders."""
+        return list_images(self.image_dir, folders, self.folder_names.__getitem__, self.advice())
 
     def arrange(self, lists: dict[str, list[Datum]]) -> dict[str, list[Datum]]:
         """DatasetBase takes the classes from train_x."""
@@ -80,4 +84,4 @@ class ImageNetV2(ImageNetVariant):
                 f"{some(wrong)}; {self.advice()}"
             )
         self.folder_names = dict(zip(numbers, names, strict=True))
-        return self.list_images(self.image_dir, numbers)
+        return self.list_folders(numbers)

@@ -23,7 +23,9 @@ class Item(NamedTuple):
 def some(names: Iterable[Any], count: int = 3) -> str:
     """The first few names for a message."""
     names = list(names)
-    return ", ".join(map(str, names[:count])) + (" ..." if len(names) > count else "")
+    # File names that are not UTF-8 hold what cannot be printed.
+    shown = (str(name).encode("utf-8", "backslashreplace").decode() for name in names[:count])
+    return ", ".join(shown) + (" ..." if len(names) > count else "")
 
 
 def class_names(items: Iterable[Item], source: str) -> dict[int, str]:
@@ -40,6 +42,26 @@ def class_names(items: Iterable[Item], source: str) -> dict[int, str]:
                 "each label needs exactly one"
             )
     return names
+
+
+def check_labels(parts: dict[str, list[Item]], source: str) -> None:
+    """Checks that the labels are 0 to K - 1: Dassl takes the names of the classes in the order of their labels.
+
+    Raises:
+        InputError: one is missing in train (or in test, where there is no train), or only in another part.
+    """
+    basis = "train" if "train" in parts else "test"
+    labels = {item.label for item in parts[basis]}
+    if not labels:
+        raise InputError(f"{source} has no {basis} images")
+    if lost := sorted(set(range(max(labels) + 1)) - labels):
+        raise InputError(
+            f"{source} has {len(labels)} classes with {basis} images, but labels up to {max(labels)}: {some(lost)} "
+            "are missing, so that class names would not match labels; complete the data or number the classes from 0"
+        )
+    strange = {item.label: item.classname for items in parts.values() for item in items if item.label not in labels}
+    if strange:
+        raise InputError(f"{source} has classes without {basis} images: {some(strange.values())}")
 
 
 def duplicates(names: Iterable[str]) -> list[str]:

@@ -99,8 +99,28 @@ def list_classes(
     """Images of a folder of class folders, sorted; the class folders' sorted order gives the labels."""
     name_of = rename if callable(rename) else lambda folder: rename.get(folder, folder)
     folders = [f for f in list_folders(image_dir, advice) if f not in ignored]
-    return [
-        Item(f"{folder}/{name}", label, name_of(folder))
-        for label, folder in enumerate(folders)
-        for name in list_files(f"{image_dir}/{folder}", advice)
-    ]
+    return list_images(image_dir, folders, name_of, advice)
+
+
+def list_images(
+    directory: str, folders: list[str], name_of: Callable[[str], str], advice: str, below: str = ""
+) -> list[Item]:
+    """All images of some class folders, sorted; a label is a folder's place in the list.
+
+    Args:
+        directory: Holds the class folders.
+        folders: Their names.
+        name_of: Folder -> class name.
+        advice: What to do about an empty folder.
+        below: What comes before the folder in the items' paths.
+
+    Raises:
+        InputError: a folder is empty: the labels after it would not match the names.
+    """
+    items = []
+    for label, folder in enumerate(folders):
+        names = list_files(f"{directory}/{folder}", advice)
+        if not names:
+            raise InputError(f"{directory}/{folder} is empty; {advice}")
+        items += [Item(f"{below}{folder}/{name}", label, name_of(folder)) for name in names]
+    return items

@@ -68,8 +68,9 @@ def test_templates_are_coops_and_can_be_replaced(root):
     assert build("FGVCAircraft", root).template == "a photo of a {}, a type of aircraft."
     assert build("OxfordPets", root, "TEMPLATE", "{}!").template == "{}!"
     assert build("OxfordPets", root).template == "a photo of a {}, a type of pet."
-    with pytest.raises(InputError, match="DATASET.TEMPLATE must hold {}"):
-        build("OxfordPets", root, "TEMPLATE", "a pet")
+    for wrong in ("a pet", "{} and {}", "a {pet}", "{"):
+        with pytest.raises(InputError, match="DATASET.TEMPLATE must hold {}"):
+            build("OxfordPets", root, "TEMPLATE", wrong)
 
 
 def test_the_draw_is_stored_with_relative_paths_and_survives_a_moved_root(root, tmp_path_factory, capsys):
@@ -176,8 +177,8 @@ def test_the_file_systems_order_changes_nothing(imagenet, monkeypatch):
 def test_a_stored_draw_of_imagenet_needs_no_listing_and_notices_a_new_image(imagenet, monkeypatch, capsys):
     first = build("ImageNet", imagenet, shots=2)
     listed = []
-    original = datasets.imagenet.list_files
-    monkeypatch.setattr("datasets.imagenet.list_files", lambda path, *a: listed.append(path) or original(path, *a))
+    original = datasets.splits.list_files
+    monkeypatch.setattr("datasets.splits.list_files", lambda path, *a: listed.append(path) or original(path, *a))
     assert rows(build("ImageNet", imagenet, shots=2)) == rows(first)
     assert listed and not any("/train/" in path for path in listed)
     folder = imagenet / "imagenet/images/train/n01440764"
@@ -225,6 +226,9 @@ def test_another_split_file_can_be_named(root, tmp_path_factory):
         (lambda s: s["val"].append(["x.jpg", -1, "cat"]), "label .0 or more"),
         (lambda s: s["val"].append([3, 1, "cat"]), r"is \[3, 1, 'cat'\]"),
         (lambda s: s["test"][0].__setitem__(2, "a name of its own"), "two class names.*exactly one"),
+        (lambda s: s["train"].clear(), "oxford_pets has no train images"),
+        (lambda s: s.update(train=[row for row in s["train"] if row[1] != 2]), "but labels up to 4: 2 are missing, so"),
+        (lambda s: s["val"].append(["Bengal_0.jpg", 5, "lynx"]), "classes without train images: lynx"),
         (lambda s: s["test"].append(["gone_ä.jpg", 0, "abyssinian"]), "lacks 1 of .* images: gone_ä.jpg; .*check Oxf"),
     ),
 )
@@ -269,6 +273,18 @@ def test_wrong_options_are_refused(root, imagenet):
         build("ImageNetA", imagenet, "CLASSNAMES", "clip")
     with pytest.raises(InputError, match="ImageNetR has no base and new classes"):
         build("ImageNetR", imagenet, "SUBSAMPLE_CLASSES", "base")
+
+
+def test_an_empty_class_folder_is_refused_where_folders_give_the_labels(root, imagenet):
+    (root / "eurosat/split_zhou_EuroSAT.json").unlink()
+    (root / "eurosat/2750/AnnualCrop").mkdir()
+    with pytest.raises(InputError, match="2750/AnnualCrop is empty; python -m datasets explain EuroSAT"):
+        build("EuroSAT", root, "ALLOW_NEW_SPLIT", True)
+    (image,) = (imagenet / "imagenet-sketch/images/n01443537").iterdir()
+    image.rename(imagenet / "aside")
+    with pytest.raises(InputError, match="images/n01443537 is empty"):
+        build("ImageNetSketch", imagenet)
+    (imagenet / "aside").rename(image)
 
 
 def test_the_aircraft_lists_are_checked(root):

@@ -169,7 +169,8 @@ def test_wrong_usage_is_exit_code_2(argv, message, capsys):
 
 
 def test_it_runs_as_a_module_from_elsewhere(tmp_path):
-    env = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join((str(REPO), os.environ.get("PYTHONPATH", "")))
+    env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", "-m", "datasets", "list"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0 and "OxfordPets" in done.stdout, done.stderr

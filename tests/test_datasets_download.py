@@ -12,11 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from datasets import download as module
+from datasets import transfer as module
 from datasets.__main__ import main
 from datasets.archives import unpack
 from datasets.catalog import CATALOG, Source
-from datasets.download import DownloadError, download, fetch_url, get
+from datasets.download import download, get
+from datasets.transfer import DownloadError, fetch_url
 from tlla.errors import InputError
 
 BODY = bytes(range(256)) * 40_000  # 10 MB: several chunks
