@@ -16,7 +16,6 @@ import sys
 
 from dassl.config import get_cfg_default
 from dassl.data.datasets import build_dataset
-from dassl.utils import set_random_seed
 from tabulate import tabulate
 from yacs.config import CfgNode
 
@@ -135,8 +134,6 @@ def run_fewshot(args: argparse.Namespace) -> int:
         raise InputError(f"--shots must be 1 or more, but got {args.shots}")
     cfg = build_cfg(name, args)
     cfg.DATASET.NUM_SHOTS, cfg.SEED = args.shots, args.seed
-    if args.seed >= 0:
-        set_random_seed(args.seed)
     dataset = build_dataset(cfg)
     parts = {"train": dataset.train_x, "val": dataset.val or [], "test": dataset.test}
     rows = [

@@ -14,7 +14,7 @@ from tlla.registry import register
 from .catalog import CATALOG, drive_url
 from .fewshot import DrawFile
 from .files import data_root, sha256, write_text
-from .items import Item, check_labels, class_names, duplicates, some, subsample, to_datums
+from .items import Item, check_labels, class_names, same_names, some, subsample, to_datums
 from .splits import Parts, format_split, read_split
 
 registered = register(DATASET_REGISTRY)
@@ -42,6 +42,7 @@ class ZooDataset(DatasetBase):
         template: Prompt of zero-shot CLIP.
         drawn: Parts that few-shot draws are made of.
         takes_split_file: Whether DATASET.SPLIT_FILE can name another split.
+        fingerprint: What a few-shot draw depends on; `prepare` sets it.
         split_file_sha256: sha256 of the split file(s) in use; None for a dataset that has none.
     """
 
@@ -51,12 +52,15 @@ class ZooDataset(DatasetBase):
     drawn: tuple[str, ...] = ("train", "val")
     takes_split_file = False
     split_file_sha256: str | None = None
+    fingerprint = ""
 
     def __init__(self, cfg: CfgNode) -> None:
         self.open(cfg.DATASET)
         choice = cfg.DATASET.get("SUBSAMPLE_CLASSES", "all")
         parts = subsample(self.parts(cfg.DATASET.NUM_SHOTS, cfg.SEED), choice)
         check_labels(parts, self.dataset_dir)
+        if twice := same_names(parts):
+            print(f"{type(self).__name__} has classes of the same name, which no prompt can tell apart: {some(twice)}")
         lists = {part: to_datums(items, self.image_dir, self.advice()) for part, items in parts.items()}
         super().__init__(**self.arrange(lists))
 
@@ -73,7 +77,7 @@ class ZooDataset(DatasetBase):
         self.prepare(options)
 
     def prepare(self, options: CfgNode) -> None:
-        """Finds the split and sets `fingerprint`, what a few-shot draw depends on."""
+        """Finds the split and sets `fingerprint`."""
         raise NotImplementedError
 
     def names(self) -> dict[int, str]:
@@ -132,8 +136,6 @@ class SplitDataset(ZooDataset):
             self._parts, self.split_file_sha256 = read_split(path), sha256(path)
         self.fingerprint = self.split_file_sha256
         self._names = class_names((i for items in self._parts.values() for i in items), f"the split of {name}")
-        if twice := duplicates(self._names.values()):
-            print(f"{name} has classes of the same name, which no prompt can tell apart: {some(twice)}")
 
     def _find(self, given: str) -> Path | None:
         if given:

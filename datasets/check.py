@@ -15,7 +15,7 @@ from tlla.errors import InputError
 from .base import ZooDataset
 from .catalog import CATALOG
 from .files import image_suffixes, list_folders
-from .items import Item, check_labels, some
+from .items import Item, check_labels, same_names, some
 from .splits import PARTS, Parts
 
 SYNSETS = Path(__file__).with_name("data")
@@ -95,6 +95,8 @@ def _counts(name: str, dataset: ZooDataset, parts: Parts, options: CfgNode) -> I
     else:
         published = ", ".join("-" if n is None else f"{n:,}" for n in entry.counts)
         yield Finding(True, f"{text}; {entry.classes} classes and {published} were expected")
+    if twice := same_names(parts):
+        yield Finding(False, f"classes of the same name, which no prompt can tell apart: {some(twice)}")
     if sha := dataset.split_file_sha256:
         yield Finding(False, f"sha256 of the split: {sha}")
 

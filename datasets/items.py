@@ -64,6 +64,11 @@ def check_labels(parts: dict[str, list[Item]], source: str) -> None:
         raise InputError(f"{source} has classes without {basis} images: {some(strange.values())}")
 
 
+def same_names(parts: dict[str, list[Item]]) -> list[str]:
+    """Names that more than one class has, as ImageNet's "missile" and "sunglasses"."""
+    return duplicates(name for _, name in {(item.label, item.classname) for items in parts.values() for item in items})
+
+
 def duplicates(names: Iterable[str]) -> list[str]:
     """Names that more than one class has; no prompt can tell such classes apart."""
     return sorted(name for name, count in Counter(names).items() if count > 1)

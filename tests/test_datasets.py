@@ -302,6 +302,13 @@ def test_the_split_in_use_has_a_sha256(root, imagenet):
     assert build("ImageNetA", imagenet).split_file_sha256 is None
 
 
+def test_imagenets_own_names_are_twice_in_two_cases(imagenet, capsys):
+    assert build("ImageNetSketch", imagenet).num_classes == 1000
+    assert "ImageNetSketch has classes of the same name, which no prompt can tell apart: missile, sunglasses\n" in (
+        capsys.readouterr().out
+    )
+
+
 def test_variants_label_their_own_200_classes(imagenet):
     for name, file in (("ImageNetA", "imagenet_a.txt"), ("ImageNetR", "imagenet_r.txt")):
         dataset = build(name, imagenet)

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from datasets import archives
 from datasets import transfer as module
 from datasets.__main__ import main
 from datasets.archives import unpack
@@ -239,6 +240,23 @@ def test_unpacking_goes_on_and_overwrites_nothing(tmp_path):
     (folder / "b.jpg").write_bytes(b"mine")
     assert unpack(path, folder) == 1
     assert {p.name: p.read_bytes() for p in folder.rglob("*.jpg")} == {"a.jpg": b"AA", "b.jpg": b"mine", "d.jpg": b"33"}
+
+
+def test_a_disk_that_fills_up_while_unpacking_leaves_whole_files_only(tmp_path, monkeypatch):
+    path = make_tar(tmp_path / "a.tgz", ("a.jpg", b"11"), ("b.jpg", b"22"))
+    copy, folder = archives.shutil.copyfileobj, tmp_path / "in"
+
+    def fail(source, target):
+        copy(source, target)
+        if (folder / "a.jpg").exists():
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(archives.shutil, "copyfileobj", fail)
+    with pytest.raises(OSError, match="No space left"):
+        unpack(path, folder)
+    assert names(folder) == ["a.jpg"]
+    monkeypatch.undo()
+    assert unpack(path, folder) == 0 and names(folder) == ["a.jpg", "b.jpg"]
 
 
 @pytest.mark.parametrize(
