@@ -124,8 +124,12 @@ def _is_file(dataset: ZooDataset, path: str) -> bool:
 
 def _walk(image_dir: str) -> tuple[set[str], set[str]]:
     """Paths of all files and of all empty folders, relative to the image folder."""
-    files, empty = set(), set()
+    files, empty, seen = set(), set(), set()
     for folder, below, names in os.walk(image_dir, followlinks=True):
+        if (place := os.path.realpath(folder)) in seen:  # a link to a folder above would lead round and round
+            below.clear()
+            continue
+        seen.add(place)
         below[:] = [name for name in below if not name.startswith(".") and name != "split_fewshot"]
         relative = os.path.relpath(folder, image_dir)
         files.update(name if relative == "." else f"{relative}/{name}" for name in names if not name.startswith("."))

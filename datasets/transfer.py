@@ -49,7 +49,7 @@ def fetch_url(url: str, part: Path) -> None:
 
 def _request(url: str, part: Path) -> None:
     """One request for what is missing."""
-    mark = part.with_name(part.name + ".etag")  # tells whether the file on the server is still the same
+    mark = part.with_name(part.name + ".version")  # tells whether the file on the server is still the same
     offset = part.stat().st_size if part.is_file() else 0
     headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
     if offset:
@@ -68,8 +68,8 @@ def _request(url: str, part: Path) -> None:
         offset = offset if response.status == 206 else 0
         total = offset + int(response.headers.get("Content-Length") or 0)
         _need_space(part, total - offset)
-        if etag := response.headers.get("ETag"):
-            mark.write_text(etag)
+        if version := response.headers.get("ETag") or response.headers.get("Last-Modified"):
+            mark.write_text(version)
         _save(response, part, offset, total)
     mark.unlink(missing_ok=True)
 

@@ -135,6 +135,11 @@ def test_an_image_folder_is_checked(tmp_path, capsys):
     assert code == 1 and "train/cat holds no image" in out
 
 
+def test_links_that_lead_round_are_followed_once(root, capsys):
+    (root / "oxford_pets/images/again").symlink_to(root / "oxford_pets")
+    assert run(capsys, "check", "OxfordPets", "--root", root)[0] == 0
+
+
 def test_fewshot_draws_and_counts(root, capsys):
     code, out = run(capsys, "fewshot", "OxfordPets", "--root", root, "--shots", "2", "--seed", "3")
     assert code == 0 and "abyssinian" in out

@@ -124,7 +124,7 @@ def test_a_second_try_goes_on_after_the_first_has_given_up(server, source, tmp_p
     server.script = ["hang up"] + [503] * 4
     with pytest.raises(DownloadError, match="failed 5 times, at last: HTTP Error 503.*goes on where it stopped"):
         get(source, tmp_path)
-    assert names(tmp_path) == ["file.bin.part", "file.bin.part.etag"]
+    assert names(tmp_path) == ["file.bin.part", "file.bin.part.version"]
     get(source, tmp_path)
     assert (tmp_path / "file.bin").read_bytes() == BODY and names(tmp_path) == ["file.bin"]
     assert server.ranges[-1] == "bytes=5120000-"
@@ -151,7 +151,7 @@ def test_a_full_disk_keeps_what_was_downloaded(server, source, tmp_path, monkeyp
 @pytest.mark.parametrize("change", ("no ranges", "another file"))
 def test_a_part_that_cannot_be_continued_is_started_anew(server, source, tmp_path, change):
     (tmp_path / "file.bin.part").write_bytes(b"x" * 1000)
-    (tmp_path / "file.bin.part.etag").write_text('"zero"' if change == "another file" else server.etag)
+    (tmp_path / "file.bin.part.version").write_text('"zero"' if change == "another file" else server.etag)
     server.script = ["no ranges"] if change == "no ranges" else []
     get(source, tmp_path)
     assert (tmp_path / "file.bin").read_bytes() == BODY and server.ranges == ["bytes=1000-"]

@@ -1,6 +1,7 @@
 """One's own images: folders, split files, class names; trained and tested end to end."""
 
 import json
+import os
 import random
 
 import pytest
@@ -59,6 +60,21 @@ def test_shots_base_and_new_work_on_uneven_classes(root):
     assert build("ImageFolder", root, "SUBSAMPLE_CLASSES", "base").classnames == ["ape", "bear cub"]
     assert build("ImageFolder", root, "SUBSAMPLE_CLASSES", "new").classnames == ["zebra"]
     assert [d.impath for d in build("ImageFolder", root, shots=4).train_x] == [d.impath for d in dataset.train_x]
+
+
+def test_names_that_are_not_utf8_work(root, capsys):
+    name = os.fsdecode(b"\xff\xfe.png")
+    try:
+        (root / "train/ape/0.png").rename(root / "train/ape" / name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    draws = [[d.impath for d in build("ImageFolder", root, shots=8).train_x] for _ in range(2)]
+    assert draws[0] == draws[1] and str(root / "train/ape" / name) in draws[0]
+    os.remove(root / "train/ape" / name)
+    (root / "split_fewshot/shot_8-seed_1.json").rename(root / "aside")
+    write_csv(root, "train/ape/ä.png,ape,train", "train/zebra/0.png,ape,test")
+    with pytest.raises(InputError, match="lacks 1 of 1 images: train/ape/ä.png"):
+        build("ImageFolder", root, "SPLIT_FILE", "split.csv")
 
 
 def test_no_val_and_no_train(root, capsys):
