@@ -41,8 +41,7 @@ def check(name: str, options: CfgNode, deep: bool = False) -> Iterator[Finding]:
     """
     cls = DATASET_REGISTRY.get(name)
     dataset = cls.__new__(cls)  # without __init__, which stops at the first missing image
-    faults = list(_synsets(name, os.path.join(os.path.expanduser(options.ROOT), cls.dataset_dir, cls.image_folder)))
-    yield from faults
+    yield from _synsets(name, os.path.join(os.path.expanduser(options.ROOT), cls.dataset_dir, cls.image_folder))
     try:
         dataset.open(options)
         parts = dataset.parts(-1, -1)

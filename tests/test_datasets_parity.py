@@ -8,6 +8,8 @@ import pytest
 import zoo_trees
 from zoo import build
 
+from datasets.__main__ import main
+
 EXPECTED = json.loads((Path(__file__).parent / "data" / "zoo_expected.json").read_text())
 
 
@@ -44,3 +46,10 @@ def test_a_new_split_is_made_as_coop_makes_it_but_under_its_own_name(root, name)
     assert [zoo_trees.describe(d, root) for d in made] == [EXPECTED[f"{name} new split"]] * 2
     assert (published.parent / f"split_new_{name}.json").is_file()
     assert made[0].split_file_sha256 == made[1].split_file_sha256
+
+
+@pytest.mark.parametrize("name", zoo_trees.NAMES + zoo_trees.VARIANTS)
+def test_check_finds_nothing_but_the_small_numbers(root, name, capsys):
+    assert main(["check", name, "--root", str(root)]) == 1
+    faults = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAULT")]
+    assert len(faults) == 1 and "were expected" in faults[0], faults
