@@ -16,7 +16,10 @@ setup(
     python_requires=">=3.10",
     packages=["tlla", "tlla.trainers", "tlla.datasets", "tlla.assets"],
     package_dir={"tlla.trainers": "trainers", "tlla.datasets": "datasets", "tlla.assets": "assets"},
-    package_data={"tlla.assets": ["*.gz", "emoji/*.json", "emoji/*.md", "emoji/**/*.png"]},
+    package_data={
+        "tlla.datasets": ["data/*.txt"],
+        "tlla.assets": ["*.gz", "emoji/*.json", "emoji/*.md", "emoji/**/*.png"],
+    },
     install_requires=[
         "dassl",
         "torch>=2.4",

@@ -1,0 +1,135 @@
+"""Gets a dataset's files: downloads, checks and unpacks what is not there yet."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from tlla.errors import InputError
+
+from .archives import unpack
+from .catalog import CATALOG, Entry, Source, drive_url
+from .splits import read_split
+from .transfer import CHUNK, DownloadError, fetch_url
+
+
+def download(name: str, root: str, split_only: bool = False) -> None:
+    """Gets what a program can get of a dataset, then says what is left to do by hand.
+
+    Raises:
+        InputError: a download failed; others were still tried. The same call goes on where it stopped.
+    """
+    entry = CATALOG[name]
+    folder = Path(root).expanduser() / entry.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made ({error.strerror}); name another --root") from error
+    sources = list(_split_source(name, entry)) + ([] if split_only else list(entry.sources))
+    failed = []
+    for source in sources:
+        try:
+            get(source, folder)
+        except (InputError, OSError) as error:
+            failed.append(source.name)
+            print(f"{source.name}: {error}")
+    if entry.by_hand and not split_only:
+        print(f"By hand: {entry.by_hand}")
+    if failed:
+        raise DownloadError(
+            f"{', '.join(failed)} of {name} could not be had; run the same command again to go on, or see {entry.page}"
+        )
+
+
+def _split_source(name: str, entry: Entry) -> tuple[Source, ...]:
+    file = f"split_zhou_{name}.json"
+    return (Source(file, drive=entry.split_id, gives=file),) if entry.split_id else ()
+
+
+def get(source: Source, folder: Path) -> None:
+    """Downloads one file and unpacks it, unless that is done."""
+    target, done = folder / source.name, folder / f".{source.name}.unpacked"
+    if done.is_file() and (folder / source.gives).exists():
+        print(f"{source.name}: unpacked before")
+        return
+    if not target.exists() and source.gives and (folder / source.gives).exists() and not done.exists():
+        if not (folder / f"{source.name}.part").exists():
+            print(f"{source.name}: {folder / source.gives} is there already and is left as it is")
+            return
+    if target.exists():
+        _check_present(source, target)
+    else:
+        _fetch(source, target)
+    if source.unpack is not None:
+        _unpack(source, target, folder)
+        done.touch()
+        print(f"{source.name}: unpacked; the archive {target} may be deleted")
+
+
+def _check_present(source: Source, target: Path) -> None:
+    if source.md5 and md5(target) != source.md5:
+        raise DownloadError(f"{target} is there, but its MD5 is not {source.md5}; move it away and try again")
+    print(f"{source.name}: downloaded before")
+
+
+def _unpack(source: Source, target: Path, folder: Path) -> None:
+    kept = unpack(target, folder / source.unpack, source.strip)
+    if source.inner:
+        kept += unpack(folder / source.unpack / source.inner, folder / source.unpack)
+    if kept:
+        print(f"{source.name}: {kept} files were there with another size and are left as they are")
+
+
+def _fetch(source: Source, target: Path) -> None:
+    part = target.with_name(target.name + ".part")
+    if source.drive:
+        _fetch_from_drive(source, part)
+    else:
+        fetch_url(source.url, part)
+    _refuse_page(part, drive_url(source.drive) if source.drive else source.url)
+    if source.md5 and (found := md5(part)) != source.md5:
+        part.unlink()  # nothing to go on from
+        raise DownloadError(f"its MD5 is {found}, not {source.md5}; it was thrown away: try again")
+    if source.name.startswith("split_zhou_"):
+        _check_split(part)
+    if source.md5 is None:
+        print(f"{source.name}: no checksum is published for it")
+    os.replace(part, target)
+
+
+def _check_split(part: Path) -> None:
+    try:
+        read_split(part)
+    except InputError:
+        part.unlink()  # nothing to go on from
+        raise
+
+
+def md5(path: Path) -> str:
+    """MD5 of a file: what is published, good against accidents only."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _refuse_page(part: Path, url: str) -> None:
+    """Servers answer with a web page where there should be a file: a login, a quota, a notice of removal."""
+    with open(part, "rb") as file:
+        start = file.read(512).lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        part.unlink()
+        raise DownloadError(f"{url} answered with a web page instead of the file; open it in a browser to see why")
+
+
+def _fetch_from_drive(source: Source, part: Path) -> None:
+    import gdown  # only those who download need it
+
+    try:
+        # Its own temporary files, named like `part`, are what it resumes; `part` itself is a whole file.
+        result = gdown.download(id=source.drive, output=str(part), resume=True)
+    except Exception as error:  # gdown's and requests' errors share no base class
+        reason = " ".join(str(error).split())[:200]
+        raise DownloadError(f"Google Drive: {reason}; download {drive_url(source.drive)} by hand") from error
+    if not result or not part.is_file():
+        raise DownloadError(f"Google Drive gave nothing; download {drive_url(source.drive)} by hand")

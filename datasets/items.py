@@ -1,0 +1,105 @@
+"""Images as (path, label, class name) before they become Datums: cheap to list by the million and to draw from."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from dassl.data.datasets import Datum
+
+from tlla.errors import InputError
+
+SUBSAMPLES = ("all", "base", "new")
+
+
+class Item(NamedTuple):
+    """An image: its path below the dataset's image folder, its label and the name of its class."""
+
+    path: str
+    label: int
+    classname: str
+
+
+def some(names: Iterable[Any], count: int = 3) -> str:
+    """The first few names for a message."""
+    names = list(names)
+    # File names that are not UTF-8 hold what cannot be printed.
+    shown = (str(name).encode("utf-8", "backslashreplace").decode() for name in names[:count])
+    return ", ".join(shown) + (" ..." if len(names) > count else "")
+
+
+def class_names(items: Iterable[Item], source: str) -> dict[int, str]:
+    """Label -> class name.
+
+    Raises:
+        InputError: a label has two names.
+    """
+    names: dict[int, str] = {}
+    for item in items:
+        if names.setdefault(item.label, item.classname) != item.classname:
+            raise InputError(
+                f"{source} gives label {item.label} two class names, {names[item.label]!r} and {item.classname!r}; "
+                "each label needs exactly one"
+            )
+    return names
+
+
+def check_labels(parts: dict[str, list[Item]], source: str) -> None:
+    """Checks that the labels are 0 to K - 1: Dassl takes the names of the classes in the order of their labels.
+
+    Raises:
+        InputError: one is missing in train (or in test, where there is no train), or only in another part.
+    """
+    basis = "train" if "train" in parts else "test"
+    labels = {item.label for item in parts[basis]}
+    if not labels:
+        raise InputError(f"{source} has no {basis} images")
+    if lost := sorted(set(range(max(labels) + 1)) - labels):
+        raise InputError(
+            f"{source} has {len(labels)} classes with {basis} images, but labels up to {max(labels)}: {some(lost)} "
+            "are missing, so that class names would not match labels; complete the data or number the classes from 0"
+        )
+    strange = {item.label: item.classname for items in parts.values() for item in items if item.label not in labels}
+    if strange:
+        raise InputError(f"{source} has classes without {basis} images: {some(strange.values())}")
+
+
+def same_names(parts: dict[str, list[Item]]) -> list[str]:
+    """Names that more than one class has, as ImageNet's "missile" and "sunglasses"."""
+    return duplicates(name for _, name in {(item.label, item.classname) for items in parts.values() for item in items})
+
+
+def duplicates(names: Iterable[str]) -> list[str]:
+    """Names that more than one class has; no prompt can tell such classes apart."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
+def subsample(parts: dict[str, list[Item]], choice: str) -> dict[str, list[Item]]:
+    """Keeps all classes, their first half (base; the larger one) or second half (new), with labels from 0.
+
+    The classes are those of the train part, as in CoOp.
+    """
+    if choice not in SUBSAMPLES:
+        raise InputError(f"DATASET.SUBSAMPLE_CLASSES must be one of {SUBSAMPLES}, but got {choice!r}")
+    if choice == "all":
+        return parts
+    labels = sorted({item.label for item in parts["train"]})
+    half = (len(labels) + 1) // 2
+    number = {old: new for new, old in enumerate(labels[:half] if choice == "base" else labels[half:])}
+    return {
+        part: [item._replace(label=number[item.label]) for item in items if item.label in number]
+        for part, items in parts.items()
+    }
+
+
+def to_datums(items: list[Item], image_dir: str, advice: str) -> list[Datum]:
+    """The toolkit's items.
+
+    Raises:
+        InputError: files are missing; all are looked for, so that one message tells how many.
+    """
+    paths = [os.path.join(image_dir, item.path) for item in items]
+    missing = [item.path for item, path in zip(items, paths, strict=True) if not os.path.isfile(path)]
+    if missing:
+        raise InputError(f"{image_dir} lacks {len(missing)} of {len(items)} images: {some(missing)}; {advice}")
+    return [Datum(path, item.label, 0, item.classname) for path, item in zip(paths, items, strict=True)]

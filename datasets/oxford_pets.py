@@ -1,0 +1,28 @@
+"""Oxford-IIIT Pet: 37 breeds of cats and dogs (Parkhi et al., CVPR 2012)."""
+
+import random
+
+from .base import SplitDataset, registered
+from .files import read_lines
+from .items import Item
+from .splits import Parts, split_trainval
+
+
+@registered
+class OxfordPets(SplitDataset):
+    """Breeds from the file names, in lower case; the official test set; 20 % of trainval for validation."""
+
+    dataset_dir = "oxford_pets"
+    image_folder = "images"
+    template = "a photo of a {}, a type of pet."
+
+    def make_split(self, rng: random.Random) -> Parts:
+        train, val = split_trainval(self._read_list("trainval.txt"), rng)
+        return {"train": train, "val": val, "test": self._read_list("test.txt")}
+
+    def _read_list(self, name: str) -> list[Item]:
+        items = []
+        for line in read_lines(f"{self.dataset_dir}/annotations/{name}", self.advice()):
+            image, label, *_ = line.split(" ")
+            items.append(Item(f"{image}.jpg", int(label) - 1, image.rpartition("_")[0].lower()))
+        return items

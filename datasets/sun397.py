@@ -1,0 +1,31 @@
+"""SUN397: scenes (Xiao et al., CVPR 2010)."""
+
+import random
+
+from .base import SplitDataset, registered
+from .files import read_lines
+from .items import Item
+from .splits import Parts, split_trainval
+
+
+@registered
+class SUN397(SplitDataset):
+    """397 scenes, the first of the ten official partitions. "/a/apse/indoor" is named "indoor apse"."""
+
+    dataset_dir = "sun397"
+    image_folder = "SUN397"
+
+    def make_split(self, rng: random.Random) -> Parts:
+        classes = read_lines(f"{self.dataset_dir}/ClassName.txt", self.advice())
+        labels = {path.lstrip("/"): label for label, path in enumerate(classes)}
+        train, val = split_trainval(self._read_list("Training_01.txt", labels), rng)
+        return {"train": train, "val": val, "test": self._read_list("Testing_01.txt", labels)}
+
+    def _read_list(self, name: str, labels: dict[str, int]) -> list[Item]:
+        items = []
+        for line in read_lines(f"{self.dataset_dir}/{name}", self.advice()):
+            path = line.lstrip("/")
+            folder = path.rpartition("/")[0]
+            words = folder.split("/")[1:]  # without the letter
+            items.append(Item(path, labels[folder], " ".join(reversed(words))))
+        return items

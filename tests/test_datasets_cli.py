@@ -1,0 +1,187 @@
+"""`python -m datasets`: what it prints and its exit codes; the generated page."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import zoo_trees
+from benchmark import REPO
+from PIL import Image
+
+import datasets.__main__ as cli
+from datasets.catalog import CATALOG
+from datasets.document import document
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """OxfordPets whose numbers are as expected."""
+    zoo_trees.make_pets(tmp_path)
+    monkeypatch.setitem(CATALOG, "OxfordPets", replace(CATALOG["OxfordPets"], classes=5, counts=(50, 17, 33)))
+    return tmp_path
+
+
+def run(capsys, *argv):
+    """Exit code and what was printed."""
+    code = cli.main([str(a) for a in argv])
+    out = capsys.readouterr()
+    return code, out.out + out.err
+
+
+def test_the_page_is_generated_from_the_table(capsys):
+    assert (REPO / "DATASETS.md").read_text(encoding="utf-8") == document()
+    assert run(capsys, "list", "--markdown") == (0, document())
+
+
+def test_the_list_says_what_is_there(root, capsys):
+    code, out = run(capsys, "list", "--root", root)
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert code == 0 and set(CATALOG) < set(lines)
+    assert lines["OxfordPets"].endswith("yes") and lines["EuroSAT"].endswith("no")
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_every_dataset_is_explained(name, capsys):
+    code, out = run(capsys, "explain", name.lower())
+    entry = CATALOG[name]
+    assert code == 0
+    for part in (
+        f"{entry.folder}/\n",
+        entry.licence,
+        entry.page,
+        f"{entry.counts[2]:,}",
+        entry.by_hand,
+        entry.split_id,
+    ):
+        assert part in out
+
+
+def test_a_whole_dataset_has_no_faults_and_is_left_as_it_was(root, capsys):
+    before = sorted(root.rglob("*"))
+    code, out = run(capsys, "check", "OxfordPets", "--root", root)
+    assert code == 0 and out.endswith("OxfordPets: no faults\n")
+    assert "train: all 50 images are there" in out and "sha256 of the split" in out
+    assert sorted(root.rglob("*")) == before
+
+
+def test_missing_extra_and_empty_are_named(root, capsys):
+    images = root / "oxford_pets/images"
+    gone = sorted(images.glob("Bengal_1*.jpg"))[:7]
+    for path in gone:
+        path.unlink()
+    (images / "größe.png").touch()
+    (images / "empty").mkdir()
+    code, out = run(capsys, "check", "OxfordPets", "--root", root)
+    assert code == 1 and out.rstrip().endswith("faults")
+    assert "images are missing: Bengal_1" in out
+    assert "1 images that are not expected: größe.png" in out
+    assert f"FAULT  {images} has 1 empty folders: empty" in out
+
+
+def test_wrong_numbers_are_a_fault(root, capsys):
+    zoo_trees.make_pets(root / "other")
+    counts = (2944, 736, 3669)
+    CATALOG["OxfordPets"] = replace(CATALOG["OxfordPets"], classes=37, counts=counts)  # undone by the fixture
+    code, out = run(capsys, "check", "OxfordPets", "--root", root)
+    assert code == 1
+    assert "5 classes; train, val, test: 50, 17, 33; 37 classes and 2,944, 736, 3,669 were expected" in out
+
+
+def test_deep_names_unreadable_images(root, capsys):
+    for path in (root / "oxford_pets/images").iterdir():
+        Image.effect_noise((32, 32), 90).save(path)
+    assert run(capsys, "check", "OxfordPets", "--root", root, "--deep")[0] == 0
+    path = root / "oxford_pets/images/Bengal_2.jpg"
+    path.write_bytes(path.read_bytes()[:500])
+    (root / "oxford_pets/images/Bengal_3.jpg").write_text("<html>")
+    code, out = run(capsys, "check", "OxfordPets", "--root", root, "--deep")
+    assert code == 1
+    assert "2 of 99 images cannot be read" in out and "Bengal_3.jpg (UnidentifiedImageError)" in out
+
+
+def test_a_missing_folder_or_split_is_a_fault(tmp_path, capsys):
+    code, out = run(capsys, "check", "EuroSAT", "--root", tmp_path)
+    assert code == 1 and "there is no folder" in out
+    (tmp_path / "eurosat").mkdir()
+    code, out = run(capsys, "check", "EuroSAT", "--root", tmp_path)
+    assert code == 1 and "split_zhou_EuroSAT.json was expected" in out
+
+
+def test_imagenets_folders_are_compared_with_the_known_synsets(tmp_path, capsys):
+    folder = tmp_path / "imagenet-rendition/imagenet-r"
+    synsets = [synset for synset, _ in zoo_trees.synsets("imagenet_r.txt")]
+    for synset in synsets[1:]:
+        zoo_trees.touch(folder / synset / "a.jpg")
+    argv = ("check", "ImageNetR", "--root", tmp_path, "--opts", "DATASET.CLASSNAMES", "tpt")
+    code, out = run(capsys, *argv)
+    assert code == 1
+    assert "has 199 of 200 class folders" in out and f"lacks 1 class folders: {synsets[0]}" in out
+    assert "199 classes; train, val, test: -, -, 199; 200 classes and -, -, 30,000 were expected" in out
+    zoo_trees.touch(folder / synsets[0] / "a.jpg")
+    zoo_trees.touch(folder / "n01440764/a.jpg")  # of ImageNet, but not of ImageNet-R
+    code, out = run(capsys, *argv)
+    assert code == 1 and "has 1 class folders that are not expected: n01440764" in out
+
+
+def test_an_image_folder_is_checked(tmp_path, capsys):
+    for part in ("train", "test"):
+        for name in ("ape", "bear"):
+            zoo_trees.touch(tmp_path / part / name / "1.png")
+    assert run(capsys, "check", "ImageFolder", "--root", tmp_path)[0] == 0
+    (tmp_path / "train/cat").mkdir()
+    code, out = run(capsys, "check", "imagefolder", "--root", tmp_path)
+    assert code == 1 and "train/cat holds no image" in out
+
+
+def test_links_that_lead_round_are_followed_once(root, capsys):
+    (root / "oxford_pets/images/again").symlink_to(root / "oxford_pets")
+    assert run(capsys, "check", "OxfordPets", "--root", root)[0] == 0
+
+
+def test_fewshot_draws_and_counts(root, capsys):
+    code, out = run(capsys, "fewshot", "OxfordPets", "--root", root, "--shots", "2", "--seed", "3")
+    assert code == 0 and "abyssinian" in out
+    assert (root / "oxford_pets/split_fewshot/shot_2-seed_3.json").is_file()
+    code, out = run(
+        *(capsys, "fewshot", "OxfordPets", "--root", root, "--shots", "2", "--opts", "DATASET.SUBSAMPLE_CLASSES", "new")
+    )
+    assert code == 0 and "abyssinian" not in out and "yorkshire_terrier" in out
+
+
+def test_an_example_is_made(tmp_path, capsys):
+    code, out = run(capsys, "example", tmp_path / "mine")
+    assert code == 0 and "train" in out and (tmp_path / "mine/test/fruit").is_dir()
+    assert run(capsys, "example", tmp_path / "mine")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    (
+        (("explain", "OxfordPet"), "there is no dataset 'OxfordPet': did you mean 'OxfordPets'"),
+        (("check", "EuroSAT", "--root", "/no/such/folder"), "DATASET.ROOT /no/such/folder does not exist"),
+        (("fewshot", "EuroSAT", "--root", "/tmp", "--shots", "0"), "--shots must be 1 or more, but got 0"),
+        (
+            ("check", "EuroSAT", "--root", "/tmp", "--opts", "DATASET.NAMES", "x"),
+            "are no pairs of config keys and values",
+        ),
+    ),
+)
+def test_wrong_usage_is_exit_code_2(argv, message, capsys):
+    code, out = run(capsys, *argv)
+    assert code == 2 and message in out and out.startswith("error: ")
+
+
+def test_it_runs_as_a_module_from_elsewhere(tmp_path):
+    path = os.pathsep.join((str(REPO), os.environ.get("PYTHONPATH", "")))
+    env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-m", "datasets", "list"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and "OxfordPets" in done.stdout, done.stderr
+
+
+def test_an_unknown_command_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["frobnicate"])
+    assert stop.value.code == 2
