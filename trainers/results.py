@@ -64,6 +64,8 @@ class RunRecord:
                 for name in ("train_x", "val", "test")
                 if (items := getattr(dataset, name))
             },
+            "split_file_sha256": getattr(dataset, "split_file_sha256", None),
+            "classnames_sha256": getattr(dataset, "classnames_sha256", None),
             "git_commit": git_commit(),
             "versions": versions(),
             "config": plain(cfg),
@@ -105,7 +107,7 @@ def items_sha256(items: Iterable[Any], root: str) -> str:
     digest = hashlib.sha256()
     for item in items:
         path = Path(os.path.relpath(item.impath, root or None)).as_posix()
-        digest.update(f"{path}\t{item.label}\n".encode())
+        digest.update(f"{path}\t{item.label}\n".encode("utf-8", "surrogateescape"))  # any file name is possible
     return digest.hexdigest()
 
 
