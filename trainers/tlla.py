@@ -27,8 +27,8 @@ def add_config(cfg: CfgNode) -> None:
     node.RHO = 0.5  # norm of the random perturbations of the prompt
     node.LAMBDA = 1.0  # weight of the sharpness in a view's score; 0 is entropy selection
     node.N_PERTURB = 8  # random perturbations R
-    node.TOP_S = 6  # views that vote
-    node.VOTE = "majority"  # majority, mean_prob, mean_logit
+    node.TOP_S = 16  # views that vote
+    node.VOTE = "mean_prob"  # majority, mean_prob, mean_logit
     node.AUGMIX = False  # AugMix on top of crop and flip; the paper uses it on the fine-grained sets only
     node.CROP_SCALE = (0.08, 1.0)  # range of the crops' area
     node.SEED = -1  # seed of views and perturbations; -1: SEED, or 0 if that is negative

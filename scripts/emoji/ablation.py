@@ -9,6 +9,7 @@ tell right views from wrong ones. The hand-written prompt is scored on train and
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -122,13 +123,21 @@ def _settings(picks: list[Selection]) -> list[dict]:
 
 
 def choose(rows: list[dict]) -> dict:
-    """R, s and vote at the paper's rho' = 0.5, lambda = 1 and crops: best mean accuracy over the three prompts."""
+    """The settings of STSS, by the mean accuracy over the three prompts.
+
+    R, s and the vote at the paper's rho' = 0.5, lambda = 1 and crops: the best, with the fewest perturbations that come
+    within 0.25 points of it, as (R + 1) prompts a class are encoded. Then the crops for the embedded benchmark.
+    """
     means: dict[tuple, list[float]] = {}
     for row in rows:
-        if row["rule"] == "STSS" and row["rho"] == 0.5 and row["crops"] == "0.08-1":
-            means.setdefault((row["R"], row["s"], row["vote"]), []).append(row["accuracy"])
-    best = max(means, key=lambda key: sum(means[key]) / len(means[key]))
-    return {"N_PERTURB": best[0], "TOP_S": best[1], "VOTE": best[2], "accuracy": sum(means[best]) / len(means[best])}
+        if row["rule"] == "STSS" and row["rho"] == 0.5:
+            key = (row["crops"], row["s"], row["vote"], row["R"])
+            means[key] = means.get(key, []) + [row["accuracy"]]
+    mean = {key: sum(values) / len(values) for key, values in means.items()}
+    _, s, how, _ = best = max((key for key in mean if key[0] == "0.08-1"), key=mean.__getitem__)
+    few = min(key[3] for key in mean if key[:3] == best[:3] and mean[key] > mean[best] - 0.25)
+    crops = max((key[0] for key in mean if key[1:] == (s, how, few)), key=lambda c: mean[c, s, how, few])
+    return {"N_PERTURB": few, "TOP_S": s, "VOTE": how, "crops": crops}
 
 
 def draw(rows: list[dict], how: str, path: Path) -> None:
@@ -187,6 +196,15 @@ def markdown(result: dict) -> str:
     )
 
 
+def _once(path: Path, make: Callable[[], dict]) -> dict:
+    """Keeps the result of a long stage: an interrupted ablation goes on after it."""
+    if not path.exists():
+        part = path.with_suffix(".part")
+        torch.save(make(), part)
+        part.replace(path)
+    return torch.load(path, weights_only=True)
+
+
 def main() -> None:
     """Runs all stages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -196,16 +214,12 @@ def main() -> None:
     names = [c["name"] for c in read_index()["classes"]]
     model = PromptedCLIP(clip_model, PromptLearner(clip_model, names, ctx_init=CTX_INIT))
     source = Source(model)
-    tuned, prompt_rows = tune_prompts(model, source)
-    prompts = {"hand-written": [model.prompt_learner.ctx.detach()], **tuned.pop("prompts")}
-    selection, diagnosis = ablate(model, source, prompts)
-    result = {
-        "chosen": tuned | choose(selection),
-        "prompts": prompt_rows,
-        "selection": selection,
-        "diagnosis": diagnosis,
-    }
     args.output.mkdir(parents=True, exist_ok=True)
+    tuned = _once(args.output / "prompts.pt", lambda: tune_prompts(model, source))
+    prompts = {"hand-written": [model.prompt_learner.ctx.detach()], **tuned["prompts"]}
+    selection, diagnosis = ablate(model, source, prompts)
+    chosen = {"lr": tuned["lr"], "rho": tuned["rho"]} | choose(selection)
+    result = {"chosen": chosen, "prompts": tuned["rows"], "selection": selection, "diagnosis": diagnosis}
     (args.output / "ablation.json").write_text(json.dumps(result, indent=1) + "\n")
     (args.output / "tables.md").write_text(markdown(result) + "\n")
     draw(selection, result["chosen"]["VOTE"], args.output / "ablation.png")

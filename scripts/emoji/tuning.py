@@ -83,8 +83,12 @@ def accuracy(scores: Tensor, labels: Tensor) -> float:
     return 100.0 * (scores.argmax(dim=-1) == labels).float().mean().item()
 
 
-def tune_prompts(model: PromptedCLIP, source: Source) -> tuple[dict, list[dict]]:
-    """Trains CoOp over learning rates, then SAPT over rho at CoOp's best; returns the best prompts and a table."""
+def tune_prompts(model: PromptedCLIP, source: Source) -> dict:
+    """Trains CoOp over learning rates, then SAPT over rho at CoOp's best.
+
+    Returns:
+        lr and rho that are best on val, the prompts of each seed that they give, and one row for each trial.
+    """
     train_views = source.view_features((0.08, 1.0), EPOCHS + 1, seed=0)
     plain, val = train_views[:, 0], source.is_val
     rows, prompts = [], {}
@@ -109,7 +113,7 @@ def tune_prompts(model: PromptedCLIP, source: Source) -> tuple[dict, list[dict]]
     best_lr = max(LRS, key=lambda lr: trial(lr, 0.0))
     best_rho = max(RHOS, key=lambda rho: trial(best_lr, rho))
     chosen = {"CoOp": prompts[best_lr, 0.0], "SAPT": prompts[best_lr, best_rho]}
-    return {"lr": best_lr, "rho": best_rho, "prompts": chosen}, rows
+    return {"lr": best_lr, "rho": best_rho, "prompts": chosen, "rows": rows}
 
 
 def mean_std(name: str, values: Tensor) -> dict[str, float]:

@@ -1,0 +1,57 @@
+"""Export a pre-training checkpoint to assets/emoji_clip.pt.gz: OpenAI's state-dict layout, fp16, gzipped.
+
+python -m scripts.emoji.export --work DIR --name run
+"""
+
+import argparse
+import gzip
+import io
+from pathlib import Path
+
+import clip.model
+import torch
+from torch import Tensor, nn
+
+from .assets import WEIGHTS
+
+LIMIT = 16_000_000  # bytes
+
+
+def openai_layout(checkpoint: dict) -> dict[str, Tensor]:
+    """The averaged weights in fp16, with the vocabulary spread to OpenAI's 49,408 rows; unused rows are zero."""
+    weights = dict(checkpoint["average"])
+    embedding = weights["token_embedding.weight"]
+    full = embedding.new_zeros(49408, embedding.shape[1])
+    full[torch.tensor(checkpoint["tokens"])] = embedding
+    weights["token_embedding.weight"] = full
+    return {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
+
+
+def write(weights: dict[str, Tensor], path: Path) -> None:
+    """Gzip without a time stamp: the same weights give the same bytes."""
+    buffer = io.BytesIO()
+    torch.save(weights, buffer)
+    path.write_bytes(gzip.compress(buffer.getvalue(), compresslevel=9, mtime=0))
+    if path.stat().st_size > LIMIT:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, more than {LIMIT}; train a smaller model")
+
+
+def read(path: Path = WEIGHTS) -> nn.Module:
+    """The model as a user gets it: through OpenAI's build_model, then in fp32."""
+    with gzip.open(path) as file:
+        weights = torch.load(io.BytesIO(file.read()), weights_only=True)
+    return clip.model.build_model(weights).float().eval()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--name", default="run")
+    args = parser.parse_args()
+    checkpoint = torch.load(args.work / args.name / "checkpoint.pt", weights_only=True)
+    write(openai_layout(checkpoint), WEIGHTS)
+    print(f"{WEIGHTS}: {WEIGHTS.stat().st_size} bytes, step {checkpoint['progress'][0]}")
+
+
+if __name__ == "__main__":
+    main()
