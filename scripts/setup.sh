@@ -18,6 +18,6 @@ wanted=$(cat requirements.txt setup.py toolkit/pyproject.toml | python -c \
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "Installing into $VIRTUAL_ENV (PyTorch is large: this can take some minutes)"
     python -m pip install --quiet --upgrade pip
-    python -m pip install --quiet -r requirements.txt
+    PYTHONWARNINGS=ignore python -m pip install --quiet -r requirements.txt
     echo "$wanted" > "$stamp"
 fi

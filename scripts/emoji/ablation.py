@@ -140,7 +140,7 @@ def choose(rows: list[dict]) -> dict:
     return {"N_PERTURB": few, "TOP_S": s, "VOTE": how, "crops": crops}
 
 
-def draw(rows: list[dict], how: str, path: Path) -> None:
+def draw(rows: list[dict], how: str, s: int, path: Path) -> None:
     """Accuracy against s, R and rho', for each prompt, at the paper's crops."""
     rows = [r for r in rows if r["crops"] == "0.08-1" and r["vote"] == how]
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True)
@@ -149,11 +149,11 @@ def draw(rows: list[dict], how: str, path: Path) -> None:
         for rule, style in (("entropy", "--"), ("STSS", "-")):
             line = [r for r in own if r["rule"] == rule and r["rho"] in (0.0, 0.5) and r["R"] in (0, 8)]
             _plot(axes[0], line, "s", style + marker, color, f"{name}, {rule}")
-        at_6 = [r for r in own if r["rule"] == "STSS" and r["s"] == 6]
-        _plot(axes[1], [r for r in at_6 if r["rho"] == 0.5], "R", "-" + marker, color)
-        _plot(axes[2], sorted((r for r in at_6 if r["R"] == 8), key=lambda r: r["rho"]), "rho", "-" + marker, color)
+        at_s = [r for r in own if r["rule"] == "STSS" and r["s"] == s]
+        _plot(axes[1], [r for r in at_s if r["rho"] == 0.5], "R", "-" + marker, color)
+        _plot(axes[2], sorted((r for r in at_s if r["R"] == 8), key=lambda r: r["rho"]), "rho", "-" + marker, color)
     for axis, label in zip(
-        axes, ("views that vote, s", "perturbations, R (s = 6)", "radius, rho' (s = 6)"), strict=True
+        axes, ("views that vote, s", f"perturbations, R (s = {s})", f"radius, rho' (s = {s})"), strict=True
     ):
         axis.set_xlabel(label)
         axis.set_xscale("log", base=2)
@@ -172,28 +172,38 @@ def _plot(axis, rows: list[dict], key: str, style: str, color: str, label: str =
 
 
 def markdown(result: dict) -> str:
-    """The tables for docs/ablation.md."""
-    how = result["chosen"]["VOTE"]
-    picked = [
-        {key: row[key] for key in ("prompt", "crops", "rule", "s", "vote", "accuracy", "accuracy std")}
-        for row in result["selection"]
-        if row["s"] in (1, 6, 16, 64)
-        and row["rho"] in (0, 0.5)
-        and row["R"] in (0, 8)
-        and (row["vote"] == "-" or row["s"] > 1 and row["vote"] in ("majority", how) or row["vote"] == how)
-    ]
-
-    def table(rows: list[dict], digits: str) -> str:
-        return tabulate(rows, headers="keys", tablefmt="github", floatfmt=digits)
-
+    """The tables of docs/ablation.md."""
+    chosen = result["chosen"]
+    selection = tabulate(_by_rule(result["selection"], chosen), headers="keys", tablefmt="github", floatfmt=".1f")
+    diagnosis = [r for r in result["diagnosis"] if r["crops"] == "0.08-1"]
     return "\n\n".join(
         (
-            "### Prompts, one view\n\n" + table(result["prompts"], ".4g"),
-            "### Selection (rho' = 0.5, R = 8)\n\n" + table(picked, ".1f"),
-            "### Diagnosis\n\n" + table(result["diagnosis"], ".3g"),
-            f"Chosen: `{result['chosen']}`",
+            tabulate(result["prompts"], headers="keys", tablefmt="github", floatfmt=("", "g", "g", ".1f", ".1f")),
+            f"s = {chosen['TOP_S']}, R = {chosen['N_PERTURB']}, vote {chosen['VOTE']}:\n\n{selection}",
+            tabulate(diagnosis, headers="keys", tablefmt="github", floatfmt=".3g"),
+            f"Chosen: `{chosen}`",
         )
     )
+
+
+def _by_rule(rows: list[dict], chosen: dict) -> list[dict]:
+    """One row for each prompt and crop scale, one column for each rule, at the chosen s, R and vote."""
+    table: dict[tuple, dict] = {}
+    for row in rows:
+        line = table.setdefault((row["prompt"], row["crops"]), {"prompt": row["prompt"], "crops": row["crops"]})
+        if row["rule"] == "one view":
+            line["one view"] = row["accuracy"]
+        elif row["vote"] == chosen["VOTE"] and row["rule"] == "entropy" and row["s"] in (64, chosen["TOP_S"]):
+            line["mean of 64" if row["s"] == 64 else "entropy"] = row["accuracy"]
+        elif (row["vote"], row["s"], row["R"], row["rho"]) == (
+            chosen["VOTE"],
+            chosen["TOP_S"],
+            chosen["N_PERTURB"],
+            0.5,
+        ):
+            line["STSS"] = row["accuracy"]
+    columns = ("prompt", "crops", "one view", "mean of 64", "entropy", "STSS")
+    return [{column: line[column] for column in columns} for line in table.values()]
 
 
 def _once(path: Path, make: Callable[[], dict]) -> dict:
@@ -222,7 +232,7 @@ def main() -> None:
     result = {"chosen": chosen, "prompts": tuned["rows"], "selection": selection, "diagnosis": diagnosis}
     (args.output / "ablation.json").write_text(json.dumps(result, indent=1) + "\n")
     (args.output / "tables.md").write_text(markdown(result) + "\n")
-    draw(selection, result["chosen"]["VOTE"], args.output / "ablation.png")
+    draw(selection, chosen["VOTE"], chosen["TOP_S"], args.output / "ablation.png")
     print(markdown(result))
 
 
