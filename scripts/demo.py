@@ -210,7 +210,9 @@ def draw(table: Table, path: Path) -> None:
         values = [table.accuracies(method, styles) for styles in groups.values()]
         errors = [statistics.stdev(v) if len(v) > 1 else 0 for v in values]
         places = [x + (i - len(METHODS) / 2 + 0.5) * width + (x > 1) * 0.3 for x in range(len(groups))]
-        axis.bar(places, [statistics.mean(v) for v in values], width, yerr=errors, color=shade, label=method.name)
+        hatch = "///" if method.prompt_of else None  # tells the methods apart in greyscale, too
+        means = [statistics.mean(v) for v in values]
+        axis.bar(places, means, width, yerr=errors, color=shade, edgecolor="white", hatch=hatch, label=method.name)
     axis.set_xticks([x + (x > 1) * 0.3 for x in range(len(groups))], groups, fontsize=8)
     axis.set_ylabel("top-1 accuracy, %")
     axis.legend(fontsize=8, ncols=len(METHODS), loc="upper center", bbox_to_anchor=(0.5, 1.13), frameon=False)
