@@ -169,21 +169,21 @@ class Table:
         error = statistics.stdev(per_image) / math.sqrt(len(per_image))
         return 100 * statistics.mean(per_image), 196 * error
 
-    def rows(self) -> list[list[str]]:
-        """The table's cells."""
-        return [
-            [
-                method.name,
-                *(self._mean_std(method, [style]) for style in STYLES),
-                self._mean_std(method, self.shifted),
-                *(self._difference(method, styles) for styles in ([SOURCE], self.shifted)),
-            ]
-            for method in METHODS
-        ]
+    def accuracy_rows(self) -> list[list[str]]:
+        """Accuracy of each method on each style and on the mean of the shifted ones."""
+        groups = [*([style] for style in STYLES), self.shifted]
+        return [[method.name, *(self._mean_std(method, styles) for styles in groups)] for method in METHODS]
 
-    def headers(self) -> list[str]:
-        """The table's header."""
-        return ["method", *STYLES.values(), "mean of the shifted", "source vs CoOp", "shifted vs CoOp"]
+    def difference_rows(self) -> list[list[str]]:
+        """Difference of each method to CoOp, with its interval, in the same columns."""
+        groups = [*([style] for style in STYLES), self.shifted]
+        others = [method for method in METHODS if method.name != "CoOp"]
+        return [[method.name, *(self._difference(method, styles) for styles in groups)] for method in others]
+
+    @staticmethod
+    def headers(first: str) -> list[str]:
+        """The header of either table."""
+        return [first, *STYLES.values(), "mean of the shifted"]
 
     def _mean_std(self, method: Method, styles: list[str]) -> str:
         values = self.accuracies(method, styles)
@@ -192,8 +192,6 @@ class Table:
         return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
 
     def _difference(self, method: Method, styles: list[str]) -> str:
-        if method.name == "CoOp":
-            return "-"
         mean, half = self.difference(method, styles)
         return f"{mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}]"
 
@@ -222,9 +220,13 @@ def draw(table: Table, path: Path) -> None:
 
 
 def write(table: Table, output: Path) -> str:
-    """Writes table.md, results.csv and figure.png; returns the table for the terminal."""
-    rows, headers = table.rows(), table.headers()
-    (output / "table.md").write_text(tabulate(rows, headers, tablefmt="github", disable_numparse=True) + "\n")
+    """Writes table.md, results.csv and figure.png; returns the tables for the terminal."""
+    tables = [
+        [table.headers("top-1 accuracy, %"), *table.accuracy_rows()],
+        [table.headers("less CoOp, 95 % interval"), *table.difference_rows()],
+    ]
+    pages = [tabulate(rows, "firstrow", tablefmt="github", disable_numparse=True) for rows in tables]
+    (output / "table.md").write_text("\n\n".join(pages) + "\n")
     with (output / "results.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("method", "style", "seed", "accuracy", "images_per_second", "peak_memory_mb"))
@@ -232,8 +234,8 @@ def write(table: Table, output: Path) -> str:
             test = run.results()["splits"]["test"]
             writer.writerow((name, style, seed, test["accuracy"], test["images_per_second"], test["peak_memory_mb"]))
     draw(table, output / "figure.png")
-    narrow = [list(column) for column in zip(headers, *rows, strict=True)]
-    return tabulate(narrow[1:], headers=narrow[0], disable_numparse=True)
+    narrow = [list(zip(*rows, strict=True)) for rows in tables]  # a terminal is higher than wide
+    return "\n\n".join(tabulate(rows, "firstrow", disable_numparse=True) for rows in narrow)
 
 
 def main() -> None:
@@ -248,7 +250,7 @@ def main() -> None:
     for number, run in enumerate(runs, start=1):
         execute(run, number, len(runs))
     text = write(Table(runs, args.seeds), args.output)
-    print(f"\nTop-1 accuracy in %, seeds {args.seeds}; differences with 95 % intervals, paired over images\n\n{text}")
+    print(f"\nSeeds {args.seeds}; the intervals are paired over images\n\n{text}")
     print(f"\nWritten to {args.output}: table.md, results.csv, figure.png; each run's log is under runs/")
 
 
