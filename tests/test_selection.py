@@ -66,9 +66,9 @@ def test_majority_equals_a_naive_count_with_ties_broken_by_mean_probability(feat
 
 def test_a_tie_goes_to_the_higher_mean_probability_and_never_beats_a_vote():
     tie = torch.tensor([[[3.0, 0.0], [0.0, 5.0]]])
-    assert vote(tie).argmax().item() == 1
+    assert vote(tie, "majority").argmax().item() == 1
     two_weak_against_one_sure = torch.tensor([[[0.1, 0.0], [0.1, 0.0], [-50.0, 50.0]]])
-    assert vote(two_weak_against_one_sure).argmax().item() == 0
+    assert vote(two_weak_against_one_sure, "majority").argmax().item() == 0
     assert vote(two_weak_against_one_sure, "mean_prob").argmax().item() == 1
 
 
@@ -87,10 +87,12 @@ def test_no_perturbation_or_lambda_0_is_entropy_selection(features):
 
 def test_images_do_not_influence_each_other(features):
     views, text = features
-    together = select_and_vote(score_views(views, text, SCALE, 1.0), 3)
+    together = select_and_vote(score_views(views, text, SCALE, 1.0), 3, "majority")
     order = [2, 0, 1]
-    shuffled = select_and_vote(score_views(views[order], text, SCALE, 1.0), 3)
-    alone = torch.cat([select_and_vote(score_views(views[b : b + 1], text, SCALE, 1.0), 3) for b in range(3)])
+    shuffled = select_and_vote(score_views(views[order], text, SCALE, 1.0), 3, "majority")
+    alone = torch.cat(
+        [select_and_vote(score_views(views[b : b + 1], text, SCALE, 1.0), 3, "majority") for b in range(3)]
+    )
     torch.testing.assert_close(shuffled, together[order], atol=1e-6, rtol=0)
     torch.testing.assert_close(alone, together, atol=1e-6, rtol=0)
 
@@ -105,7 +107,7 @@ def test_one_hot_probabilities_and_a_single_class_give_no_nan():
     views, text = F.normalize(torch.randn(2, 4, 8), dim=-1), F.normalize(torch.randn(3, 1, 8), dim=-1)
     for scores in (score_views(views, text, SCALE, 1.0), score_views(views, text.repeat(1, 3, 1), 1e30, 1.0)):
         assert not scores.score.isnan().any()
-        assert not select_and_vote(scores, 2).isnan().any()
+        assert not select_and_vote(scores, 2, "majority").isnan().any()
 
 
 def test_equal_scores_keep_the_earlier_view():
@@ -116,7 +118,7 @@ def test_equal_scores_keep_the_earlier_view():
 def test_keeping_no_view_or_more_than_there_are_is_refused(s):
     scores = ViewScores(*(torch.zeros(1, 7),) * 3, torch.zeros(1, 7, 2))
     with pytest.raises(InputError, match=f"between 1 and the number of views, 7, but got {s}"):
-        select_and_vote(scores, s)
+        select_and_vote(scores, s, "majority")
 
 
 def test_an_unknown_vote_is_refused():

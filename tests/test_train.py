@@ -125,7 +125,7 @@ def naive_tlla(place, context, style, rho=0.5, seed=1):
         views = make_views(image, i, ViewConfig(32, 6, seed=seed))
         features = prompted.encode_image(normalize(views))[None]
         scores = score_views(features, text, prompted.logit_scale, 1.0)
-        predictions.append(select_and_vote(scores, 3).argmax().item())
+        predictions.append(select_and_vote(scores, 3, "mean_prob").argmax().item())
     return predictions
 
 

@@ -66,7 +66,7 @@ def lowest(scores: Tensor, s: int) -> Tensor:
     return scores.sort(dim=1, stable=True).indices[:, :s]
 
 
-def vote(logits: Tensor, how: str = "majority") -> Tensor:
+def vote(logits: Tensor, how: str) -> Tensor:
     """Aggregates the kept views into one distribution an image: (B, s, K) -> (B, K), rows sum to 1.
 
     Args:
@@ -84,7 +84,7 @@ def vote(logits: Tensor, how: str = "majority") -> Tensor:
     return (counts + 0.5 * mean_prob) / (logits.shape[1] + 0.5)
 
 
-def select_and_vote(scores: ViewScores, s: int, how: str = "majority") -> Tensor:
+def select_and_vote(scores: ViewScores, s: int, how: str) -> Tensor:
     """Class distribution of each image by the votes of its s lowest-scored views: (B, K)."""
     check_selection(s, scores.score.shape[1], how)
     kept = lowest(scores.score, s)  # (B, s)
