@@ -9,10 +9,9 @@ from typing import Any
 
 from .files import write_text
 from .items import Item
+from .splits import Parts, by_label
 
 VAL_SHOTS = 4  # CoOp draws at most this many a class for validation
-
-Parts = dict[str, list[Item]]
 
 
 def draw(parts: Parts, shots: int, seed: int) -> Parts:
@@ -33,12 +32,9 @@ def draw(parts: Parts, shots: int, seed: int) -> Parts:
 
 
 def _draw(items: list[Item], shots: int, rng: Any) -> list[Item]:
-    classes: dict[int, list[Item]] = {}  # in order of first appearance: the published draws depend on it
-    for item in items:
-        classes.setdefault(item.label, []).append(item)
     return [
         item
-        for members in classes.values()
+        for members in by_label(items).values()  # in order of first appearance: the published draws depend on it
         for item in (rng.sample(members, shots) if len(members) >= shots else members)
     ]
 
