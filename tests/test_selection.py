@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from tlla.errors import InputError
-from tlla.selection import ViewScores, check_selection, entropy, lowest, score_views, select_and_vote, vote
+from tlla.selection import ViewScores, check_top_s, check_vote, entropy, lowest, score_views, select_and_vote, vote
 
 SCALE = 20.0
 

@@ -6,6 +6,7 @@ the s views with the lowest score vote with the unperturbed prompt. lambda = 0 i
 Letters in shapes: B images, V views, s kept views, K classes, E joint space, R perturbations.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,10 +18,14 @@ from .errors import InputError
 VOTES = ("majority", "mean_prob", "mean_logit")
 
 
-def check_selection(s: int, n_views: int, how: str) -> None:
-    """Raises InputError unless s of n_views can be kept and their vote is known."""
+def check_top_s(s: int, n_views: int) -> None:
+    """Raises InputError unless s of n_views can be kept."""
     if not 1 <= s <= n_views:
         raise InputError(f"TOP_S must lie between 1 and the number of views, {n_views}, but got {s}")
+
+
+def check_vote(how: str) -> None:
+    """Raises InputError unless the vote is known."""
     if how not in VOTES:
         raise InputError(f"VOTE must be one of {VOTES}, but got {how!r}")
 
@@ -28,6 +33,13 @@ def check_selection(s: int, n_views: int, how: str) -> None:
 def entropy(logits: Tensor) -> Tensor:
     """Shannon entropy (nats) of softmax(logits): (..., K) -> (...). 0 for one-hot distributions, never NaN."""
     return torch.special.entr(logits.softmax(dim=-1)).sum(dim=-1)
+
+
+def marginal_entropy(logits: Tensor) -> Tensor:
+    """Entropy (nats) of the mean distribution over views, in log space: (..., V, K) -> (...). TPT's objective."""
+    log_prob = logits.log_softmax(dim=-1)
+    log_mean = log_prob.logsumexp(dim=-2) - math.log(logits.shape[-2])  # (..., K)
+    return -(log_mean * log_mean.exp()).sum(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -45,18 +57,19 @@ def score_views(view_features: Tensor, text_features: Tensor, logit_scale: Tenso
 
     Args:
         view_features: Normalised image features, (B, V, E).
-        text_features: Normalised text features, (R + 1, K, E): first the unperturbed prompt, then R perturbed ones.
+        text_features: Normalised text features, (R + 1, K, E) or, by image, (R + 1, B, K, E): first of the unperturbed
+            prompt, then of R perturbed ones.
         logit_scale: Inverse temperature.
         lam: Weight of the sharpness term.
 
     Returns:
         Scores of all views; with R = 0 the sharpness is 0.
     """
-    logits = logit_scale * view_features @ text_features[0].t()  # (B, V, K)
+    logits = logit_scale * view_features @ text_features[0].mT  # (B, V, K)
     plain = entropy(logits)  # (B, V)
     highest = torch.full_like(plain, -torch.inf)
     for perturbed in text_features[1:]:  # one at a time: (R, B, V, K) would not fit for 1000 classes
-        highest = torch.maximum(highest, entropy(logit_scale * view_features @ perturbed.t()))
+        highest = torch.maximum(highest, entropy(logit_scale * view_features @ perturbed.mT))
     sharpness = highest - plain if len(text_features) > 1 else torch.zeros_like(plain)
     return ViewScores(plain + lam * sharpness, plain, sharpness, logits)
 
@@ -64,6 +77,16 @@ def score_views(view_features: Tensor, text_features: Tensor, logit_scale: Tenso
 def lowest(scores: Tensor, s: int) -> Tensor:
     """Indices of the s lowest scores of each row, (B, V) -> (B, s), in ascending order; ties go to the earlier view."""
     return scores.sort(dim=1, stable=True).indices[:, :s]
+
+
+def confident(logits: Tensor, top: float) -> Tensor:
+    """Indices of the share `top` of the views with the lowest entropy, at least one: (B, V, K) -> (B, s)."""
+    return lowest(entropy(logits), max(1, int(top * logits.shape[1])))
+
+
+def take_views(values: Tensor, index: Tensor) -> Tensor:
+    """The chosen views of each image: (B, V, N) and (B, s) -> (B, s, N)."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
 
 
 def vote(logits: Tensor, how: str) -> Tensor:
@@ -86,7 +109,6 @@ def vote(logits: Tensor, how: str) -> Tensor:
 
 def select_and_vote(scores: ViewScores, s: int, how: str) -> Tensor:
     """Class distribution of each image by the votes of its s lowest-scored views: (B, K)."""
-    check_selection(s, scores.score.shape[1], how)
-    kept = lowest(scores.score, s)  # (B, s)
-    index = kept[..., None].expand(-1, -1, scores.logits.shape[-1])
-    return vote(scores.logits.gather(1, index), how)
+    check_top_s(s, scores.score.shape[1])
+    check_vote(how)
+    return vote(take_views(scores.logits, lowest(scores.score, s)), how)

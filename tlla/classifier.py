@@ -1,0 +1,120 @@
+"""The text side of a test-time method: class features, the logit scale, and the way back to the prompt.
+
+Three kinds: fixed class features (a template, an ensemble, features from elsewhere), context vectors (a template's words,
+CoOp, SAPT), and context vectors that depend on the image (CoCoOp). A method asks only for what it needs.
+
+Letters in shapes: B images, V views, K classes, L context tokens, D text width, E joint space, R perturbations.
+"""
+
+import contextlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .clip import logit_scale
+from .cocoop import MetaNet
+from .errors import InputError
+from .prompt import PromptedCLIP
+
+Autocast = Callable[[], contextlib.AbstractContextManager]
+
+
+class Classifier:
+    """Class features that no method can change.
+
+    Args:
+        text_features: Normalised, (K, E).
+        scale: Inverse temperature.
+        clip_model: CLIP, for methods that adapt its image encoder; None if only features are at hand.
+        autocast: Gives the context in which encoders run; default: full precision.
+        loss_scale: Factor on a loss before its backward pass, so that fp16 gradients do not underflow.
+    """
+
+    tunable = False  # whether there are context vectors `ctx` to perturb or to tune
+    conditional = False  # whether class features depend on the image
+
+    def __init__(
+        self,
+        text_features: Tensor,
+        scale: Tensor | float,
+        clip_model: nn.Module | None = None,
+        autocast: Autocast = contextlib.nullcontext,
+        loss_scale: float = 1.0,
+    ):
+        self.text_features = text_features
+        self.scale = scale
+        self.clip_model = clip_model
+        self.autocast = autocast
+        self.loss_scale = loss_scale
+
+    def text(self, features: Tensor) -> Tensor:
+        """Class features for the images with these view features, (B, V, E) -> (1, K, E) or, by image, (B, K, E)."""
+        return self.text_features[None]
+
+    def logits(self, features: Tensor, text: Tensor | None = None) -> Tensor:
+        """Scaled cosine similarities of views and classes: (B, V, E) -> (B, V, K)."""
+        text = self.text(features) if text is None else text
+        return self.scale * features @ text.mT
+
+    def context(self, features: Tensor) -> Tensor:
+        """Context vectors of each image, (B, V, E) -> (B, L, D), or (B, K, L, D) if class-specific."""
+        raise InputError(
+            "this method changes the prompt's context vectors, but a template without words before {} or an ensemble "
+            'of templates has none: use a single template such as "a photo of a {}." or a trained prompt (--model-dir)'
+        )
+
+    def encode(self, context: Tensor) -> Tensor:
+        """Class features under R contexts, (R, L, D) or (R, K, L, D) -> (R, K, E); gradients flow to the contexts."""
+        raise InputError("fixed class features have no context to encode")
+
+
+class PromptClassifier(Classifier):
+    """Class features of context vectors around class names: a template's words, or a CoOp or SAPT prompt."""
+
+    tunable = True
+
+    def __init__(self, model: PromptedCLIP, autocast: Autocast = contextlib.nullcontext, loss_scale: float = 1.0):
+        self.model = model
+        self.ctx = model.prompt_learner.ctx.detach().clone()
+        super().__init__(torch.empty(0), logit_scale(model.clip), model.clip, autocast, loss_scale)
+        with torch.no_grad():
+            self.text_features = self.encode(self.ctx[None])[0]  # (K, E)
+
+    def context(self, features: Tensor) -> Tensor:
+        """The same context for each image."""
+        return self.ctx.expand(len(features), *self.ctx.shape)
+
+    def encode(self, context: Tensor) -> Tensor:
+        """Class features under R contexts: (R, K, E)."""
+        with self.autocast():
+            return self.model.encode_text(context)
+
+
+class ConditionalClassifier(PromptClassifier):
+    """CoCoOp: an image's context is the learned one plus a shift that a small net makes from the plain view.
+
+    All views of an image share that context, as in TPT's code (azshue/TPT, clip/cocoop.py, gen_ctx).
+    """
+
+    conditional = True
+
+    def __init__(
+        self,
+        model: PromptedCLIP,
+        meta_net: MetaNet,
+        autocast: Autocast = contextlib.nullcontext,
+        loss_scale: float = 1.0,
+    ):
+        self.meta_net = meta_net
+        super().__init__(model, autocast, loss_scale)
+
+    def context(self, features: Tensor) -> Tensor:
+        """A context for each image: (B, L, D)."""
+        with torch.no_grad():
+            return self.ctx + self.meta_net(features[:, 0])[:, None]
+
+    def text(self, features: Tensor) -> Tensor:
+        """Class features by image: (B, K, E)."""
+        with torch.no_grad():
+            return self.encode(self.context(features))

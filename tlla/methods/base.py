@@ -1,0 +1,126 @@
+"""What all test-time methods share: features of an image's views in, class probabilities out.
+
+A method knows no dataset, no loader and no config tree. Its settings are the fields of a dataclass: the trainer of the
+same name gets a config node with these fields in upper case, with the same defaults.
+
+Letters in shapes: B images, V views (view 0 is the plain one), K classes, E joint space.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from tlla.classifier import Classifier
+from tlla.errors import InputError
+
+METHODS: dict[str, type["Method"]] = {}
+
+
+@dataclasses.dataclass
+class Method:
+    """A test-time method. A subclass is a dataclass, too, and gives `predict`, or `predict_one` for one image at a time.
+
+    Unless `online`, a method keeps nothing from one image to the next: order and batch size change no prediction.
+    """
+
+    needs_backprop: ClassVar[bool] = False  # takes gradients at test time
+    online: ClassVar[bool] = False  # learns from the images it has seen, so that their order matters
+    needs_text_encoder: ClassVar[bool] = False  # changes the prompt: class features alone are not enough
+    needs_images: ClassVar[bool] = False  # adapts the image encoder: predict also gets the views' pixels
+    uses_views: ClassVar[bool] = True  # False: the plain view is all it looks at
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        METHODS[cls.__name__] = cls
+
+    def check_views(self, n_views: int) -> None:
+        """Raises InputError if the method cannot work with so many views."""
+
+    def start(self, classifier: Classifier, seed: int = 0) -> None:
+        """Takes a classifier and prepares what all images share; `seed` fixes the method's own random numbers."""
+        if self.needs_text_encoder and not classifier.tunable:
+            classifier.context(torch.empty(0))  # says what is wrong and what to do
+        self.classifier = classifier
+        self.seed = seed
+        self.details: dict[str, Tensor] = {}  # of the images of the last predict: name -> (B,)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all images seen (online methods)."""
+
+    def predict(self, features: Tensor, images: Tensor | None = None) -> Tensor:
+        """Class probabilities of a batch of images.
+
+        Args:
+            features: Normalised features of the views, (B, V, E), float32.
+            images: The views' pixels, normalised, (B, V, 3, H, W); given if `needs_images`.
+
+        Returns:
+            (B, K), float32, rows sum to 1.
+        """
+        text = self.classifier.text(features)
+        rows = [self.predict_one(z, text[b if len(text) > 1 else 0]) for b, z in enumerate(features)]
+        return torch.stack(rows)
+
+    def predict_one(self, features: Tensor, text: Tensor) -> Tensor:
+        """Class probabilities of one image, from its views' features (V, E) and the class features (K, E): (K,)."""
+        raise NotImplementedError
+
+
+def settings(method: type[Method]) -> dict[str, tuple[str, Any]]:
+    """Config keys of a method: KEY -> (field, default)."""
+    fields = dataclasses.fields(method)
+    return {f.metadata.get("key", f.name.upper()): (f.name, f.default) for f in fields}
+
+
+def check_at_least(least: float, **values: float) -> None:
+    """Raises InputError, by config key, for the first value below `least` or not finite."""
+    for name, value in values.items():
+        if not least <= value < float("inf"):
+            raise InputError(f"{name.upper()} must be a finite number >= {least}, but got {value}")
+
+
+def check_share(**values: float) -> None:
+    """Raises InputError, by config key, for the first value outside (0, 1]."""
+    for name, value in values.items():
+        if not 0 < value <= 1:
+            raise InputError(f"{name.upper()} must lie in (0, 1], but got {value}")
+
+
+def tune(
+    parameters: Sequence[Tensor],
+    loss_fn: Callable[..., Tensor],
+    lr: float,
+    steps: int = 1,
+    loss_scale: float = 1.0,
+    eps: float = 1e-8,
+    weight_decay: float = 0.01,
+) -> list[Tensor]:
+    """AdamW on copies of some tensors: the shared path of all methods with backprop. The tensors stay as they are.
+
+    Args:
+        parameters: What to tune.
+        loss_fn: Takes the current values, returns a scalar.
+        lr: Learning rate.
+        steps: Number of steps.
+        loss_scale: For fp16: a step whose gradient is not finite is skipped, as a gradient scaler does.
+        eps: AdamW's.
+        weight_decay: AdamW's.
+
+    Returns:
+        The tuned copies, without graph.
+    """
+    with torch.enable_grad():
+        copies = [p.detach().clone().requires_grad_() for p in parameters]
+        optimizer = torch.optim.AdamW(copies, lr=lr, eps=eps, weight_decay=weight_decay)
+        for _ in range(steps):
+            gradients = torch.autograd.grad(loss_fn(*copies) * loss_scale, copies)
+            if not all(g.isfinite().all() for g in gradients):
+                continue
+            for copy, gradient in zip(copies, gradients, strict=True):
+                copy.grad = gradient / loss_scale
+            optimizer.step()
+    return [copy.detach() for copy in copies]

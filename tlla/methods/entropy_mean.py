@@ -1,0 +1,24 @@
+"""TPT's confidence filter without tuning (Shu et al., arXiv 2209.07511, eq. 3)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tlla.selection import confident, take_views
+
+from .base import Method, check_share
+
+
+@dataclass
+class EntropyMean(Method):
+    """Mean probability over the views of lowest entropy."""
+
+    top: float = 0.1  # share of the views that is kept
+
+    def __post_init__(self) -> None:
+        check_share(top=self.top)
+
+    def predict(self, features: Tensor, images: Tensor | None = None) -> Tensor:
+        """Class probabilities, (B, K)."""
+        logits = self.classifier.logits(features)  # (B, V, K)
+        return take_views(logits, confident(logits, self.top)).softmax(dim=-1).mean(dim=1)

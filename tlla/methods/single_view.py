@@ -1,0 +1,19 @@
+"""Plain CLIP: the plain view alone (arXiv 2103.00020)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from .base import Method
+
+
+@dataclass
+class SingleView(Method):
+    """Softmax of the plain view's logits: zero-shot CLIP, or CoOp and SAPT as they are tested."""
+
+    uses_views: ClassVar[bool] = False
+
+    def predict(self, features: Tensor, images: Tensor | None = None) -> Tensor:
+        """Class probabilities, (B, K)."""
+        return self.classifier.logits(features[:, :1]).squeeze(1).softmax(dim=-1)

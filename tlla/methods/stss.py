@@ -1,0 +1,61 @@
+"""STSS: views with low entropy that stays low around the prompt vote (arXiv 2501.18864, section 4.2, eq. 5-8).
+
+With a SAPT prompt this is TLLA, with a CoOp prompt the paper's ablation "STSS+CoOp". No backprop, no parameter update.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from tlla.selection import check_top_s, check_vote, lowest, score_views, take_views, vote
+from tlla.sharpness import check_sharpness, random_directions
+
+from .base import Method, check_at_least
+
+
+@dataclass
+class STSS(Method):
+    """Scores all views by entropy plus sharpness; the lowest ones vote. docs/ablation.md: how R, s and vote were chosen."""
+
+    needs_text_encoder: ClassVar[bool] = True
+
+    rho: float = 0.5  # norm of the random perturbations of the prompt
+    lam: float = dataclasses.field(default=1.0, metadata={"key": "LAMBDA"})  # weight of the sharpness; 0: entropy alone
+    n_perturb: int = 8  # random perturbations R
+    top_s: int = 16  # views that vote
+    vote: str = "mean_prob"  # majority, mean_prob, mean_logit
+
+    def __post_init__(self) -> None:
+        check_sharpness(self.rho, self.lam)
+        check_at_least(0, n_perturb=self.n_perturb)
+        check_vote(self.vote)
+
+    def check_views(self, n_views: int) -> None:
+        """Refuses more votes than views."""
+        check_top_s(self.top_s, n_views)
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Draws the perturbations; unless the context depends on the image, their class features serve all images."""
+        ctx = self.classifier.ctx
+        self.directions = random_directions(tuple(ctx.shape), self.n_perturb, self.rho, self.seed).to(ctx)
+        self.text = None if self.classifier.conditional else self._encode(ctx[None])
+
+    def _encode(self, contexts: Tensor) -> Tensor:
+        """Class features of B contexts and their perturbations: (B, L, D) -> (R + 1, B, K, E)."""
+        perturbed = torch.cat([contexts[None], contexts + self.directions[:, None]])  # (R + 1, B, L, D)
+        return self.classifier.encode(perturbed.flatten(0, 1)).unflatten(0, perturbed.shape[:2])
+
+    @torch.no_grad()
+    def predict(self, features: Tensor, images: Tensor | None = None) -> Tensor:
+        """Class probabilities, (B, K). Details: the share of the voting views that agree with the prediction."""
+        text = self._encode(self.classifier.context(features)) if self.text is None else self.text
+        scores = score_views(features, text, self.classifier.scale, self.lam)
+        kept = take_views(scores.logits, lowest(scores.score, self.top_s))  # (B, s, K)
+        probability = vote(kept, self.vote)
+        agree = kept.argmax(dim=-1) == probability.argmax(dim=-1, keepdim=True)  # (B, s)
+        self.details = {"agreement": agree.float().mean(dim=1)}
+        return probability
