@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> None:
             torch.backends.cudnn.benchmark = True
         print(f"** Arguments **\n{_listing(args)}\n** Config **\n{cfg}\n** System info **\n{collect_env_info()}\n")
         trainer = build_trainer(cfg)
-        if args.eval_only:
+        if args.eval_only or not getattr(trainer, "trains", True):
             trainer.load_model(args.model_dir, epoch=args.load_epoch)
             trainer.test()
         elif not args.no_train:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from tlla.errors import InputError
-from tlla.selection import ViewScores, check_top_s, check_vote, entropy, lowest, score_views, select_and_vote, vote
+from tlla.selection import ViewScores, check_vote, entropy, lowest, score_views, select_and_vote, vote
 
 SCALE = 20.0
 
@@ -123,4 +123,4 @@ def test_keeping_no_view_or_more_than_there_are_is_refused(s):
 
 def test_an_unknown_vote_is_refused():
     with pytest.raises(InputError, match="VOTE must be one of"):
-        check_selection(1, 1, "median")
+        check_vote("median")

@@ -7,7 +7,7 @@ Letters in shapes: B images, V views, K classes, L context tokens, D text width,
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .clip import logit_scale
 from .cocoop import MetaNet
 from .errors import InputError
-from .prompt import PromptedCLIP
+from .prompt import PromptedCLIP, PromptLearner, check_template, zeroshot_features
 
 Autocast = Callable[[], contextlib.AbstractContextManager]
 
@@ -57,6 +57,10 @@ class Classifier:
         text = self.text(features) if text is None else text
         return self.scale * features @ text.mT
 
+    def fingerprint(self) -> Tensor:
+        """The numbers that tell this text side from others: here the class features."""
+        return self.text_features
+
     def context(self, features: Tensor) -> Tensor:
         """Context vectors of each image, (B, V, E) -> (B, L, D), or (B, K, L, D) if class-specific."""
         raise InputError(
@@ -80,6 +84,10 @@ class PromptClassifier(Classifier):
         super().__init__(torch.empty(0), logit_scale(model.clip), model.clip, autocast, loss_scale)
         with torch.no_grad():
             self.text_features = self.encode(self.ctx[None])[0]  # (K, E)
+
+    def fingerprint(self) -> Tensor:
+        """The context vectors."""
+        return self.ctx
 
     def context(self, features: Tensor) -> Tensor:
         """The same context for each image."""
@@ -109,6 +117,10 @@ class ConditionalClassifier(PromptClassifier):
         self.meta_net = meta_net
         super().__init__(model, autocast, loss_scale)
 
+    def fingerprint(self) -> Tensor:
+        """The context vectors and the net's weights, in one row."""
+        return torch.cat([self.ctx.flatten(), *(p.detach().flatten() for p in self.meta_net.parameters())])
+
     def context(self, features: Tensor) -> Tensor:
         """A context for each image: (B, L, D)."""
         with torch.no_grad():
@@ -118,3 +130,30 @@ class ConditionalClassifier(PromptClassifier):
         """Class features by image: (B, K, E)."""
         with torch.no_grad():
             return self.encode(self.context(features))
+
+
+def from_templates(
+    clip_model: nn.Module,
+    classnames: list[str],
+    templates: str | Sequence[str],
+    autocast: Autocast = contextlib.nullcontext,
+    loss_scale: float = 1.0,
+) -> Classifier:
+    """A classifier from one template, whose words before the class name can then be tuned, or from an ensemble.
+
+    Args:
+        clip_model: OpenAI's CLIP.
+        classnames: One name a class.
+        templates: E.g. ``"a photo of a {}."``, or several.
+        autocast: See `Classifier`.
+        loss_scale: See `Classifier`.
+    """
+    if isinstance(templates, str):
+        check_template(templates)
+        words, _, suffix = templates.partition("{}")
+        if words.strip():
+            learner = PromptLearner(clip_model, classnames, ctx_init=words, suffix=suffix)
+            return PromptClassifier(PromptedCLIP(clip_model, learner), autocast, loss_scale)
+    with torch.no_grad(), autocast():
+        features = zeroshot_features(clip_model, classnames, templates)
+    return Classifier(features, logit_scale(clip_model), clip_model, autocast, loss_scale)

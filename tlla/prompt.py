@@ -11,6 +11,8 @@ precision of the backbone.
 Letters in shapes: B images, K classes, L context tokens, T text tokens, D text width, E joint space, R perturbations.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from clip import clip
@@ -47,12 +49,15 @@ def encode_embeddings(clip_model: nn.Module, x: Tensor, eos: Tensor) -> Tensor:
     return F.normalize(x.float(), dim=-1)
 
 
+def check_position(position: str) -> None:
+    """Raises InputError unless the class name can stand there."""
+    if position not in CLASS_TOKEN_POSITIONS:
+        raise InputError(f"CLASS_TOKEN_POSITION must be one of {CLASS_TOKEN_POSITIONS}, but got {position!r}")
+
+
 def check_prompt(n_ctx: int, ctx_init: str, class_token_position: str) -> None:
     """Raises InputError unless a prompt can be built from these settings."""
-    if class_token_position not in CLASS_TOKEN_POSITIONS:
-        raise InputError(
-            f"CLASS_TOKEN_POSITION must be one of {CLASS_TOKEN_POSITIONS}, but got {class_token_position!r}"
-        )
+    check_position(class_token_position)
     if not ctx_init.strip() and n_ctx < 1:
         raise InputError(f"N_CTX must be at least 1 when CTX_INIT is empty, but got {n_ctx}")
 
@@ -70,16 +75,36 @@ def tokenize_prompts(prompts: list[str], context_length: int) -> Tensor:
     return clip.tokenize(prompts, context_length=context_length)
 
 
-def zeroshot_features(clip_model: nn.Module, classnames: list[str], template: str) -> Tensor:
-    """Text features of a hand-written template such as ``"a photo of a {}."``: (K, E), normalised, float32."""
-    if "{}" not in template:
-        raise InputError(f"the prompt template {template!r} has no {{}} for the class name")
+def zeroshot_features(clip_model: nn.Module, classnames: list[str], templates: str | Sequence[str]) -> Tensor:
+    """Text features of hand-written templates such as ``"a photo of a {}."``.
+
+    Args:
+        clip_model: OpenAI's CLIP.
+        classnames: One name a class; underscores are read as spaces.
+        templates: One template, or several: then a class's features are the mean of its normalised features, normalised.
+
+    Returns:
+        (K, E), normalised, float32.
+    """
+    templates = [templates] if isinstance(templates, str) else templates
+    total = sum(_template_features(clip_model, classnames, template) for template in templates)
+    return F.normalize(total, dim=-1)
+
+
+def _template_features(clip_model: nn.Module, classnames: list[str], template: str) -> Tensor:
+    check_template(template)
     device = clip_model.token_embedding.weight.device
     prompts = [template.format(name.replace("_", " ")) for name in classnames]
     tokens = tokenize_prompts(prompts, clip_model.context_length).to(device)
     eos = tokens.argmax(dim=-1)
     x = clip_model.token_embedding(tokens[:, : int(eos.max()) + 1])  # (K, T, D)
     return encode_embeddings(clip_model, x, eos)
+
+
+def check_template(template: str) -> None:
+    """Raises InputError unless the template has one place for the class name."""
+    if template.count("{}") != 1:
+        raise InputError(f"the prompt template {template!r} has no {{}} for the class name, or more than one")
 
 
 class PromptLearner(nn.Module):
@@ -95,6 +120,7 @@ class PromptLearner(nn.Module):
         ctx_init: Words whose embeddings the context starts from, e.g. ``"a photo of a"``; empty: normal, std 0.02.
         csc: Class-specific context: one set of L vectors for each class, (K, L, D), instead of a shared (L, D).
         class_token_position: "end", "middle" or "front".
+        suffix: Fixed text after the class name.
     """
 
     def __init__(
@@ -105,6 +131,7 @@ class PromptLearner(nn.Module):
         ctx_init: str = "",
         csc: bool = False,
         class_token_position: str = "end",
+        suffix: str = ".",
     ):
         super().__init__()
         check_prompt(n_ctx, ctx_init, class_token_position)
@@ -113,6 +140,7 @@ class PromptLearner(nn.Module):
         self._clip = (clip_model,)
         self.csc = csc
         self.class_token_position = class_token_position
+        self.suffix = suffix
         self.n_ctx = len(clip._tokenizer.encode(ctx_init)) if ctx_init else n_ctx
         self.set_classes(classnames)
         self.ctx = nn.Parameter(self._initial_context(ctx_init))
@@ -141,7 +169,7 @@ class PromptLearner(nn.Module):
         clip_model = self._clip[0]
         device = clip_model.token_embedding.weight.device
         self.classnames = [name.replace("_", " ") for name in classnames]
-        prompts = [" ".join(["X"] * self.n_ctx) + " " + name + "." for name in self.classnames]
+        prompts = [" ".join(["X"] * self.n_ctx) + " " + name + self.suffix for name in self.classnames]
         tokens = tokenize_prompts(prompts, clip_model.context_length).to(device)
         eos = tokens.argmax(dim=-1)
         order = self._token_order(int(eos.max()) + 1).to(device)  # (K, T)

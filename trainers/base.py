@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from typing import Any
 
 import torch
 from dassl.engine import TRAINER_REGISTRY, TrainerX
@@ -10,11 +11,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from yacs.config import CfgNode
 
+from tlla.checkpoint import tensor_sha256
 from tlla.clip import encode_images, image_size, load_clip
 from tlla.errors import InputError
 from tlla.registry import register
 
-from .results import Predictions, RunRecord
+from .evaluation import Meter, Part
+from .results import RunRecord
 
 PRECISIONS = ("fp32", "fp16", "bf16", "amp")
 
@@ -28,7 +31,6 @@ class ClipTrainer(TrainerX):
     """
 
     config_node = ""
-    gives_probabilities = False  # whether model_inference gives probabilities rather than logits
 
     @property
     def method_cfg(self) -> CfgNode:
@@ -88,41 +90,74 @@ class ClipTrainer(TrainerX):
     def before_test(self) -> None:
         """Hook: prepares what all batches of a test share."""
 
+    def parts(self) -> list[Part]:
+        """What is tested in this pass: one part, unless several methods share it."""
+        self.evaluator.reset()
+        return [Part(self.record, self.evaluator, Meter(self.device), {"prompt_sha256": tensor_sha256(self.prompt())})]
+
+    def prepare(self, batch: dict[str, Tensor]) -> Any:
+        """What all parts need of a batch: here the images, (B, 3, H, W)."""
+        return batch["img"].to(self.device, non_blocking=True)
+
+    def probabilities(self, prepared: Any, part: Part) -> Tensor:
+        """Class probabilities of a batch under one part: (B, K)."""
+        return self.model_inference(prepared).softmax(dim=-1)
+
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
         """Evaluates a split (default: TEST.SPLIT) and records it.
 
         Returns:
-            The evaluator's first value: accuracy in %.
+            The evaluator's first value, of the first part if there are several: accuracy in %.
         """
         split = split or self.cfg.TEST.SPLIT
         if split == "val" and self.val_loader is None:
             split = "test"
         self.set_model_mode("eval")
-        self.evaluator.reset()
         print(f"Evaluate on the *{split}* set")
-        start = time.perf_counter()
-        predictions = self._predict(split)
-        results = self.evaluator.evaluate()
-        for name, value in results.items():
-            self.write_scalar(f"{split}/{name}", value, self.epoch)
-        self.record.add_split(split, predictions, results, time.perf_counter() - start, self.prompt())
-        return next(iter(results.values()))
+        shared = Meter(self.device)
+        with shared:
+            self.before_test()
+            parts = self.parts()
+        self._predict(self.eval_loader(split), parts, shared, split)
+        found = [part.finish(split, shared) for part in parts]
+        for part, results in zip(parts, found, strict=True):
+            for name, value in results.items():
+                self.write_scalar("/".join(filter(None, (split, part.title, name))), value, self.epoch)
+        return next(iter(found[0].values()))
 
-    def _predict(self, split: str) -> Predictions:
-        self.before_test()
-        loader = self.eval_loader(split)
-        predictions = Predictions()
+    def _predict(self, loader: DataLoader, parts: list[Part], shared: Meter, split: str) -> None:
+        batches = iter(loader)
         with tqdm(total=len(loader.dataset), unit="img", desc=split) as bar:
-            for batch in loader:
-                label = batch["label"].to(self.device)
-                output = self.model_inference(batch["img"].to(self.device, non_blocking=True))  # (B, K)
-                self.evaluator.process(output, label)
-                probability = output if self.gives_probabilities else output.softmax(dim=1)
-                predictions.add(batch["index"], label, probability)
+            for _ in range(len(loader)):
+                with shared:
+                    batch = next(batches)
+                    label = batch["label"].to(self.device)
+                    prepared = self.prepare(batch)
+                for part in parts:
+                    with part.meter:
+                        probability = self.probabilities(prepared, part)
+                    part.evaluator.process(probability, label)
+                    details = part.method.details if part.method else {}
+                    part.predictions.add(batch["index"].to(self.device), label, probability, details)
                 bar.update(len(label))
-        return predictions
 
     def prompt(self) -> Tensor:
         """What identifies the text side in the record: the context vectors, or the text features of a template."""
         raise NotImplementedError
+
+
+class UntrainedTrainer(ClipTrainer):
+    """Has nothing to train: train() tests at once, on every toolkit."""
+
+    trains = False
+
+    def train(self) -> None:
+        """Tests."""
+        print(f"{type(self).__name__} has nothing to train")
+        self.time_start = time.time()
+        self.after_train()
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """There is nothing to load."""
+        print(f"{type(self).__name__} has nothing to load")

@@ -1,5 +1,6 @@
 """The record of a run: ``results.json`` and per-image predictions, beside log.txt, written atomically."""
 
+import copy
 import csv
 import hashlib
 import importlib.metadata
@@ -7,9 +8,8 @@ import io
 import json
 import os
 import platform
-import resource
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +19,57 @@ from yacs.config import CfgNode
 
 from tlla import __version__
 from tlla.checkpoint import tensor_sha256
+from tlla.metrics import score, summarize
 
+from .memory import peak_memory_mb
+
+COLUMNS = ("index", "label", "prediction", "confidence", "rank", "nll", "brier")
 PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch", "numpy", "pillow")
 
 
 class Predictions:
-    """Index, label, predicted class and its probability for each image, in the loader's order."""
+    """What is kept of each image, in the loader's order: no (N, K) table."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[int, int, int, float]] = []
+        self._batches: list[dict[str, Tensor]] = []
 
-    def add(self, index: Tensor, label: Tensor, probability: Tensor) -> None:
-        """Adds a batch; `probability` is (B, K)."""
-        confidence, predicted = probability.max(dim=1)
-        self.rows += zip(index.tolist(), label.tolist(), predicted.tolist(), confidence.tolist(), strict=True)
+    def add(
+        self, index: Tensor, label: Tensor, probability: Tensor, details: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Adds a batch: `probability` is (B, K), all else (B,)."""
+        columns = {"index": index, "label": label, **score(probability, label), **(details or {})}
+        self._batches.append({name: values.cpu() for name, values in columns.items()})
 
-    @property
-    def correct(self) -> int:
-        """Number of images whose predicted class is their label."""
-        return sum(label == predicted for _, label, predicted, _ in self.rows)
+    def columns(self) -> dict[str, Tensor]:
+        """All images' columns (N,), sorted by index."""
+        joined = {name: torch.cat([batch[name] for batch in self._batches]) for name in self._batches[0]}
+        order = joined["index"].argsort()
+        return {name: values[order] for name, values in joined.items()}
+
+    def per_class(self, classnames: Sequence[str]) -> list[dict[str, Any]]:
+        """Name, number of images and accuracy in % of each class."""
+        columns = self.columns()
+        rows = []
+        for label, name in enumerate(classnames):
+            hits = (columns["rank"] == 0)[columns["label"] == label]
+            rows.append({"class": name, "total": len(hits), "accuracy": 100 * hits.sum().item() / max(len(hits), 1)})
+        return rows
+
+    def summary(self) -> dict[str, float]:
+        """Correct, total, accuracy in %, the metrics of `tlla.metrics`, and the mean of each detail."""
+        columns = self.columns()
+        correct, total = int((columns["rank"] == 0).sum()), len(columns["index"])
+        details = {name: values.double().mean().item() for name, values in columns.items() if name not in COLUMNS}
+        return {"correct": correct, "total": total, "accuracy": 100 * correct / total, **summarize(columns), **details}
 
     def to_csv(self) -> str:
-        """``index,label,prediction,confidence``, one row an image, sorted by index."""
+        """One row an image, sorted by index, with a header."""
+        columns = self.columns()
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("index", "label", "prediction", "confidence"))
-        writer.writerows((i, label, pred, f"{conf:.6f}") for i, label, pred, conf in sorted(self.rows))
+        writer.writerow(columns)
+        cells = [[f"{x:.6f}" for x in c.tolist()] if c.is_floating_point() else c.tolist() for c in columns.values()]
+        writer.writerows(zip(*cells, strict=True))
         return text.getvalue()
 
 
@@ -53,6 +78,7 @@ class RunRecord:
 
     def __init__(self, cfg: CfgNode, dataset: Any):
         self.folder = Path(cfg.OUTPUT_DIR)
+        self.classnames = list(dataset.classnames) if cfg.TEST.PER_CLASS_RESULT else []
         self.content: dict[str, Any] = {
             "trainer": cfg.TRAINER.NAME,
             "dataset": cfg.DATASET.NAME,
@@ -71,25 +97,40 @@ class RunRecord:
             "config": plain(cfg),
         }
 
+    def part(self, folder: Path, **entries: Any) -> "RunRecord":
+        """A record of its own for one of several methods or prompts that share a run."""
+        record = copy.copy(self)
+        record.folder = folder
+        record.content = {**self.content, **entries, "splits": {}}
+        return record
+
     def update(self, **entries: Any) -> None:
         """Adds top-level entries, e.g. the checkpoint that was loaded or the training time."""
         self.content.update(entries)
 
     def add_split(
-        self, split: str, predictions: Predictions, results: Mapping[str, float], seconds: float, prompt: Tensor
+        self, split: str, predictions: Predictions, results: Mapping[str, float], seconds: float, **more: Any
     ) -> None:
-        """Adds a tested split and writes ``results.json`` and ``predictions_<split>.csv``."""
-        total = len(predictions.rows)
+        """Adds a tested split and writes ``results.json`` and ``predictions_<split>.csv``.
+
+        Args:
+            split: "val" or "test".
+            predictions: Of all images.
+            results: What the evaluator returned.
+            seconds: Time of the test.
+            more: Further entries; `peak_memory_mb` replaces the process's.
+        """
+        summary = predictions.summary()
         self.content["splits"][split] = {
-            "correct": predictions.correct,
-            "total": total,
-            "accuracy": 100.0 * predictions.correct / max(total, 1),
+            **summary,
             **{k: float(v) for k, v in results.items() if k != "accuracy"},
             "seconds": round(seconds, 3),
-            "images_per_second": round(total / seconds, 2),
+            "images_per_second": round(summary["total"] / seconds, 2),
             "peak_memory_mb": peak_memory_mb(),
-            "prompt_sha256": tensor_sha256(prompt),
+            **more,
         }
+        if self.classnames:
+            self.content["splits"][split]["per_class"] = predictions.per_class(self.classnames)
         write_text(self.folder / f"predictions_{split}.csv", predictions.to_csv())
         write_text(self.folder / "results.json", json.dumps(self.content, indent=2) + "\n")
 
@@ -109,13 +150,6 @@ def items_sha256(items: Iterable[Any], root: str) -> str:
         path = Path(os.path.relpath(item.impath, root or None)).as_posix()
         digest.update(f"{path}\t{item.label}\n".encode("utf-8", "surrogateescape"))  # any file name is possible
     return digest.hexdigest()
-
-
-def peak_memory_mb() -> float:
-    """Peak memory in MB (10^6 bytes): of the GPU's allocator where there is one, else of the process."""
-    if torch.cuda.is_available() and (allocated := torch.cuda.max_memory_allocated()):
-        return round(allocated / 1e6, 1)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1)
 
 
 def versions() -> dict[str, str]:

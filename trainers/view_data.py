@@ -1,13 +1,36 @@
-"""Test images with all their views."""
+"""Test images with all their views, and the config keys that say which."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from dassl.utils import read_image
 from torch.utils.data import Dataset
+from yacs.config import CfgNode
 
 from tlla.errors import InputError
 from tlla.views import ViewConfig, make_views
+
+
+def add_view_keys(node: CfgNode) -> None:
+    """Adds the keys of the views, with TPT's defaults."""
+    node.N_VIEWS = 64  # the plain view and 63 augmented ones
+    node.AUGMIX = False  # AugMix on top of crop and flip; TPT and TLLA use it on the fine-grained sets only
+    node.CROP_SCALE = (0.08, 1.0)  # range of the crops' area
+    node.SEED = -1  # seed of views and perturbations; -1: SEED, or 0 if that is negative
+    node.VIEW_BATCH = 512  # views that pass the image encoder at once; changes no result
+
+
+def view_config(cfg: CfgNode, node: CfgNode) -> ViewConfig:
+    """The views that a node with these keys asks for; InputError by key if they cannot be made."""
+    if node.VIEW_BATCH < 1:
+        raise InputError(f"VIEW_BATCH must be at least 1, but got {node.VIEW_BATCH}")
+    return ViewConfig(
+        size=cfg.INPUT.SIZE[0],
+        n_views=node.N_VIEWS,
+        scale=tuple(node.CROP_SCALE),
+        augmix=node.AUGMIX,
+        seed=node.SEED if node.SEED >= 0 else max(cfg.SEED, 0),
+    )
 
 
 class ViewDataset(Dataset):

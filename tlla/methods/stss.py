@@ -51,11 +51,11 @@ class STSS(Method):
 
     @torch.no_grad()
     def predict(self, features: Tensor, images: Tensor | None = None) -> Tensor:
-        """Class probabilities, (B, K). Details: the share of the voting views that agree with the prediction."""
+        """Class probabilities, (B, K). Details: the share of the voting views that agree, and whether all do."""
         text = self._encode(self.classifier.context(features)) if self.text is None else self.text
         scores = score_views(features, text, self.classifier.scale, self.lam)
         kept = take_views(scores.logits, lowest(scores.score, self.top_s))  # (B, s, K)
         probability = vote(kept, self.vote)
-        agree = kept.argmax(dim=-1) == probability.argmax(dim=-1, keepdim=True)  # (B, s)
-        self.details = {"agreement": agree.float().mean(dim=1)}
+        agree = (kept.argmax(dim=-1) == probability.argmax(dim=-1, keepdim=True)).float()  # (B, s)
+        self.details = {"agreement": agree.mean(dim=1), "unanimous": agree.amin(dim=1)}
         return probability

@@ -1,0 +1,70 @@
+"""Metrics against torchmetrics and against definitions written out."""
+
+import math
+
+import pytest
+import torch
+from dassl.evaluation.evaluator import macro_f1
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_calibration_error,
+    multiclass_f1_score,
+)
+
+from tlla.metrics import expected_calibration_error, score, summarize
+
+N, K = 400, 12
+
+
+def random_case(seed=0, sharpness=3.0):
+    """Probabilities that are right about half of the time, and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = sharpness * torch.randn(N, K, generator=generator)
+    label = torch.where(torch.rand(N, generator=generator) < 0.5, logits.argmax(1), logits.sort(1).indices[:, -7])
+    return logits.softmax(dim=1), label
+
+
+@pytest.mark.parametrize("sharpness", (0.3, 3.0, 30.0))
+def test_metrics_equal_torchmetrics(sharpness):
+    probability, label = random_case(sharpness=sharpness)
+    columns = score(probability, label)
+    metrics = summarize(columns)
+    ece = multiclass_calibration_error(probability, label, num_classes=K, n_bins=15, norm="l1")
+    assert metrics["ece"] == pytest.approx(100 * ece.item(), abs=1e-4)
+    top1 = multiclass_accuracy(probability, label, num_classes=K, average="micro")
+    assert (columns["rank"] == 0).float().mean() == pytest.approx(top1.item())
+    top5 = multiclass_accuracy(probability, label, num_classes=K, average="micro", top_k=5)
+    assert metrics["top5"] == pytest.approx(100 * top5.item()) and metrics["top5"] < 100
+    f1 = multiclass_f1_score(probability, label, num_classes=K, average="macro")
+    assert macro_f1(label.numpy(), columns["prediction"].numpy()) == pytest.approx(f1.item(), abs=1e-6)
+
+
+def test_nll_and_brier_are_their_definitions():
+    probability, label = random_case()
+    metrics = summarize(score(probability, label))
+    nll = [-math.log(probability[i, y].item()) for i, y in enumerate(label.tolist())]
+    brier = [sum((probability[i, k].item() - (k == y)) ** 2 for k in range(K)) for i, y in enumerate(label.tolist())]
+    assert metrics["nll"] == pytest.approx(sum(nll) / N, rel=1e-5)
+    assert metrics["brier"] == pytest.approx(sum(brier) / N, rel=1e-5)
+
+
+def test_a_vote_without_the_label_costs_a_finite_nll():
+    columns = score(torch.tensor([[1.0, 0.0]]), torch.tensor([1]))
+    assert columns["nll"].item() == pytest.approx(-math.log(torch.finfo(torch.float32).eps))
+    assert columns["brier"].item() == 2
+
+
+def test_of_equal_probabilities_the_lower_class_ranks_first():
+    columns = score(torch.full((3, 3), 1 / 3), torch.tensor([0, 1, 2]))
+    assert columns["rank"].tolist() == [0, 1, 2] and columns["prediction"].tolist() == [0, 0, 0]
+
+
+def test_certainty_that_is_right_is_calibrated_and_that_is_wrong_is_not():
+    ones = torch.ones(10)
+    assert expected_calibration_error(ones, torch.ones(10, dtype=torch.bool)) == 0
+    assert expected_calibration_error(ones, torch.zeros(10, dtype=torch.bool)) == 1
+
+
+def test_fewer_than_five_classes_are_no_error():
+    probability = torch.rand(6, 3).softmax(dim=1)
+    assert summarize(score(probability, torch.tensor([0, 1, 2] * 2)))["top5"] == 100

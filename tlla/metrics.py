@@ -1,0 +1,66 @@
+"""Metrics of a classifier's probabilities, from a few numbers an image, so that no (N, K) table is kept.
+
+`score` reduces a batch to columns, `summarize` turns the columns of all images into the metrics. Top-k, ECE and macro F1
+equal torchmetrics'.
+"""
+
+import torch
+from torch import Tensor
+
+ECE_BINS = 15
+
+
+def score(probability: Tensor, label: Tensor) -> dict[str, Tensor]:
+    """What the metrics need of each image.
+
+    Args:
+        probability: Class probabilities, (B, K), float32.
+        label: (B,), int64.
+
+    Returns:
+        Columns of shape (B,): `prediction`; `confidence`, its probability; `rank` of the label among the classes (0 is
+        best; of equals, the lower class first, as argmax takes it); `nll`, -ln of the label's probability, which is
+        clamped at float32's epsilon because a vote can give 0; `brier`, the squared error over all classes (0 to 2).
+
+    Raises:
+        FloatingPointError: a probability is not finite.
+    """
+    if not probability.isfinite().all():
+        raise FloatingPointError("a class probability is not finite (NaN or infinite): try PREC fp32")
+    confidence, prediction = probability.max(dim=1)
+    own = probability.gather(1, label[:, None])  # (B, 1)
+    earlier = torch.arange(probability.shape[1], device=label.device) < label[:, None]
+    rank = ((probability > own) | ((probability == own) & earlier)).sum(dim=1)
+    nll = -own.squeeze(1).clamp_min(torch.finfo(torch.float32).eps).log()
+    brier = probability.square().sum(dim=1) - 2 * own.squeeze(1) + 1
+    return {"prediction": prediction, "confidence": confidence, "rank": rank, "nll": nll, "brier": brier}
+
+
+def summarize(columns: dict[str, Tensor]) -> dict[str, float]:
+    """Metrics over all images: `top5` and `ece` in %, `nll` in nats, `brier`."""
+    return {
+        "top5": 100 * (columns["rank"] < 5).double().mean().item(),
+        "nll": columns["nll"].double().mean().item(),
+        "ece": 100 * expected_calibration_error(columns["confidence"], columns["rank"] == 0),
+        "brier": columns["brier"].double().mean().item(),
+    }
+
+
+def expected_calibration_error(confidence: Tensor, correct: Tensor, n_bins: int = ECE_BINS) -> float:
+    """ECE (Guo et al., arXiv 1706.04599): mean |accuracy - confidence| over equal bins, weighted by their images.
+
+    Bins are [low, high), as torchmetrics has them; a confidence of exactly 1 stands in a bin of its own.
+
+    Args:
+        confidence: Probability of the predicted class, (N,).
+        correct: Whether the prediction is right, (N,), bool.
+        n_bins: Number of bins of equal width.
+
+    Returns:
+        A share, 0 to 1.
+    """
+    edges = torch.linspace(0, 1, n_bins + 1, device=confidence.device)
+    index = torch.bucketize(confidence, edges, right=True) - 1  # (N,), 0 .. n_bins
+    gap = torch.zeros(n_bins + 1, dtype=torch.float64, device=confidence.device)
+    gap.index_add_(0, index, correct.double() - confidence.double())
+    return (gap.abs().sum() / len(confidence)).item()

@@ -1,0 +1,59 @@
+"""The bookkeeping of the one evaluation loop (`ClipTrainer.test`): who is measured, how long and how much memory."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from tlla.methods import Method
+
+from .memory import peak_memory_mb, reset_peak_memory
+from .results import Predictions, RunRecord
+
+
+class Meter:
+    """Adds up the time of its blocks and keeps their largest peak of memory; waits for the GPU at both ends."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.seconds = 0.0
+        self.peak_mb = 0.0
+
+    def __enter__(self) -> None:
+        reset_peak_memory()
+        self._start = self._now()
+
+    def __exit__(self, *error: object) -> None:
+        self.seconds += self._now() - self._start
+        self.peak_mb = max(self.peak_mb, peak_memory_mb())
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+@dataclass
+class Part:
+    """One of the methods that share a pass over the images."""
+
+    record: RunRecord
+    evaluator: Any
+    meter: Meter  # of the method's own work; what all parts share has another
+    entries: dict[str, Any]  # for the record of the split
+    method: Method | None = None
+    title: str = ""
+    share: float = 1.0  # of the shared time: a method that looks at one view needs one of V encoded
+    predictions: Predictions = field(default_factory=Predictions)
+
+    def finish(self, split: str, shared: Meter) -> dict[str, float]:
+        """Prints the evaluator's lines and writes the record; returns what the evaluator found."""
+        if self.title:
+            print(f"\n{self.title}")
+        results = self.evaluator.evaluate()
+        seconds = self.share * shared.seconds + self.meter.seconds
+        peak = {"peak_memory_mb": max(shared.peak_mb, self.meter.peak_mb)}
+        own = {"method_seconds": round(self.meter.seconds, 3)}
+        self.record.add_split(split, self.predictions, results, seconds, **own, **peak, **self.entries)
+        return results

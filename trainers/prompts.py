@@ -1,0 +1,61 @@
+"""Any prompt for any test-time method: a template, an ensemble of templates, or what a run has learned."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tlla.checkpoint import find_epoch, load_context, read_checkpoint
+from tlla.classifier import Classifier, ConditionalClassifier, PromptClassifier, from_templates
+from tlla.errors import InputError, nearest
+from tlla.prompt import PromptedCLIP, PromptLearner
+from tlla.templates import ENSEMBLES
+
+DEFAULT_TEMPLATE = "a photo of a {}."
+
+
+def find_templates(name: str, dataset: Any) -> str | tuple[str, ...]:
+    """The template or ensemble that a TEMPLATE key means; empty: the dataset's own, else "a photo of a {}."."""
+    templates = ENSEMBLES.get(name) or name or getattr(dataset, "template", DEFAULT_TEMPLATE)
+    if isinstance(templates, str):
+        if "{}" not in templates:
+            raise InputError(
+                f"the prompt template {templates!r} has no {{}} for the class name and is no ensemble: "
+                f"{nearest(templates, list(ENSEMBLES))}"
+            )
+        print(f"Template: {templates!r}, for example {templates.format(dataset.classnames[0])!r}")
+    else:
+        print(f"Ensemble {name} of {len(templates)} templates")
+    return templates
+
+
+@dataclass(frozen=True)
+class PromptReader:
+    """Makes classifiers for one dataset and one CLIP.
+
+    Attributes:
+        clip_model: OpenAI's CLIP.
+        dataset: Gives the class names and, perhaps, a template.
+        position: Where the class name stands in a learned prompt; checkpoints do not say it.
+        autocast: See `Classifier`.
+        loss_scale: See `Classifier`.
+    """
+
+    clip_model: nn.Module
+    dataset: Any
+    position: str = "end"
+    autocast: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+    loss_scale: float = 1.0
+
+    def template(self, name: str) -> Classifier:
+        """Of a template, an ensemble's name, or (empty) the dataset's own template."""
+        templates = find_templates(name, self.dataset)
+        return from_templates(self.clip_model, self.dataset.classnames, templates, self.autocast, self.loss_scale)
+
+    def run(self, directory: str, epoch: int | None = None) -> tuple[Classifier, dict[str, Any]]:
+        """Of a run that learned a prompt (CoOp, CoCoOp, SAPT, TLLA), and where it came from, for the record."""
+        path = find_epoch(Path(directory) / "prompt_learner", epoch)
+        raise NotImplementedError(path)

@@ -1,0 +1,168 @@
+"""One trainer for each test-time method of `tlla.methods`.
+
+The trainers are made from the methods' dataclasses: TPT's fields are the keys of TRAINER.TPT. All of them share
+TRAINER.VIEWS (which views) and TRAINER.PROMPT (which prompt, unless --model-dir names a run that learned one).
+"""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+from yacs.config import CfgNode
+
+from tlla.checkpoint import tensor_sha256
+from tlla.classifier import Classifier
+from tlla.clip import normalize
+from tlla.errors import within
+from tlla.methods import METHODS, Method, settings
+from tlla.prompt import check_position
+
+from .base import ClipTrainer, UntrainedTrainer, registered
+from .evaluation import Meter, Part
+from .prompts import PromptReader
+from .view_data import ViewDataset, add_view_keys, view_config
+
+FP16_LOSS_SCALE = 1000.0  # TPT's
+
+
+def add_method_keys(node: CfgNode, method: type[Method]) -> None:
+    """Adds a method's settings to its node, with the method's defaults."""
+    for key, (_, default) in settings(method).items():
+        node[key] = default
+
+
+def build_method(cfg: CfgNode, name: str, node_name: str, n_views: int) -> Method:
+    """A method with the settings of TRAINER.<node_name>; InputError by key if they cannot work."""
+    method = METHODS[name]
+    with within(f"TRAINER.{node_name}"):
+        values = {field: cfg.TRAINER[node_name][key] for key, (field, _) in settings(method).items()}
+        built = method(**values)
+        built.check_views(n_views)
+    return built
+
+
+class ViewTest(ClipTrainer):
+    """test() over images with all their views. A subclass sets `view_config`, `view_batch` and `methods` in check_cfg,
+    and gives `classifiers`."""
+
+    methods: dict[str, Method]
+
+    def classifiers(self) -> dict[str, Classifier]:
+        """Text sides by name; every method is tested with each of them."""
+        raise NotImplementedError
+
+    def eval_loader(self, split: str) -> DataLoader:
+        """Batches of images with all their views: img (B, V, 3, H, W). Online methods see them in a seeded order."""
+        items = self.dm.dataset.val if split == "val" else self.dm.dataset.test
+        dataset = ViewDataset(items, self.view_config)
+        if order := self._order(len(items)):
+            dataset = Subset(dataset, order)
+        return DataLoader(
+            dataset,
+            batch_size=max(1, self.view_batch // self.view_config.n_views),
+            num_workers=self.cfg.DATALOADER.NUM_WORKERS,
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def _order(self, total: int) -> list[int] | None:
+        if not any(method.online for method in self.methods.values()):
+            return None
+        generator = torch.Generator().manual_seed(self.view_config.seed)
+        return torch.randperm(total, generator=generator).tolist()
+
+    def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Features (B, V, E) and normalised pixels (B, V, 3, H, W) of all views."""
+        images = normalize(batch["img"].to(self.device, non_blocking=True))
+        return self.encode_image(images.flatten(0, 1)).unflatten(0, images.shape[:2]), images
+
+    def probabilities(self, prepared: tuple[Tensor, Tensor], part: Part) -> Tensor:
+        """Class probabilities of a batch under one method: (B, K)."""
+        features, images = prepared
+        return part.method.predict(features, images if part.method.needs_images else None)
+
+    def parts(self) -> list[Part]:
+        """Every method with every prompt."""
+        return [
+            self._part(prompt, classifier, name, method)
+            for prompt, classifier in self.classifiers().items()
+            for name, method in self.methods.items()
+        ]
+
+    def _part(self, prompt: str, classifier: Classifier, name: str, method: Method) -> Part:
+        self.evaluator.reset()
+        entries = {"prompt_sha256": tensor_sha256(classifier.fingerprint())}
+        if method.online:
+            entries["order"] = f"torch.randperm with seed {self.view_config.seed}"
+        part = Part(self.record, self.evaluator, Meter(self.device), entries, dataclasses.replace(method))
+        with part.meter:
+            part.method.start(classifier, self.view_config.seed)
+        return part
+
+    def before_test(self) -> None:
+        """Nothing: each method encodes what it needs."""
+
+    @property
+    def loss_scale(self) -> float:
+        """Factor on a loss before its backward pass."""
+        return FP16_LOSS_SCALE if self.precision in ("fp16", "amp") else 1.0
+
+
+class TestTimeTrainer(ViewTest, UntrainedTrainer):
+    """A test-time method on any prompt. The registered trainers are its subclasses, one for each method."""
+
+    __test__ = False  # for pytest, which takes the name for a test's
+    config_node = "PROMPT"
+
+    def check_cfg(self, cfg: CfgNode) -> None:
+        """Refuses views and settings that cannot work, before anything is loaded."""
+        super().check_cfg(cfg)
+        check_position(cfg.TRAINER.PROMPT.CLASS_TOKEN_POSITION)
+        with within("TRAINER.VIEWS"):
+            self.view_config = view_config(cfg, cfg.TRAINER.VIEWS)
+        self.view_batch = cfg.TRAINER.VIEWS.VIEW_BATCH
+        names = self.method_names(cfg)
+        self.methods = {name: build_method(cfg, name, name.upper(), self.view_config.n_views) for name in names}
+        if not any(method.uses_views for method in self.methods.values()):
+            self.view_config = dataclasses.replace(self.view_config, n_views=1)
+
+    def method_names(self, cfg: CfgNode) -> list[str]:
+        """The methods to test: here the one that the trainer is named after."""
+        return [type(self).__name__]
+
+    def build_model(self) -> None:
+        """Nothing is built before it is known which prompt is wanted."""
+        node = self.cfg.TRAINER.PROMPT
+        self.reader = PromptReader(
+            self.clip_model, self.dm.dataset, node.CLASS_TOKEN_POSITION, self.autocast, self.loss_scale
+        )
+        self.classifier: Classifier | None = None
+
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Takes the prompt of a run; without a directory the template of TRAINER.PROMPT stays."""
+        if directory:
+            self.classifier, source = self.reader.run(directory, epoch)
+            self.record.update(loaded_from=source)
+
+    def classifiers(self) -> dict[str, Classifier]:
+        """The one prompt."""
+        return {"": self.classifier or self.reader.template(self.cfg.TRAINER.PROMPT.TEMPLATE)}
+
+
+def add_config(cfg: CfgNode) -> None:
+    """Adds TRAINER.VIEWS, TRAINER.PROMPT, and a node for each method."""
+    cfg.TRAINER.VIEWS = CfgNode()
+    add_view_keys(cfg.TRAINER.VIEWS)
+    cfg.TRAINER.PROMPT = CfgNode()
+    cfg.TRAINER.PROMPT.TEMPLATE = ""  # "": the dataset's own; or a template, or an ensemble: imagenet7, imagenet80
+    cfg.TRAINER.PROMPT.CLASS_TOKEN_POSITION = "end"  # of a learned prompt: end, middle or front
+    cfg.TRAINER.PROMPT.PREC = "fp16"  # fp32, fp16, bf16, amp; methods with backprop scale the loss in fp16
+    for name, method in METHODS.items():
+        cfg.TRAINER[name.upper()] = CfgNode()
+        add_method_keys(cfg.TRAINER[name.upper()], method)
+
+
+TRAINERS = {
+    name: registered(type(name, (TestTimeTrainer,), {"__doc__": method.__doc__, "__module__": __name__}))
+    for name, method in METHODS.items()
+}
