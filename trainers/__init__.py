@@ -2,9 +2,9 @@
 
 from yacs.config import CfgNode
 
-from . import coop, sapt, testtime, tlla, zsclip
+from . import compare, coop, sapt, testtime, tlla, zsclip
 
-METHODS = (zsclip, testtime, coop, sapt, tlla)
+METHODS = (zsclip, testtime, compare, coop, sapt, tlla)
 
 
 def add_configs(cfg: CfgNode) -> None:

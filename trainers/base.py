@@ -124,7 +124,11 @@ class ClipTrainer(TrainerX):
         for part, results in zip(parts, found, strict=True):
             for name, value in results.items():
                 self.write_scalar("/".join(filter(None, (split, part.title, name))), value, self.epoch)
+        self.after_test(parts, split)
         return next(iter(found[0].values()))
+
+    def after_test(self, parts: list[Part], split: str) -> None:
+        """Hook: what is to be said about all parts together."""
 
     def _predict(self, loader: DataLoader, parts: list[Part], shared: Meter, split: str) -> None:
         batches = iter(loader)

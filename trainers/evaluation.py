@@ -52,8 +52,11 @@ class Part:
         if self.title:
             print(f"\n{self.title}")
         results = self.evaluator.evaluate()
-        seconds = self.share * shared.seconds + self.meter.seconds
-        peak = {"peak_memory_mb": max(shared.peak_mb, self.meter.peak_mb)}
-        own = {"method_seconds": round(self.meter.seconds, 3)}
-        self.record.add_split(split, self.predictions, results, seconds, **own, **peak, **self.entries)
+        seconds, total = self.share * shared.seconds + self.meter.seconds, len(self.predictions)
+        costs = {
+            "seconds_per_image": seconds / total,
+            "method_seconds_per_image": self.meter.seconds / total,
+            "peak_memory_mb": max(shared.peak_mb, self.meter.peak_mb),
+        }
+        self.record.add_split(split, self.predictions, results, seconds, **costs, **self.entries)
         return results

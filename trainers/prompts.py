@@ -58,4 +58,15 @@ class PromptReader:
     def run(self, directory: str, epoch: int | None = None) -> tuple[Classifier, dict[str, Any]]:
         """Of a run that learned a prompt (CoOp, CoCoOp, SAPT, TLLA), and where it came from, for the record."""
         path = find_epoch(Path(directory) / "prompt_learner", epoch)
-        raise NotImplementedError(path)
+        shape = context_shape(path)
+        learner = PromptLearner(
+            self.clip_model,
+            self.dataset.classnames,
+            n_ctx=shape[-2],
+            csc=len(shape) == 3,
+            class_token_position=self.position,
+        )
+        trained = load_context(path, learner)
+        print(f"Loaded the prompt of epoch {trained} from {path}")
+        classifier = PromptClassifier(PromptedCLIP(self.clip_model, learner), self.autocast, self.loss_scale)
+        return classifier, {"path": str(path), "epoch": trained}

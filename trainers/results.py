@@ -21,8 +21,6 @@ from tlla import __version__
 from tlla.checkpoint import tensor_sha256
 from tlla.metrics import score, summarize
 
-from .memory import peak_memory_mb
-
 COLUMNS = ("index", "label", "prediction", "confidence", "rank", "nll", "brier")
 PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch", "numpy", "pillow")
 
@@ -39,6 +37,9 @@ class Predictions:
         """Adds a batch: `probability` is (B, K), all else (B,)."""
         columns = {"index": index, "label": label, **score(probability, label), **(details or {})}
         self._batches.append({name: values.cpu() for name, values in columns.items()})
+
+    def __len__(self) -> int:
+        return sum(len(batch["index"]) for batch in self._batches)
 
     def columns(self) -> dict[str, Tensor]:
         """All images' columns (N,), sorted by index."""
@@ -118,7 +119,7 @@ class RunRecord:
             predictions: Of all images.
             results: What the evaluator returned.
             seconds: Time of the test.
-            more: Further entries; `peak_memory_mb` replaces the process's.
+            more: Further entries.
         """
         summary = predictions.summary()
         self.content["splits"][split] = {
@@ -126,12 +127,15 @@ class RunRecord:
             **{k: float(v) for k, v in results.items() if k != "accuracy"},
             "seconds": round(seconds, 3),
             "images_per_second": round(summary["total"] / seconds, 2),
-            "peak_memory_mb": peak_memory_mb(),
             **more,
         }
         if self.classnames:
             self.content["splits"][split]["per_class"] = predictions.per_class(self.classnames)
         write_text(self.folder / f"predictions_{split}.csv", predictions.to_csv())
+        self.write()
+
+    def write(self) -> None:
+        """Writes ``results.json``."""
         write_text(self.folder / "results.json", json.dumps(self.content, indent=2) + "\n")
 
 

@@ -146,7 +146,9 @@ class TestTimeTrainer(ViewTest, UntrainedTrainer):
 
     def classifiers(self) -> dict[str, Classifier]:
         """The one prompt."""
-        return {"": self.classifier or self.reader.template(self.cfg.TRAINER.PROMPT.TEMPLATE)}
+        if self.classifier:
+            return {"checkpoint": self.classifier}
+        return {"template": self.reader.template(self.cfg.TRAINER.PROMPT.TEMPLATE)}
 
 
 def add_config(cfg: CfgNode) -> None:

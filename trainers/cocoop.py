@@ -1,0 +1,77 @@
+"""CoCoOp: conditional context optimization (Zhou et al., arXiv 2203.05557).
+
+Same logits and updates as KaiyangZhou/CoOp, trainers/cocoop.py. Differs: context and meta-net are fp32 for every PREC
+(upstream: fp16 for PREC fp16), the text is cut at the longest EOS, image features are computed without a graph, and
+checkpoints hold the context and the meta-net alone and load strictly.
+
+A training step encodes B * K prompts with a graph, so memory grows with both; hence upstream's batch of one image. A test
+encodes as many prompts at once as `PromptedCLIP.text_chunk` says, whatever TEST.BATCH_SIZE is.
+"""
+
+import torch
+import torch.nn.functional as F
+from dassl.metrics import compute_accuracy
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector
+from yacs.config import CfgNode
+
+from tlla.checkpoint import load_state
+from tlla.cocoop import ConditionalCLIP, ConditionalPromptLearner
+
+from .base import registered
+from .prompted import PromptTrainer
+
+
+def add_config(cfg: CfgNode) -> None:
+    """Adds TRAINER.COCOOP with CoOp's defaults."""
+    if "COCOOP" in cfg.TRAINER:  # a CoOp fork has its own
+        return
+    node = CfgNode()
+    node.N_CTX = 16  # number of context vectors; not used with CTX_INIT, whose tokens are counted instead
+    node.CTX_INIT = ""  # initial words, e.g. "a photo of a"; "": random
+    node.PREC = "fp16"  # fp32, fp16, bf16, amp; context and meta-net are always fp32
+    cfg.TRAINER.COCOOP = node
+
+
+@registered
+class CoCoOp(PromptTrainer):
+    """Plain cross entropy on the context vectors and on the net that shifts them for each image."""
+
+    config_node = "COCOOP"
+    model_class = ConditionalCLIP
+    load_learner = staticmethod(load_state)
+
+    def build_learner(self) -> ConditionalPromptLearner:
+        """The context vectors and the meta-net."""
+        node = self.method_cfg
+        return ConditionalPromptLearner(self.clip_model, self.dm.dataset.classnames, node.N_CTX, node.CTX_INIT)
+
+    def take_step(self, image_features: Tensor, labels: Tensor) -> dict[str, float]:
+        """One step on one batch; returns what to print."""
+        logits = self.conditional_logits(image_features)
+        loss = F.cross_entropy(logits, labels)
+        scale = self.loss_scale
+        gradients = torch.autograd.grad(loss * scale, list(self.model.prompt_learner.parameters()))
+        loss = loss.detach()
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+        self.apply_gradients(gradients, loss, norm / scale, bool(torch.isfinite(loss) & torch.isfinite(norm)))
+        return {"loss": loss.item(), "acc": compute_accuracy(logits, labels)[0].item()}
+
+    def conditional_logits(self, image_features: Tensor) -> Tensor:
+        """Logits of images by their features, (B, E) -> (B, K), float32."""
+        context = self.model.prompt_learner.shifted(image_features)  # (B, L, D)
+        with self.autocast():
+            text_features = self.model.encode_text(context)  # (B, K, E)
+        return self.model.logits(image_features, text_features)
+
+    def before_test(self) -> None:
+        """Nothing is shared: each image has its own class features."""
+
+    def model_inference(self, images: Tensor) -> Tensor:
+        """Logits, (B, 3, H, W) -> (B, K), of so many images at once that memory does not depend on the batch."""
+        at_once = max(1, self.model.text_chunk // len(self.model.prompt_learner.classnames))
+        return torch.cat([self.conditional_logits(z) for z in self.encode_image(images).split(at_once)])
+
+    def prompt(self) -> Tensor:
+        """The context vectors and the net's weights in one vector."""
+        return parameters_to_vector(self.model.prompt_learner.parameters())

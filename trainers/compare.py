@@ -1,0 +1,98 @@
+"""Compare: several test-time methods, on several prompts, over one pass of the image encoder.
+
+    python train.py --trainer Compare --dataset-config-file configs/datasets/emoji.yaml \
+        --config-file configs/trainers/TestTime/emoji.yaml --output-dir output/compare \
+        TRAINER.COMPARE.METHODS "['SingleView', 'ZERO', 'STSS']" TRAINER.COMPARE.PROMPTS "['CoOp=output/coop']"
+
+Every method leaves a record of its own, <output>/<prompt>/<method>/results.json; the table is printed and written to
+table.md and table.csv; <output>/results.json, written last, lists the parts. Seconds per image are those that the method would need alone: its share of loading, making
+and encoding the views, plus its own work.
+"""
+
+import copy
+import csv
+import io
+from pathlib import Path
+
+from tabulate import tabulate
+from yacs.config import CfgNode
+
+from tlla.classifier import Classifier
+from tlla.errors import InputError, nearest
+from tlla.methods import METHODS, Method
+
+from .base import registered
+from .evaluation import Part
+from .results import write_text
+from .testtime import TestTimeTrainer
+
+COLUMNS = (  # of the table: heading, key of the record, format
+    ("top-1 %", "accuracy", ".1f"),
+    ("top-5 %", "top5", ".1f"),
+    ("macro F1 %", "macro_f1", ".1f"),
+    ("NLL", "nll", ".3f"),
+    ("ECE %", "ece", ".1f"),
+    ("Brier", "brier", ".3f"),
+    ("s/image", "seconds_per_image", ".4f"),
+    ("of it own", "method_seconds_per_image", ".4f"),
+    ("peak MB", "peak_memory_mb", ".0f"),
+)
+
+
+def add_config(cfg: CfgNode) -> None:
+    """Adds TRAINER.COMPARE."""
+    cfg.TRAINER.COMPARE = CfgNode()
+    cfg.TRAINER.COMPARE.METHODS = ()  # names of methods; (): all
+    cfg.TRAINER.COMPARE.PROMPTS = ()  # "name=source": a run's folder, a template, or an ensemble; (): as for one method
+
+
+@registered
+class Compare(TestTimeTrainer):
+    """Tests every method with every prompt on the same views of the same images."""
+
+    def method_names(self, cfg: CfgNode) -> list[str]:
+        """TRAINER.COMPARE.METHODS, or all."""
+        names = list(cfg.TRAINER.COMPARE.METHODS) or list(METHODS)
+        for name in names:
+            if name not in METHODS:
+                raise InputError(f"TRAINER.COMPARE.METHODS has {name!r}, which is no method: {nearest(name, [*METHODS])}")
+        return names
+
+    def classifiers(self) -> dict[str, Classifier]:
+        """TRAINER.COMPARE.PROMPTS, or the one prompt of --model-dir or TRAINER.PROMPT."""
+        prompts = [entry.partition("=") for entry in self.cfg.TRAINER.COMPARE.PROMPTS]
+        return {name: self._classifier(name, source) for name, _, source in prompts} or super().classifiers()
+
+    def _classifier(self, name: str, source: str) -> Classifier:
+        if not name or "/" in name:
+            raise InputError(
+                f"TRAINER.COMPARE.PROMPTS has an entry named {name!r}: write name=source, e.g. CoOp=output/coop/seed1"
+            )
+        return self.reader.run(source)[0] if Path(source).is_dir() else self.reader.template(source)
+
+    def _part(self, prompt: str, classifier: Classifier, name: str, method: Method) -> Part:
+        part = super()._part(prompt, classifier, name, method)
+        part.record = self.record.part(self.record.folder / prompt / name, trainer=name, prompt=prompt)
+        part.evaluator = copy.copy(self.evaluator)
+        part.evaluator.reset()
+        part.title = f"{prompt} {name}".strip()
+        part.share = 1.0 if method.uses_views else 1 / self.view_config.n_views
+        return part
+
+    def after_test(self, parts: list[Part], split: str) -> None:
+        """Prints the table and writes it, and with full precision table.csv."""
+        found = [part.record.content["splits"][split] for part in parts]
+        names = [(part.record.content["prompt"], part.record.content["trainer"]) for part in parts]
+        cells = [[format(row.get(key, float("nan")), form) for _, key, form in COLUMNS] for row in found]
+        rows = [[*name, *row] for name, row in zip(names, cells, strict=True)]
+        headers = ["prompt", "method", *(heading for heading, _, _ in COLUMNS)]
+        table = tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", "left"))
+        print(f"\n{table}")
+        write_text(self.record.folder / "table.md", table + "\n")
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("prompt", "method", *(key for _, key, _ in COLUMNS)))
+        writer.writerows([*name, *(row.get(key) for _, key, _ in COLUMNS)] for name, row in zip(names, found, strict=True))
+        write_text(self.record.folder / "table.csv", text.getvalue())
+        self.record.content["splits"][split] = {"total": len(parts[0].predictions), "parts": names}
+        self.record.write()
