@@ -61,7 +61,13 @@ def write_config(path: Path, clip_file: Path, epochs: int = 3) -> Path:
             "WARMUP_CONS_LR": 1e-5,
         },
         "MODEL": {"BACKBONE": {"NAME": str(clip_file)}},
-        "TRAINER": {"SAPT": {"N_CTX": 3}, "COOP": {"N_CTX": 3}, "TLLA": {"N_VIEWS": 6, "TOP_S": 3, "N_PERTURB": 2}},
+        "TRAINER": {
+            "SAPT": {"N_CTX": 3},
+            "COOP": {"N_CTX": 3},
+            "TLLA": {"N_VIEWS": 6, "TOP_S": 3, "N_PERTURB": 2},
+            "STSS": {"TOP_S": 3, "N_PERTURB": 2},
+            "VIEWS": {"N_VIEWS": 6},
+        },
     }
     path.write_text(yaml.safe_dump(config))
     return path

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 
 from .clip import logit_scale
-from .cocoop import MetaNet
 from .errors import InputError
 from .prompt import PromptedCLIP, PromptLearner, check_template, zeroshot_features
 
@@ -102,29 +102,21 @@ class PromptClassifier(Classifier):
 class ConditionalClassifier(PromptClassifier):
     """CoCoOp: an image's context is the learned one plus a shift that a small net makes from the plain view.
 
+    `model` is a `cocoop.ConditionalCLIP`.
+
     All views of an image share that context, as in TPT's code (azshue/TPT, clip/cocoop.py, gen_ctx).
     """
 
     conditional = True
 
-    def __init__(
-        self,
-        model: PromptedCLIP,
-        meta_net: MetaNet,
-        autocast: Autocast = contextlib.nullcontext,
-        loss_scale: float = 1.0,
-    ):
-        self.meta_net = meta_net
-        super().__init__(model, autocast, loss_scale)
-
     def fingerprint(self) -> Tensor:
         """The context vectors and the net's weights, in one row."""
-        return torch.cat([self.ctx.flatten(), *(p.detach().flatten() for p in self.meta_net.parameters())])
+        return parameters_to_vector(self.model.prompt_learner.parameters())
 
     def context(self, features: Tensor) -> Tensor:
         """A context for each image: (B, L, D)."""
         with torch.no_grad():
-            return self.ctx + self.meta_net(features[:, 0])[:, None]
+            return self.model.prompt_learner.shifted(features[:, 0])
 
     def text(self, features: Tensor) -> Tensor:
         """Class features by image: (B, K, E)."""

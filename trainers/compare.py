@@ -20,6 +20,7 @@ from yacs.config import CfgNode
 from tlla.classifier import Classifier
 from tlla.errors import InputError, nearest
 from tlla.methods import METHODS, Method
+from tlla.templates import ENSEMBLES
 
 from .base import registered
 from .evaluation import Part
@@ -55,20 +56,30 @@ class Compare(TestTimeTrainer):
         names = list(cfg.TRAINER.COMPARE.METHODS) or list(METHODS)
         for name in names:
             if name not in METHODS:
-                raise InputError(f"TRAINER.COMPARE.METHODS has {name!r}, which is no method: {nearest(name, [*METHODS])}")
+                raise InputError(
+                    f"TRAINER.COMPARE.METHODS has {name!r}, which is no method: {nearest(name, [*METHODS])}"
+                )
         return names
 
     def classifiers(self) -> dict[str, Classifier]:
         """TRAINER.COMPARE.PROMPTS, or the one prompt of --model-dir or TRAINER.PROMPT."""
-        prompts = [entry.partition("=") for entry in self.cfg.TRAINER.COMPARE.PROMPTS]
-        return {name: self._classifier(name, source) for name, _, source in prompts} or super().classifiers()
+        prompts = self.cfg.TRAINER.COMPARE.PROMPTS
+        return {entry.partition("=")[0]: self._classifier(entry) for entry in prompts} or super().classifiers()
 
-    def _classifier(self, name: str, source: str) -> Classifier:
-        if not name or "/" in name:
+    def _classifier(self, entry: str) -> Classifier:
+        name, equals, source = entry.partition("=")
+        if not equals or not name or "/" in name:
             raise InputError(
-                f"TRAINER.COMPARE.PROMPTS has an entry named {name!r}: write name=source, e.g. CoOp=output/coop/seed1"
+                f"TRAINER.COMPARE.PROMPTS has the entry {entry!r}: write name=source, e.g. CoOp=output/coop/seed1"
             )
-        return self.reader.run(source)[0] if Path(source).is_dir() else self.reader.template(source)
+        if not source or "{}" in source or source in ENSEMBLES:
+            return self.reader.template(source)
+        if not Path(source).is_dir():
+            raise InputError(
+                f"TRAINER.COMPARE.PROMPTS has the entry {entry!r}, but there is no folder {source}, and it is neither a "
+                f"template with {{}} nor an ensemble ({', '.join(ENSEMBLES)})"
+            )
+        return self.reader.run(source)[0]
 
     def _part(self, prompt: str, classifier: Classifier, name: str, method: Method) -> Part:
         part = super()._part(prompt, classifier, name, method)
@@ -92,7 +103,9 @@ class Compare(TestTimeTrainer):
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("prompt", "method", *(key for _, key, _ in COLUMNS)))
-        writer.writerows([*name, *(row.get(key) for _, key, _ in COLUMNS)] for name, row in zip(names, found, strict=True))
+        writer.writerows(
+            [*name, *(row.get(key) for _, key, _ in COLUMNS)] for name, row in zip(names, found, strict=True)
+        )
         write_text(self.record.folder / "table.csv", text.getvalue())
         self.record.content["splits"][split] = {"total": len(parts[0].predictions), "parts": names}
         self.record.write()

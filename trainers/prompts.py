@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from tlla.checkpoint import find_epoch, load_context, read_checkpoint
 from tlla.classifier import Classifier, ConditionalClassifier, PromptClassifier, from_templates
+from tlla.cocoop import ConditionalCLIP, ConditionalPromptLearner
 from tlla.errors import InputError, nearest
 from tlla.prompt import PromptedCLIP, PromptLearner
 from tlla.templates import ENSEMBLES
@@ -58,15 +59,20 @@ class PromptReader:
     def run(self, directory: str, epoch: int | None = None) -> tuple[Classifier, dict[str, Any]]:
         """Of a run that learned a prompt (CoOp, CoCoOp, SAPT, TLLA), and where it came from, for the record."""
         path = find_epoch(Path(directory) / "prompt_learner", epoch)
-        shape = context_shape(path)
-        learner = PromptLearner(
-            self.clip_model,
-            self.dataset.classnames,
-            n_ctx=shape[-2],
-            csc=len(shape) == 3,
-            class_token_position=self.position,
-        )
+        state = {k.removeprefix("module."): v for k, v in read_checkpoint(path)["state_dict"].items()}
+        ctx, conditional = state.get("ctx"), any(k.startswith("meta_net.") for k in state)
+        if not isinstance(ctx, Tensor) or ctx.dim() not in (2, 3):
+            raise InputError(f"{path} holds {sorted(state)[:5]}, expected the context vectors of a prompt ('ctx')")
+        learner = self._conditional(len(ctx)) if conditional else self._shared(ctx)
         trained = load_context(path, learner)
         print(f"Loaded the prompt of epoch {trained} from {path}")
-        classifier = PromptClassifier(PromptedCLIP(self.clip_model, learner), self.autocast, self.loss_scale)
-        return classifier, {"path": str(path), "epoch": trained}
+        kind = ConditionalClassifier if conditional else PromptClassifier
+        model = (ConditionalCLIP if conditional else PromptedCLIP)(self.clip_model, learner)
+        return kind(model, self.autocast, self.loss_scale), {"path": str(path), "epoch": trained}
+
+    def _conditional(self, n_ctx: int) -> ConditionalPromptLearner:
+        return ConditionalPromptLearner(self.clip_model, self.dataset.classnames, n_ctx)
+
+    def _shared(self, ctx: Tensor) -> PromptLearner:
+        csc, names = ctx.dim() == 3, self.dataset.classnames
+        return PromptLearner(self.clip_model, names, ctx.shape[-2], "", csc, self.position)

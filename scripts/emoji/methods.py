@@ -119,7 +119,11 @@ class Summary:
     def accuracy(self) -> str:
         """Accuracy of each method under each prompt, on the source and on the mean of the shifted styles."""
         methods = list(dict.fromkeys(method for method, _ in self.keys if method in METHODS))
-        headers = ["top-1 accuracy, %", *(f"{p}: {where}" for p in PROMPTS for where in ("source", "shifted")), "s/image"]
+        headers = [
+            "top-1 accuracy, %",
+            *(f"{p}: {where}" for p in PROMPTS for where in ("source", "shifted")),
+            "s/image",
+        ]
         rows = [
             [m, *(self.cell(m, p, "accuracy", s) for p in PROMPTS for s in (False, True)), self._cost(m, PROMPTS[0])]
             for m in methods

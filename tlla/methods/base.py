@@ -124,3 +124,23 @@ def tune(
                 copy.grad = gradient / loss_scale
             optimizer.step()
     return [copy.detach() for copy in copies]
+
+
+def tune_prompt(
+    classifier: Classifier, features: Tensor, loss_fn: Callable[[Tensor], Tensor], lr: float, steps: int
+) -> Tensor:
+    """Tunes one image's context vectors and gives the class features under them; the classifier stays as it is.
+
+    Args:
+        classifier: With a prompt. If its context depends on the image, it is that image's context which is tuned.
+        features: Of the image's views, (V, E).
+        loss_fn: Takes the current class features, (K, E), returns a scalar.
+        lr: Learning rate.
+        steps: Number of steps.
+
+    Returns:
+        (K, E), without graph.
+    """
+    context = classifier.context(features[None])[0]  # (L, D), or (K, L, D) if class-specific
+    (tuned,) = tune([context], lambda ctx: loss_fn(classifier.encode(ctx[None])[0]), lr, steps, classifier.loss_scale)
+    return classifier.encode(tuned[None])[0]

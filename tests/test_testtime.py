@@ -1,0 +1,187 @@
+"""The trainers of the test-time methods and Compare, through train.py: the harness, not the methods' mathematics."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from benchmark import REPO, Workplace
+from PIL import Image
+from test_faults import fails
+
+import train
+from tlla.classifier import PromptClassifier, from_templates
+from tlla.clip import encode_images, load_clip, normalize
+from tlla.methods import METHODS
+from tlla.prompt import PromptedCLIP, PromptLearner
+from tlla.templates import IMAGENET_7
+from tlla.views import ViewConfig, make_views
+
+NAMES = ["bird", "land vehicle", "tool"]
+ALL = sorted(METHODS)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Data, weights, one CoOp run, and Compare of all methods on a template and on that run."""
+    place = Workplace(tmp_path_factory.mktemp("work"))
+    place.run("CoOp", "coop")
+    prompts = f"['words=an icon of a {{}}.', 'learned={place.folder / 'coop'}']"
+    place.run("Compare", "compare", "TRAINER.COMPARE.PROMPTS", prompts)
+    return place
+
+
+def settings_of(name):
+    """What the small benchmark's config sets."""
+    return {"top_s": 3, "n_perturb": 2} if name == "STSS" else {}
+
+
+@torch.no_grad()
+def by_hand(place, name, classifier, order=None):
+    """A method's probabilities, one image at a time, with own loading: index -> (K,)."""
+    items = json.loads((place.folder / "data/emoji/index.json").read_text())["items"]["noto"]["test"]
+    method = METHODS[name](**settings_of(name))
+    method.start(classifier, seed=1)
+    found = {}
+    for i in order or range(len(items)):
+        image = Image.open(place.folder / "data/emoji" / items[i][0]).convert("RGB")
+        pixels = normalize(make_views(image, i, ViewConfig(32, 6, seed=1)))
+        features = encode_images(classifier.clip_model, pixels)[None]
+        found[i] = method.predict(features, pixels[None] if method.needs_images else None)[0]
+    return torch.stack([found[i] for i in range(len(items))])
+
+
+def classifier_of(place, prompt):
+    """The text side that Compare should have made for "words" or "learned"."""
+    model = load_clip(str(place.folder / "clip.pt"))
+    if prompt == "words":
+        return from_templates(model, NAMES, "an icon of a {}.")
+    learner = PromptLearner(model, NAMES, n_ctx=3)
+    learner.ctx.data = place.context("coop")
+    return PromptClassifier(PromptedCLIP(model, learner))
+
+
+def rows_of(place, folder):
+    """The per-image predictions that a run left."""
+    return list(csv.DictReader(io.StringIO(place.predictions(folder))))
+
+
+@pytest.mark.parametrize("prompt", ("words", "learned"))
+@pytest.mark.parametrize("name", ALL)
+def test_a_trainer_predicts_what_its_method_says(place, name, prompt):
+    order = torch.randperm(15, generator=torch.Generator().manual_seed(1)).tolist()
+    # Compare has online methods in it, so that all methods saw the images in that order.
+    expected = by_hand(place, name, classifier_of(place, prompt), order)
+    rows = rows_of(place, f"compare/{prompt}/{name}")
+    assert [int(row["index"]) for row in rows] == list(range(15))
+    assert [int(row["prediction"]) for row in rows] == expected.argmax(dim=1).tolist()
+    confidence = torch.tensor([float(row["confidence"]) for row in rows])
+    torch.testing.assert_close(confidence, expected.amax(dim=1), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_method_alone_gives_what_it_gives_in_compare_whatever_the_batch_size(place, name):
+    alone = place.run(name, f"alone_{name}", "--model-dir", str(place.folder / "coop"), "TRAINER.VIEWS.VIEW_BATCH", "1")
+    together = json.loads((place.folder / f"compare/learned/{name}/results.json").read_text())
+    assert alone["trainer"] == together["trainer"] == name
+    predicted = [[row["prediction"] for row in rows_of(place, f)] for f in (f"alone_{name}", f"compare/learned/{name}")]
+    assert predicted[0] == predicted[1]
+    for key in ("prompt_sha256", "total"):
+        assert alone["splits"]["test"][key] == together["splits"]["test"][key]
+    assert ("order" in alone["splits"]["test"]) == METHODS[name].online
+    assert alone["splits"]["test"]["nll"] == pytest.approx(together["splits"]["test"]["nll"], abs=1e-3)
+    assert alone["loaded_from"]["epoch"] == 3
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if not METHODS[n].online])
+def test_only_online_methods_depend_on_the_order(place, name):
+    predictions = by_hand(place, name, classifier_of(place, "words"), list(range(15))[::-1])
+    rows = rows_of(place, f"compare/words/{name}")
+    assert [int(row["prediction"]) for row in rows] == predictions.argmax(dim=1).tolist()
+
+
+def test_compare_leaves_a_table_of_every_method_and_prompt(place):
+    rows = list(csv.DictReader((place.folder / "compare/table.csv").open()))
+    assert [(row["prompt"], row["method"]) for row in rows] == [(p, m) for p in ("words", "learned") for m in METHODS]
+    single = next(r for r in rows if r["method"] == "SingleView")
+    record = json.loads((place.folder / "compare/words/SingleView/results.json").read_text())["splits"]["test"]
+    assert float(single["accuracy"]) == record["accuracy"] and float(single["ece"]) == record["ece"]
+    assert all(float(row["seconds_per_image"]) > float(row["method_seconds_per_image"]) > 0 for row in rows)
+    table = (place.folder / "compare/table.md").read_text()
+    assert all(re.search(rf"\| words +\| {name} ", table) for name in METHODS)
+
+
+def test_the_vote_of_tlla_tells_how_often_it_was_unanimous(place):
+    results = place.run("TLLA", "tlla", "--eval-only", "--model-dir", str(place.folder / "coop"))
+    rows = rows_of(place, "tlla")
+    unanimous = [float(row["unanimous"]) for row in rows]
+    assert results["splits"]["test"]["unanimous"] == pytest.approx(sum(unanimous) / 15)
+    assert all((float(row["agreement"]) == 1) == (u == 1) for row, u in zip(rows, unanimous, strict=True))
+
+
+def test_an_ensemble_serves_methods_that_need_no_prompt(place):
+    results = place.run("ZERO", "ensemble", "TRAINER.PROMPT.TEMPLATE", "imagenet7")
+    model = load_clip(str(place.folder / "clip.pt"))
+    expected = by_hand(place, "ZERO", from_templates(model, NAMES, IMAGENET_7)).argmax(dim=1)
+    assert [int(row["prediction"]) for row in rows_of(place, "ensemble")] == expected.tolist()
+    assert results["splits"]["test"]["total"] == 15
+
+
+def test_per_class_results_are_recorded_on_request(place):
+    results = place.run("SingleView", "per_class", "TEST.PER_CLASS_RESULT", "True")["splits"]["test"]
+    rows = rows_of(place, "per_class")
+    for label, entry in enumerate(results["per_class"]):
+        own = [row for row in rows if row["label"] == str(label)]
+        hits = sum(row["prediction"] == row["label"] for row in own)
+        assert entry == {"class": NAMES[label], "total": 5, "accuracy": 100 * hits / 5}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "more", "parts"),
+    [
+        ("TPT", ("TRAINER.PROMPT.TEMPLATE", "imagenet80"), ("context vectors", "a photo of a {}.")),
+        ("STSS", ("TRAINER.PROMPT.TEMPLATE", "{} texture."), ("context vectors", "a photo of a {}.")),
+        ("ZERO", ("TRAINER.PROMPT.TEMPLATE", "imagenet8"), ("'imagenet8'", "did you mean 'imagenet80'")),
+        ("ZERO", ("TRAINER.VIEWS.N_VIEWS", "0"), ("TRAINER.VIEWS.N_VIEWS must be at least 1",)),
+        ("ZERO", ("TRAINER.PROMPT.CLASS_TOKEN_POSITION", "back"), ("CLASS_TOKEN_POSITION must be one of", "'back'")),
+        ("ZERO", ("TRAINER.PROMPT.PREC", "int8"), ("TRAINER.PROMPT.PREC must be one of", "'int8'")),
+        ("STSS", ("TRAINER.STSS.TOP_S", "7"), ("TRAINER.STSS.TOP_S must lie between 1 and the number of views, 6",)),
+        ("EntropyMean", ("TRAINER.ENTROPYMEAN.TOP", "0.0"), ("TRAINER.ENTROPYMEAN.TOP must lie in (0, 1]",)),
+        ("Compare", ("TRAINER.COMPARE.METHODS", "['TTP']"), ("'TTP'", "did you mean 'TPT'")),
+        ("Compare", ("TRAINER.COMPARE.PROMPTS", "['an icon']"), ("'an icon'", "name=source")),
+        ("Compare", ("TRAINER.COMPARE.PROMPTS", "['CoOp=nowhere']"), ("'CoOp=nowhere'", "no folder nowhere")),
+        ("ZERO", ("--model-dir", "elsewhere"), ("no checkpoint", "elsewhere")),
+    ],
+)
+def test_wrong_settings_are_named(place, capfd, trainer, more, parts):
+    message = fails(capfd, place.argv(trainer, "wrong", *more))
+    for part in parts:
+        assert part in message
+
+
+def test_the_example_of_a_new_method_works_as_written(place, tmp_path):
+    text = (REPO / "CONTRIBUTING.md").read_text()
+    path, code = re.search(r"```python\n# (tlla/methods/\w+\.py)\n(.*?)```", text, re.S).groups()
+    for folder in ("tlla", "trainers", "datasets", "configs"):
+        shutil.copytree(REPO / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(REPO / "train.py", tmp_path)
+    (tmp_path / path).write_text(code)
+    name = re.search(r"^class (\w+)", code, re.M)[1]
+    argv = place.argv(name, f"new_{name}")
+    subprocess.run([sys.executable, "-W", "ignore", "train.py", *argv], cwd=tmp_path, check=True, capture_output=True)
+    results = json.loads((place.folder / f"new_{name}/results.json").read_text())
+    assert results["trainer"] == name and results["splits"]["test"]["total"] == 15
+
+
+def test_every_method_has_a_trainer_and_a_node_with_its_defaults():
+    cfg = train.get_cfg_default()
+    train.trainers.add_configs(cfg)
+    for name, method in METHODS.items():
+        assert name in train.TRAINER_REGISTRY.registered_names()
+        built = method()  # the defaults are settings that work
+        assert {k.lower() for k in cfg.TRAINER[name.upper()]} >= {f for f in vars(built) if f != "lam"}
