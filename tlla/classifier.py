@@ -1,7 +1,7 @@
 """The text side of a test-time method: class features, the logit scale, and the way back to the prompt.
 
-Three kinds: fixed class features (a template, an ensemble, features from elsewhere), context vectors (a template's words,
-CoOp, SAPT), and context vectors that depend on the image (CoCoOp). A method asks only for what it needs.
+Three kinds: fixed class features (a template, an ensemble, features from elsewhere), context vectors (a template's
+words, CoOp, SAPT), and context vectors that depend on the image (CoCoOp). A method asks only for what it needs.
 
 Letters in shapes: B images, V views, K classes, L context tokens, D text width, E joint space, R perturbations.
 """

@@ -1,7 +1,7 @@
 """Metrics of a classifier's probabilities, from a few numbers an image, so that no (N, K) table is kept.
 
-`score` reduces a batch to columns, `summarize` turns the columns of all images into the metrics. Top-k, ECE and macro F1
-equal torchmetrics'.
+`score` reduces a batch to columns, `summarize` turns the columns of all images into the metrics. Top-k and ECE equal
+torchmetrics'.
 """
 
 import torch

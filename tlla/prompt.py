@@ -81,7 +81,7 @@ def zeroshot_features(clip_model: nn.Module, classnames: list[str], templates: s
     Args:
         clip_model: OpenAI's CLIP.
         classnames: One name a class; underscores are read as spaces.
-        templates: One template, or several: then a class's features are the mean of its normalised features, normalised.
+        templates: One template, or several: then a class's features are the normalised mean of its normalised ones.
 
     Returns:
         (K, E), normalised, float32.

@@ -1,12 +1,13 @@
-"""Compare: several test-time methods, on several prompts, over one pass of the image encoder.
+r"""Compare: several test-time methods, on several prompts, over one pass of the image encoder.
 
     python train.py --trainer Compare --dataset-config-file configs/datasets/emoji.yaml \
         --config-file configs/trainers/TestTime/emoji.yaml --output-dir output/compare \
-        TRAINER.COMPARE.METHODS "['SingleView', 'ZERO', 'STSS']" TRAINER.COMPARE.PROMPTS "['CoOp=output/coop']"
+        TRAINER.COMPARE.METHODS "['SingleView', 'ZERO', 'STSS']" \
+        TRAINER.COMPARE.PROMPTS "['CoOp=output/coop']"
 
 Every method leaves a record of its own, <output>/<prompt>/<method>/results.json; the table is printed and written to
-table.md and table.csv; <output>/results.json, written last, lists the parts. Seconds per image are those that the method would need alone: its share of loading, making
-and encoding the views, plus its own work.
+table.md and table.csv; <output>/results.json, written last, lists the parts. Seconds per image are those that the
+method would need alone: its share of loading, making and encoding the views, plus its own work.
 """
 
 import copy
@@ -76,8 +77,8 @@ class Compare(TestTimeTrainer):
             return self.reader.template(source)
         if not Path(source).is_dir():
             raise InputError(
-                f"TRAINER.COMPARE.PROMPTS has the entry {entry!r}, but there is no folder {source}, and it is neither a "
-                f"template with {{}} nor an ensemble ({', '.join(ENSEMBLES)})"
+                f"TRAINER.COMPARE.PROMPTS has the entry {entry!r}, but there is no folder {source}, and it is no "
+                f"template with {{}} and no an ensemble ({', '.join(ENSEMBLES)})"
             )
         return self.reader.run(source)[0]
 

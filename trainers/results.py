@@ -18,7 +18,6 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from tlla import __version__
-from tlla.checkpoint import tensor_sha256
 from tlla.metrics import score, summarize
 
 COLUMNS = ("index", "label", "prediction", "confidence", "rank", "nll", "brier")

@@ -21,7 +21,7 @@ METHODS: dict[str, type["Method"]] = {}
 
 @dataclasses.dataclass
 class Method:
-    """A test-time method. A subclass is a dataclass, too, and gives `predict`, or `predict_one` for one image at a time.
+    """A test-time method. A subclass is a dataclass, too, and gives `predict`, or `predict_one` for one image.
 
     Unless `online`, a method keeps nothing from one image to the next: order and batch size change no prediction.
     """

@@ -18,7 +18,7 @@ from .base import Method, check_at_least
 
 @dataclass
 class STSS(Method):
-    """Scores all views by entropy plus sharpness; the lowest ones vote. docs/ablation.md: how R, s and vote were chosen."""
+    """Scores all views by entropy plus sharpness; the lowest vote. docs/ablation.md: how the defaults were chosen."""
 
     needs_text_encoder: ClassVar[bool] = True
 
