@@ -8,7 +8,9 @@ failed, 2 the input was wrong; set TLLA_DEBUG=1 to see the traceback of an error
 """
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from yacs.config import CfgNode
 import datasets
 import trainers
 from tlla.errors import InputError, nearest
+from trainers import distributed
 
 HERE = Path(__file__).resolve().parent
 
@@ -44,6 +47,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--eval-only", action="store_true", help="test without training")
     parser.add_argument("--model-dir", default="", help="run whose prompt --eval-only tests")
     parser.add_argument("--load-epoch", type=int, help="epoch of that run (default: the newest)")
+    parser.add_argument("--fresh", action="store_true", help="test all images again, also those that a killed test did")
     parser.add_argument("--no-train", action="store_true", help="build everything, then stop")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs, e.g. TRAINER.SAPT.RHO 0.1")
     return parser.parse_args(argv)
@@ -121,6 +125,7 @@ def _merge_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
         "TRAINER.NAME": args.trainer,
         "MODEL.BACKBONE.NAME": args.backbone,
         "MODEL.HEAD.NAME": args.head,
+        "TEST.FRESH": args.fresh or None,
     }
     given = [x for key, value in flags.items() if value is not None for x in (key, value)]
     cfg.merge_from_list(given)
@@ -134,8 +139,8 @@ def _check_registered(what: str, name: str, known: list[str]) -> None:
 def run(args: argparse.Namespace) -> None:
     """Trains, or evaluates with --eval-only."""
     cfg = build_cfg(args)
-    log = setup_logger(cfg.OUTPUT_DIR)
-    try:
+    distributed.start(cfg.USE_CUDA)
+    with _log(cfg.OUTPUT_DIR):
         if cfg.SEED >= 0:
             print(f"Setting fixed seed: {cfg.SEED}")
             set_random_seed(cfg.SEED)
@@ -148,6 +153,18 @@ def run(args: argparse.Namespace) -> None:
             trainer.test()
         elif not args.no_train:
             trainer.train()
+
+
+@contextlib.contextmanager
+def _log(folder: str):
+    """Copies what is printed to the folder's log.txt; only the first of several processes prints."""
+    if not distributed.is_first():
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            yield
+        return
+    log = setup_logger(folder)
+    try:
+        yield
     finally:
         if hasattr(log, "close"):  # upstream Dassl's logger lasts as long as the process
             log.close()
@@ -163,8 +180,14 @@ def one_sentence(error: BaseException) -> str:
     return lines[-1].partition(": ")[2] if "Original Traceback" in str(error) else lines[0]
 
 
+def _terminate(*_) -> None:
+    raise KeyboardInterrupt  # torchrun and job schedulers end a process by SIGTERM: it has results to save
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         run(parse_args(argv))
     except (ValueError, OSError, FloatingPointError) as error:
@@ -172,9 +195,20 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(f"error: {one_sentence(error)}", file=sys.stderr)
         return 1 if isinstance(error, FloatingPointError) else 2
+    except RuntimeError as error:
+        if distributed.world_size() == 1 or os.environ.get("TLLA_DEBUG"):
+            raise
+        print(
+            f"error: process {distributed.rank()} of {distributed.world_size()} cannot go on, perhaps because another "
+            f"one has ended ({one_sentence(error)}); run the same command again to go on",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         return 130
+    finally:
+        distributed.stop()
     return 0
 
 

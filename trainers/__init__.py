@@ -2,9 +2,9 @@
 
 from yacs.config import CfgNode
 
-from . import compare, coop, sapt, testtime, tlla, zsclip
+from . import cocoop, compare, coop, evaluation, sapt, testtime, tip_adapter, tlla, zsclip
 
-METHODS = (zsclip, testtime, compare, coop, sapt, tlla)
+METHODS = (evaluation, zsclip, testtime, compare, coop, cocoop, sapt, tlla, tip_adapter)
 
 
 def add_configs(cfg: CfgNode) -> None:

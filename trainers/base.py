@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from torch import Tensor
-from torch.utils.data import DataLoader
-from tqdm import tqdm
+from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
 from tlla.checkpoint import tensor_sha256
@@ -16,7 +15,9 @@ from tlla.clip import encode_images, image_size, load_clip
 from tlla.errors import InputError
 from tlla.registry import register
 
-from .evaluation import Meter, Part
+from . import distributed
+from .evaluation import evaluate
+from .parts import Meter, Part
 from .results import RunRecord
 
 PRECISIONS = ("fp32", "fp16", "bf16", "amp")
@@ -83,9 +84,17 @@ class ClipTrainer(TrainerX):
         with torch.no_grad(), self.autocast():
             return encode_images(self.clip_model, images)
 
-    def eval_loader(self, split: str) -> DataLoader:
-        """Batches of the *val* or *test* split as `model_inference` takes them."""
-        return self.val_loader if split == "val" else self.test_loader
+    def eval_dataset(self, split: str) -> Dataset:
+        """The *val* or *test* split; items are dicts with img, label and index."""
+        return (self.val_loader if split == "val" else self.test_loader).dataset
+
+    def eval_batch_size(self) -> int:
+        """Images of a test batch."""
+        return self.cfg.DATALOADER.TEST.BATCH_SIZE
+
+    def eval_order(self, total: int) -> list[int]:
+        """Indices of a split's images in the order in which they are tested."""
+        return list(range(total))
 
     def before_test(self) -> None:
         """Hook: prepares what all batches of a test share."""
@@ -119,32 +128,26 @@ class ClipTrainer(TrainerX):
         with shared:
             self.before_test()
             parts = self.parts()
-        self._predict(self.eval_loader(split), parts, shared, split)
-        found = [part.finish(split, shared) for part in parts]
+        found = evaluate(self, split, parts, shared)
         for part, results in zip(parts, found, strict=True):
             for name, value in results.items():
                 self.write_scalar("/".join(filter(None, (split, part.title, name))), value, self.epoch)
-        self.after_test(parts, split)
+        if distributed.is_first():
+            self.after_test(parts, split)
         return next(iter(found[0].values()))
 
     def after_test(self, parts: list[Part], split: str) -> None:
         """Hook: what is to be said about all parts together."""
 
-    def _predict(self, loader: DataLoader, parts: list[Part], shared: Meter, split: str) -> None:
-        batches = iter(loader)
-        with tqdm(total=len(loader.dataset), unit="img", desc=split) as bar:
-            for _ in range(len(loader)):
-                with shared:
-                    batch = next(batches)
-                    label = batch["label"].to(self.device)
-                    prepared = self.prepare(batch)
-                for part in parts:
-                    with part.meter:
-                        probability = self.probabilities(prepared, part)
-                    part.evaluator.process(probability, label)
-                    details = part.method.details if part.method else {}
-                    part.predictions.add(batch["index"].to(self.device), label, probability, details)
-                bar.update(len(label))
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """Saves; only the first of several processes does."""
+        if distributed.is_first():
+            super().save_model(*args, **kwargs)
+
+    def init_writer(self, log_dir: str) -> None:
+        """Starts tensorboard's log; only the first of several processes does."""
+        if distributed.is_first():
+            super().init_writer(log_dir)
 
     def prompt(self) -> Tensor:
         """What identifies the text side in the record: the context vectors, or the text features of a template."""

@@ -1,7 +1,7 @@
 r"""Compare: several test-time methods, on several prompts, over one pass of the image encoder.
 
     python train.py --trainer Compare --dataset-config-file configs/datasets/emoji.yaml \
-        --config-file configs/trainers/TestTime/emoji.yaml --output-dir output/compare \
+        --config-file configs/trainers/Compare/emoji.yaml --output-dir output/compare \
         TRAINER.COMPARE.METHODS "['SingleView', 'ZERO', 'STSS']" \
         TRAINER.COMPARE.PROMPTS "['CoOp=output/coop']"
 
@@ -24,7 +24,7 @@ from tlla.methods import METHODS, Method
 from tlla.templates import ENSEMBLES
 
 from .base import registered
-from .evaluation import Part
+from .parts import Part
 from .results import write_text
 from .testtime import TestTimeTrainer
 
@@ -108,5 +108,5 @@ class Compare(TestTimeTrainer):
             [*name, *(row.get(key) for _, key, _ in COLUMNS)] for name, row in zip(names, found, strict=True)
         )
         write_text(self.record.folder / "table.csv", text.getvalue())
-        self.record.content["splits"][split] = {"total": len(parts[0].predictions), "parts": names}
+        self.record.content["splits"][split] = {"total": found[0]["total"], "parts": names}
         self.record.write()

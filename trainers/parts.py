@@ -1,15 +1,18 @@
-"""The bookkeeping of the one evaluation loop (`ClipTrainer.test`): who is measured, how long and how much memory."""
+"""What the evaluation loop measures: which methods, how long they take and how much memory."""
 
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from tlla.methods import Method
 
 from .memory import peak_memory_mb, reset_peak_memory
 from .results import Predictions, RunRecord
+
+CHUNK = 4096  # images that the evaluator gets at once
 
 
 class Meter:
@@ -27,6 +30,11 @@ class Meter:
     def __exit__(self, *error: object) -> None:
         self.seconds += self._now() - self._start
         self.peak_mb = max(self.peak_mb, peak_memory_mb())
+
+    def lap(self) -> float:
+        """The seconds since the last lap, or since the start."""
+        seconds, self.seconds = self.seconds, 0.0
+        return seconds
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -47,16 +55,21 @@ class Part:
     share: float = 1.0  # of the shared time: a method that looks at one view needs one of V encoded
     predictions: Predictions = field(default_factory=Predictions)
 
-    def finish(self, split: str, shared: Meter) -> dict[str, float]:
-        """Prints the evaluator's lines and writes the record; returns what the evaluator found."""
+    def finish(self, split: str, shared: Meter, n_classes: int, skipped: list[dict[str, Any]]) -> dict[str, float]:
+        """Runs the evaluator, which prints its lines, and writes the record; returns what the evaluator found."""
         if self.title:
             print(f"\n{self.title}")
+        columns = self.predictions.columns()
+        pairs = zip(columns["prediction"].split(CHUNK), columns["label"].split(CHUNK), strict=True)
+        for prediction, label in pairs:  # one-hot scores: those of images that an earlier process has tested are gone
+            self.evaluator.process(F.one_hot(prediction, n_classes).float(), label)
         results = self.evaluator.evaluate()
-        seconds, total = self.share * shared.seconds + self.meter.seconds, len(self.predictions)
+        seconds, total = self.share * shared.seconds + self.meter.seconds, len(columns["index"])
         costs = {
             "seconds_per_image": seconds / total,
             "method_seconds_per_image": self.meter.seconds / total,
             "peak_memory_mb": max(shared.peak_mb, self.meter.peak_mb),
         }
-        self.record.add_split(split, self.predictions, results, seconds, **costs, **self.entries)
+        bad = {"skipped": skipped} if skipped else {}
+        self.record.add_split(split, self.predictions, results, seconds, **costs, **bad, **self.entries)
         return results

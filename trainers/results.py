@@ -18,27 +18,21 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from tlla import __version__
-from tlla.metrics import score, summarize
+from tlla.metrics import summarize
 
 COLUMNS = ("index", "label", "prediction", "confidence", "rank", "nll", "brier")
 PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch", "numpy", "pillow")
 
 
 class Predictions:
-    """What is kept of each image, in the loader's order: no (N, K) table."""
+    """What is kept of each image: no (N, K) table."""
 
     def __init__(self) -> None:
         self._batches: list[dict[str, Tensor]] = []
 
-    def add(
-        self, index: Tensor, label: Tensor, probability: Tensor, details: Mapping[str, Tensor] | None = None
-    ) -> None:
-        """Adds a batch: `probability` is (B, K), all else (B,)."""
-        columns = {"index": index, "label": label, **score(probability, label), **(details or {})}
-        self._batches.append({name: values.cpu() for name, values in columns.items()})
-
-    def __len__(self) -> int:
-        return sum(len(batch["index"]) for batch in self._batches)
+    def add(self, columns: Mapping[str, Tensor]) -> None:
+        """Adds a batch's columns, each (B,): those of COLUMNS, and the method's details."""
+        self._batches.append(dict(columns))
 
     def columns(self) -> dict[str, Tensor]:
         """All images' columns (N,), sorted by index."""
@@ -139,10 +133,15 @@ class RunRecord:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text)
+    part.write_bytes(data)
     os.replace(part, path)
 
 

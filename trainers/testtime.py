@@ -8,7 +8,7 @@ import dataclasses
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
 from tlla.checkpoint import tensor_sha256
@@ -19,7 +19,7 @@ from tlla.methods import METHODS, Method, settings
 from tlla.prompt import check_position
 
 from .base import ClipTrainer, UntrainedTrainer, registered
-from .evaluation import Meter, Part
+from .parts import Meter, Part
 from .prompts import PromptReader
 from .view_data import ViewDataset, add_view_keys, view_config
 
@@ -47,34 +47,43 @@ class ViewTest(ClipTrainer):
     and gives `classifiers`."""
 
     methods: dict[str, Method]
+    view_batch: int
 
     def classifiers(self) -> dict[str, Classifier]:
         """Text sides by name; every method is tested with each of them."""
         raise NotImplementedError
 
-    def eval_loader(self, split: str) -> DataLoader:
-        """Batches of images with all their views: img (B, V, 3, H, W). Online methods see them in a seeded order."""
-        items = self.dm.dataset.val if split == "val" else self.dm.dataset.test
-        dataset = ViewDataset(items, self.view_config)
-        if order := self._order(len(items)):
-            dataset = Subset(dataset, order)
-        return DataLoader(
-            dataset,
-            batch_size=max(1, self.view_batch // self.view_config.n_views),
-            num_workers=self.cfg.DATALOADER.NUM_WORKERS,
-            pin_memory=self.device.type == "cuda",
-        )
+    def eval_dataset(self, split: str) -> Dataset:
+        """Images with all their views: img (V, 3, H, W)."""
+        return ViewDataset(self.dm.dataset.val if split == "val" else self.dm.dataset.test, self.view_config)
 
-    def _order(self, total: int) -> list[int] | None:
+    def eval_batch_size(self) -> int:
+        """As many images as have VIEW_BATCH views."""
+        return max(1, self.view_batch // self.view_config.n_views)
+
+    def eval_order(self, total: int) -> list[int]:
+        """Online methods see the images in an order that the seed fixes; for all others it does not matter."""
         if not any(method.online for method in self.methods.values()):
-            return None
+            return super().eval_order(total)
         generator = torch.Generator().manual_seed(self.view_config.seed)
         return torch.randperm(total, generator=generator).tolist()
 
     def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Features (B, V, E) and normalised pixels (B, V, 3, H, W) of all views."""
         images = normalize(batch["img"].to(self.device, non_blocking=True))
-        return self.encode_image(images.flatten(0, 1)).unflatten(0, images.shape[:2]), images
+        return self._encode(images.flatten(0, 1)).unflatten(0, images.shape[:2]), images
+
+    def _encode(self, images: Tensor) -> Tensor:
+        """Features of many views, so many at once as the memory allows: (N, 3, H, W) -> (N, E)."""
+        while True:
+            try:
+                return torch.cat([self.encode_image(chunk) for chunk in images.split(self.encode_batch)])
+            except torch.OutOfMemoryError:
+                if self.encode_batch == 1:
+                    raise
+                self.encode_batch = self.encode_batch // 2
+                print(f"Out of memory: going on with {self.encode_batch} views at once (VIEW_BATCH)")
+                torch.cuda.empty_cache()
 
     def probabilities(self, prepared: tuple[Tensor, Tensor], part: Part) -> Tensor:
         """Class probabilities of a batch under one method: (B, K)."""
@@ -100,7 +109,8 @@ class ViewTest(ClipTrainer):
         return part
 
     def before_test(self) -> None:
-        """Nothing: each method encodes what it needs."""
+        """Each method encodes the prompts that it needs."""
+        self.encode_batch = self.view_batch
 
     @property
     def loss_scale(self) -> float:

@@ -54,7 +54,7 @@ def plan(output: Path, seeds: list[int]) -> list[Run]:
         prompts = ["hand-written=", *(f"{name}={trained(name, seed, output).folder}" for name in PROMPTS[1:])]
         for style in STYLES:
             listed = ("TRAINER.COMPARE.PROMPTS", repr(prompts))
-            runs.append(_run("Compare", "Compare", style, seed, output, *listed, config="TestTime"))
+            runs.append(_run("Compare", "Compare", style, seed, output, *listed))
         for name in RIVALS:
             load = ("--eval-only", "--model-dir", str(trained(name, seed, output).folder))
             runs += [_run(name, name, style, seed, output, *load) for style in STYLES if style != SOURCE]

@@ -51,6 +51,13 @@ class Method:
     def reset(self) -> None:
         """Forgets all images seen (online methods)."""
 
+    def state(self) -> Any:
+        """What an online method has learned so far: tensors and plain values, so that a killed test can go on."""
+        return None
+
+    def load_state(self, state: Any) -> None:
+        """Takes back what `state` has given."""
+
     def predict(self, features: Tensor, images: Tensor | None = None) -> Tensor:
         """Class probabilities of a batch of images.
 

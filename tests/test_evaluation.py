@@ -1,0 +1,243 @@
+"""Tests that outlive faults: killed runs, damaged files, bad images, too little memory, several processes."""
+
+import csv
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from benchmark import REPO, Workplace
+from test_faults import fails
+
+import train
+from trainers.ledger import Ledger
+from trainers.testtime import ViewTest
+
+ONE_BY_ONE = ("TRAINER.VIEWS.VIEW_BATCH", "6", "TEST.SAVE_EVERY", "0.0")
+TIMES = ("seconds", "images_per_second", "seconds_per_image", "method_seconds_per_image", "peak_memory_mb")
+METHODS = ("TRAINER.COMPARE.METHODS", "['ZERO', 'STSS']")
+ONLINE = ("TRAINER.COMPARE.METHODS", "['ZERO', 'TDA', 'DPE']")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return Workplace(tmp_path_factory.mktemp("work"))
+
+
+def what_was_found(place, output, prompt="template"):
+    """All that a Compare run says, without its times: the per-image predictions and the results, by method."""
+    found = {}
+    for folder in sorted((place.folder / output / prompt).iterdir()):
+        test = json.loads((folder / "results.json").read_text())["splits"]["test"]
+        test = {key: value for key, value in test.items() if key not in TIMES}
+        found[folder.name] = (folder / "predictions_test.csv").read_text(), test
+    return found
+
+
+def start_slowly(argv):
+    """Starts train.py in a forked process, which rests after each batch; returns its number."""
+    process = os.fork()
+    if process:
+        return process
+    try:
+        torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
+        add = Ledger.add
+        Ledger.add = lambda *args: (add(*args), time.sleep(0.1))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        os._exit(train.main(argv))
+    finally:
+        os._exit(99)
+
+
+@pytest.mark.parametrize("methods", (METHODS, ONLINE), ids=("episodic", "online"))
+def test_a_test_killed_again_and_again_ends_as_if_nothing_had_happened(place, methods):
+    name, whole = f"killed{len(methods[1])}", f"whole{len(methods[1])}"
+    argv = place.argv("Compare", name, *methods, *ONE_BY_ONE)
+    place.run("Compare", whole, *methods, *ONE_BY_ONE)
+    chance = random.Random(0)
+    kills, found = 0, []
+    while kills < 20:
+        process = start_slowly(argv)
+        time.sleep(chance.uniform(0.2, 0.7))
+        os.kill(process, signal.SIGKILL)
+        ended = os.waitpid(process, 0)[1]
+        found.append(len(list((place.folder / name).glob("shards/*/*.pt"))))
+        if os.WIFEXITED(ended):
+            break
+        kills += 1
+    assert kills and max(found) > 0
+    place.run("Compare", name, *methods, *ONE_BY_ONE)
+    assert what_was_found(place, name) == what_was_found(place, whole)
+    assert not list((place.folder / name).glob("shards/*"))
+
+
+def interrupt_after(monkeypatch, n):
+    """Makes the test stop as by Ctrl-C after n batches."""
+    add = Ledger.add
+
+    def adds_then_stops(self, number, result):
+        add(self, number, result)
+        if len(self.done) == n:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Ledger, "add", adds_then_stops)
+
+
+@pytest.fixture
+def interrupted(place, monkeypatch, request):
+    """A run that was stopped after five of fifteen images, and its arguments."""
+    name = request.node.name
+    argv = place.argv("Compare", name, *METHODS, *ONE_BY_ONE[:2])
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 5)
+        assert train.main(argv) == 130
+    return name, argv
+
+
+def images_encoded(monkeypatch):
+    """Counts the images that pass the encoder from now on."""
+    counted = []
+    encode = ViewTest.encode_image
+    monkeypatch.setattr(ViewTest, "encode_image", lambda self, x: counted.append(len(x)) or encode(self, x))
+    return counted
+
+
+def test_a_stopped_test_goes_on_where_it_was_and_says_so(place, interrupted, monkeypatch, capsys):
+    name, argv = interrupted
+    counted = images_encoded(monkeypatch)
+    assert train.main(argv) == 0
+    assert sum(counted) == 10 * 6
+    assert "Going on after 5 of 15 images" in capsys.readouterr().out
+
+
+def test_fresh_starts_over(place, interrupted, monkeypatch):
+    name, argv = interrupted
+    counted = images_encoded(monkeypatch)
+    assert train.main([*argv[:-4], "--fresh", *argv[-4:]]) == 0
+    assert sum(counted) == 15 * 6
+
+
+def test_other_settings_read_none_of_it(place, interrupted, monkeypatch):
+    name, argv = interrupted
+    counted = images_encoded(monkeypatch)
+    assert train.main([*argv, "TRAINER.STSS.RHO", "0.7"]) == 0
+    assert sum(counted) == 15 * 6
+
+
+def test_a_damaged_shard_is_computed_again(place, interrupted, monkeypatch, capsys):
+    name, argv = interrupted
+    (shard,) = (place.folder / name).glob("shards/*/*.pt")
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    counted = images_encoded(monkeypatch)
+    assert train.main(argv) == 0
+    assert sum(counted) == 15 * 6 and f"{shard} is damaged" in capsys.readouterr().out
+
+
+def test_a_ledger_in_order_takes_only_an_unbroken_beginning(tmp_path):
+    for start in (0, 2, 6):  # the shard from 4 is lost
+        ledger = Ledger(tmp_path, "test", save_every=100, get_state=lambda: {"seen": torch.tensor(start)})  # noqa: B023
+        for number in (start, start + 1):
+            ledger.add(number, {"x": torch.tensor(number)})
+        ledger.flush()
+    ledger = Ledger(tmp_path, "test", save_every=100, get_state=dict)
+    ledger.load()
+    assert sorted(ledger.done) == [0, 1, 2, 3] and ledger.state["seen"] == 2
+    unordered = Ledger(tmp_path, "test", save_every=100)
+    unordered.load()
+    assert sorted(unordered.done) == [0, 1, 2, 3, 6, 7]
+
+
+def test_without_memory_the_views_pass_in_smaller_batches(place, monkeypatch, capsys):
+    place.run("Compare", "enough", *METHODS)
+    encode = ViewTest.encode_image
+
+    def with_little_memory(self, images):
+        if len(images) > 10:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(self, images)
+
+    monkeypatch.setattr(ViewTest, "encode_image", with_little_memory)
+    place.run("Compare", "little", *METHODS)
+    assert "Out of memory: going on with 8 views at once" in capsys.readouterr().out
+    for (predicted, _), (expected, _) in zip(
+        what_was_found(place, "little").values(), what_was_found(place, "enough").values(), strict=True
+    ):
+        assert [row.split(",")[:3] for row in predicted.split()] == [row.split(",")[:3] for row in expected.split()]
+
+
+@pytest.mark.parametrize("trainer", ("ZeroshotCLIP", "ZERO"))
+def test_bad_images_are_skipped_and_counted_on_request(tmp_path, capfd, trainer):
+    place = Workplace(tmp_path)
+    whole = place.run(trainer, "whole")
+    for path in ("noto/test/1/2.png", "noto/test/2/4.png"):
+        bad = tmp_path / "data/emoji" / path
+        bad.write_bytes(bad.read_bytes()[:200])
+    assert "2.png" in fails(capfd, place.argv(trainer, "stops"))
+    results = place.run(trainer, "skips", "TEST.SKIP_BAD_IMAGES", "True", *ONE_BY_ONE)
+    test = results["splits"]["test"]
+    assert test["total"] == 13 and [entry["index"] for entry in test["skipped"]] == [7, 14]
+    assert "noto/test/1/2.png" in test["skipped"][0]["reason"]
+    assert "skipped" not in whole["splits"]["test"]
+    rows = [list(csv.DictReader(io.StringIO(place.predictions(name)))) for name in ("whole", "skips")]
+    expected = [row["prediction"] for row in rows[0] if row["index"] not in ("7", "14")]
+    assert [row["prediction"] for row in rows[1]] == expected
+
+
+def test_if_no_image_can_be_read_that_is_an_error(tmp_path, capfd):
+    place = Workplace(tmp_path)
+    for image in (tmp_path / "data/emoji/noto/test").rglob("*.png"):
+        image.write_bytes(b"no image")
+    message = fails(capfd, place.argv("ZERO", "none", "TEST.SKIP_BAD_IMAGES", "True"))
+    assert "none of the 15 images of the test split could be read" in message
+
+
+def torchrun(processes, argv, **kwargs):
+    """Starts train.py in several processes."""
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(processes), str(REPO / "train.py"), *argv]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **kwargs
+    )
+
+
+@pytest.mark.parametrize("processes", (2, 3))
+def test_several_processes_give_what_one_gives(place, processes):
+    place.run("Compare", "one", *METHODS, *ONE_BY_ONE)
+    job = torchrun(processes, place.argv("Compare", f"of{processes}", *METHODS, *ONE_BY_ONE))
+    _, errors = job.communicate()
+    assert job.returncode == 0, errors
+    assert what_was_found(place, f"of{processes}") == what_was_found(place, "one")
+
+
+def test_online_methods_refuse_several_processes(place):
+    job = torchrun(2, place.argv("TDA", "refused"))
+    _, errors = job.communicate()
+    assert job.returncode != 0
+    assert "error: TDA learns from the test images in their order, which cannot be divided among processes" in errors
+
+
+def test_a_dead_process_ends_the_job_which_can_go_on(place):
+    slow = ("TRAINER.VIEWS.N_VIEWS", "400", "TRAINER.VIEWS.VIEW_BATCH", "400", "TEST.SAVE_EVERY", "0.0")
+    argv = place.argv("Compare", "dead", *METHODS, *slow)
+    job = torchrun(2, argv)
+    while not list((place.folder / "dead").glob("shards/*/*.pt")):
+        time.sleep(0.02)
+        assert job.poll() is None
+    workers = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True, check=True).stdout.split()
+    os.kill(int(workers[-1]), signal.SIGKILL)
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode != 0 and ("run the same command again to go on" in errors or "SIGKILL" in errors)
+    assert list((place.folder / "dead").glob("shards/*/*.pt"))
+    place.run("Compare", "dead", *METHODS, *slow)
+    place.run("Compare", "alive", *METHODS, *slow)
+    assert what_was_found(place, "dead") == what_was_found(place, "alive")

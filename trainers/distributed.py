@@ -1,0 +1,81 @@
+"""Several processes, one device each, as torchrun starts them: who am I, sums and gatherings over all, who may write.
+
+Without torchrun there is one process, and everything here is free.
+"""
+
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tlla.errors import InputError
+
+
+def start(use_cuda: bool) -> None:
+    """Joins the processes that torchrun has started, if it has: NCCL on GPUs, gloo on CPUs.
+
+    Raises:
+        InputError: More processes on this machine than GPUs.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
+        return
+    on_gpu = use_cuda and torch.cuda.is_available()
+    if on_gpu:
+        local, present = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= present:
+            raise InputError(
+                f"torchrun has started process {local + 1} on a machine with {present} GPUs: "
+                f"use --nproc-per-node {present}"
+            )
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+
+
+def stop() -> None:
+    """Leaves the other processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that prints and writes."""
+    return rank() == 0
+
+
+def sum_over_processes(tensors: list[Tensor]) -> list[Tensor]:
+    """The sums over all processes, in one message."""
+    if world_size() == 1:
+        return tensors
+    flat = torch.cat([t.detach().flatten() for t in tensors])
+    dist.all_reduce(flat)
+    return [part.view_as(t) for part, t in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True)]
+
+
+def gather(value: Any) -> list[Any]:
+    """Every process's value, in order, on every process."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def from_first(value: Any) -> Any:
+    """The first process's value, on every process."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]

@@ -1,0 +1,208 @@
+"""The one evaluation loop of all trainers: batches, several processes, images that cannot be read, and killed runs.
+
+The batches are always the same ones, whatever the number of processes and however often the run was killed: a batch is
+computed as a whole, by one process, so that the results are the same to the last bit.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+from tqdm import tqdm
+from yacs.config import CfgNode
+
+from tlla.checkpoint import tensor_sha256
+from tlla.errors import InputError
+from tlla.metrics import score
+
+from . import distributed
+from .ledger import Ledger
+from .parts import Meter, Part
+from .results import plain, versions
+
+# Keys that change no result, so that a test may go on under other values.
+VOLATILE = (
+    "OUTPUT_DIR",
+    "RESUME",
+    "VERBOSE",
+    "DATALOADER.NUM_WORKERS",
+    "DATASET.ROOT",
+    "TEST.FRESH",
+    "TEST.SAVE_EVERY",
+)
+
+
+def add_config(cfg: CfgNode) -> None:
+    """Adds the keys of the evaluation loop to TEST."""
+    cfg.TEST.SKIP_BAD_IMAGES = False  # True: an image that cannot be read is counted and left out, not an error
+    cfg.TEST.SAVE_EVERY = 60.0  # seconds between two savings of a test's results, from which a killed test goes on
+    cfg.TEST.FRESH = False  # True (--fresh): such results are not read
+
+
+class Tested(Protocol):
+    """What the loop asks of a trainer."""
+
+    cfg: CfgNode
+    device: torch.device
+    record: Any
+    clip_model: torch.nn.Module
+    num_classes: int
+
+    def eval_dataset(self, split: str) -> Dataset: ...
+    def eval_batch_size(self) -> int: ...
+    def eval_order(self, total: int) -> list[int]: ...
+    def prepare(self, batch: dict[str, Tensor]) -> Any: ...
+    def probabilities(self, prepared: Any, part: Part) -> Tensor: ...
+
+
+def evaluate(trainer: Tested, split: str, parts: list[Part], shared: Meter) -> list[dict[str, float]]:
+    """Tests all parts on a split, and records them; returns what each part's evaluator found, on every process."""
+    ordered = any(part.method and part.method.online for part in parts)
+    if ordered and distributed.world_size() > 1:
+        names = [part.method.__class__.__name__ for part in parts if part.method and part.method.online]
+        raise InputError(
+            f"{' and '.join(dict.fromkeys(names))} learns from the test images in their order, which cannot be divided "
+            "among processes: run it without torchrun, or leave it out of TRAINER.COMPARE.METHODS"
+        )
+    get_state = (lambda: [part.method.state() for part in parts]) if ordered else None
+    name = _test_name(trainer, split, parts)
+    ledger = Ledger(trainer.record.folder, name, trainer.cfg.TEST.SAVE_EVERY, get_state)
+    if distributed.is_first() and not trainer.cfg.TEST.FRESH:
+        ledger.load()
+    ledger.done, ledger.state = distributed.from_first((ledger.done, ledger.state))
+    if ordered and ledger.done:
+        for part, state in zip(parts, ledger.state, strict=True):
+            part.method.load_state(state)
+    _run_batches(trainer, split, parts, shared, ledger)
+    return _finish(trainer, split, parts, shared, ledger)
+
+
+def _test_name(trainer: Tested, split: str, parts: list[Part]) -> str:
+    """The split and the fingerprint of all that can change a result."""
+    config = plain(trainer.cfg)
+    for key in VOLATILE:
+        *nodes, leaf = key.split(".")
+        node = config
+        for name in nodes:
+            node = node[name]
+        node.pop(leaf, None)
+    everything = {
+        "config": config,
+        "parts": [[part.title, part.entries] for part in parts],
+        "data": trainer.record.content["split_sha256"],
+        "weights": tensor_sha256(trainer.clip_model.text_projection),
+        "versions": versions(),
+    }
+    return f"{split}-{hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]}"
+
+
+def _run_batches(trainer: Tested, split: str, parts: list[Part], shared: Meter, ledger: Ledger) -> None:
+    dataset = GuardedDataset(trainer.eval_dataset(split), trainer.cfg.TEST.SKIP_BAD_IMAGES)
+    order = trainer.eval_order(len(dataset))
+    size = trainer.eval_batch_size()
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    missing = [number for number in range(len(batches)) if number not in ledger.done]
+    before = len(order) - sum(len(batches[number]) for number in missing)
+    if before:
+        print(f"Going on after {before:,} of {len(order):,} images, which an earlier process has tested (--fresh: not)")
+    own = missing[distributed.rank() :: distributed.world_size()]
+    loader = DataLoader(
+        dataset,
+        batch_sampler=[batches[number] for number in own],
+        num_workers=trainer.cfg.DATALOADER.NUM_WORKERS,
+        pin_memory=trainer.device.type == "cuda",
+        collate_fn=collate,
+    )
+    total = before + sum(len(batches[number]) for number in own)
+    bar = tqdm(total=total, initial=before, unit="img", desc=split, disable=not distributed.is_first())
+    try:
+        for number, (batch, bad) in zip(own, _timed(loader, shared), strict=True):
+            rows = _test_batch(trainer, batch, parts, shared) if batch else []
+            seconds = [meter.lap() for meter in (shared, *(part.meter for part in parts))]
+            ledger.add(number, {"rows": rows, "bad": bad, "seconds": seconds})
+            bar.update(len(batches[number]))
+    except BaseException:
+        if not ledger.get_state:  # the batch that was cut short may have changed the state
+            ledger.flush()
+        raise
+    finally:
+        bar.close()
+    ledger.flush()
+
+
+def _timed(loader: DataLoader, shared: Meter) -> Iterator:
+    """The loader's batches; the time of waiting for them is shared."""
+    batches = iter(loader)
+    for _ in range(len(loader)):
+        with shared:
+            batch = next(batches)
+        yield batch
+
+
+def _test_batch(trainer: Tested, batch: dict[str, Tensor], parts: list[Part], shared: Meter) -> list[dict[str, Tensor]]:
+    """Each part's columns."""
+    with shared:
+        label = batch["label"].to(trainer.device)
+        prepared = trainer.prepare(batch)
+    rows = []
+    for part in parts:
+        with part.meter:
+            probability = trainer.probabilities(prepared, part)
+        details = part.method.details if part.method else {}
+        columns = {"label": label, **score(probability, label), **details}
+        rows.append({"index": batch["index"], **{name: values.cpu() for name, values in columns.items()}})
+    return rows
+
+
+def _finish(trainer: Tested, split: str, parts: list[Part], shared: Meter, ledger: Ledger) -> list[dict[str, float]]:
+    """Puts the results of all processes and of earlier ones together; the first process records them."""
+    done: dict[int, dict[str, Any]] = {}
+    for own in distributed.gather(ledger.done):
+        done |= own
+    results = [done[number] for number in sorted(done)]
+    for i, meter in enumerate((shared, *(p.meter for p in parts))):
+        meter.seconds = sum(result["seconds"][i] for result in results) / distributed.world_size()
+    for result in results:
+        for part, columns in zip(parts, result["rows"], strict=False):  # no rows: none of its images could be read
+            part.predictions.add(columns)
+    skipped = [{"index": index, "reason": reason} for result in results for index, reason in result["bad"]]
+    if not any(result["rows"] for result in results):
+        raise InputError(
+            f"none of the {len(skipped)} images of the {split} split could be read: {skipped[0]['reason']}"
+        )
+    if skipped and distributed.is_first():
+        print(f"Skipped {len(skipped)} images that cannot be read; results.json lists them")
+    found = None
+    if distributed.is_first():
+        found = [part.finish(split, shared, trainer.num_classes, skipped) for part in parts]
+        ledger.remove()
+    return distributed.from_first(found)
+
+
+class GuardedDataset(Dataset):
+    """Gives what it cannot read as (index, reason) if such images are to be skipped; else it raises, as before."""
+
+    def __init__(self, dataset: Dataset, skip: bool):
+        self.dataset = dataset
+        self.skip = skip
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any] | tuple[int, str]:
+        try:
+            return self.dataset[index]
+        except (OSError, ValueError) as error:  # of Pillow, Dassl's ImageError, InputError
+            if not self.skip:
+                raise
+            return index, str(error)
+
+
+def collate(items: list[Any]) -> tuple[dict[str, Tensor] | None, list[tuple[int, str]]]:
+    """A batch of what could be read, or None, and (index, reason) of the rest."""
+    good = [item for item in items if isinstance(item, dict)]
+    return (default_collate(good) if good else None), [item for item in items if not isinstance(item, dict)]

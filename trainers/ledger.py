@@ -1,0 +1,83 @@
+"""The batches of a test that are done, on disk, so that a killed test goes on where it was.
+
+A test is divided into numbered batches, always the same ones. Their results are written every now and then as a shard,
+whole or not at all, named by its content's sha256; a shard that does not match its name is computed again. The folder's
+name holds the fingerprint of all that can change a result, so that shards of other settings are never read.
+"""
+
+import hashlib
+import io
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .results import write_bytes
+
+
+class Ledger:
+    """Results by batch number.
+
+    Args:
+        folder: Of the run.
+        name: Of the test and its settings, e.g. "test-<fingerprint>"; the shards go to <folder>/shards/<name>/.
+        save_every: Seconds between two shards; 0 writes one for every batch.
+        get_state: For batches that depend on those before: gives what the next ones need. Then only an unbroken
+            beginning counts as done.
+
+    Attributes:
+        done: batch number -> result, a dict of tensors and plain values.
+        state: The state after `done`, if an earlier process has left one.
+    """
+
+    def __init__(self, folder: Path, name: str, save_every: float, get_state: Callable[[], Any] | None = None):
+        self.folder = folder / "shards" / name
+        self.save_every = save_every
+        self.get_state = get_state
+        self.done: dict[int, dict[str, Any]] = {}
+        self.state: Any = None
+        self._fresh: dict[int, dict[str, Any]] = {}
+        self._saved_at = time.monotonic()
+
+    def load(self) -> None:
+        """Reads what an earlier process has left."""
+        shards = [shard for path in sorted(self.folder.glob("*.pt")) if (shard := _read(path))]
+        for shard in sorted(shards, key=lambda shard: min(shard["batches"])):
+            if self.get_state and min(shard["batches"]) != len(self.done):
+                break
+            self.done.update(shard["batches"])
+            self.state = shard["state"]
+
+    def add(self, number: int, result: dict[str, Any]) -> None:
+        """Takes a batch's result; the state must be that after it."""
+        self.done[number] = self._fresh[number] = result
+        if time.monotonic() - self._saved_at >= self.save_every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is not on disk yet."""
+        if not self._fresh:
+            return
+        buffer = io.BytesIO()
+        torch.save({"batches": self._fresh, "state": self.get_state() if self.get_state else None}, buffer)
+        data = buffer.getvalue()
+        write_bytes(self.folder / f"{min(self._fresh):07d}-{hashlib.sha256(data).hexdigest()[:32]}.pt", data)
+        self._fresh = {}
+        self._saved_at = time.monotonic()
+
+    def remove(self) -> None:
+        """Removes all shards of the run, these and those of other settings."""
+        shutil.rmtree(self.folder.parent, ignore_errors=True)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest()[:32] != path.stem.partition("-")[2]:
+        print(f"The shard {path} is damaged; its images are computed again")
+        os.remove(path)
+        return None
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
