@@ -41,7 +41,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--transforms", nargs="+", help="data augmentation")
     parser.add_argument("--config-file", help="config of the method")
     parser.add_argument("--dataset-config-file", help="config of the dataset")
-    parser.add_argument("--trainer", help="ZeroshotCLIP, CoOp, SAPT, TLLA")
+    parser.add_argument("--trainer", help="SAPT, TLLA, CoOp, CoCoOp, ZeroshotCLIP, TPT, ZERO, Compare ...")
     parser.add_argument("--backbone", help="a CLIP by name (ViT-B/16, RN50, EmojiCLIP ...) or the path of its weights")
     parser.add_argument("--head", help="name of a head (not used by the methods here)")
     parser.add_argument("--eval-only", action="store_true", help="test without training")
