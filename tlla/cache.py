@@ -1,0 +1,65 @@
+"""What online methods with a cache share: features of past images, filed by predicted class; those of low entropy stay.
+
+The cache is TDA's (Karmanov et al., arXiv 2403.18293; kdiAAA/TDA, tda_runner.py, update_cache), as tensors that are
+allocated once, so that a look-up is one matrix product.
+
+Letters in shapes: V views, s kept views, K classes, E joint space.
+"""
+
+import torch
+from torch import Tensor
+
+from .selection import confident
+
+
+class FeatureCache:
+    """At most `capacity` features for each class, in rising order of the entropy that they came with.
+
+    Args:
+        text: Class features, (K, E): the cache takes their sizes, type and device.
+        capacity: Places for each class.
+        n_values: Length of a further vector that is kept with each feature.
+    """
+
+    def __init__(self, text: Tensor, capacity: int, n_values: int = 0):
+        self.keys = text.new_zeros(len(text), capacity, text.shape[1])
+        self.values = text.new_zeros(len(text), capacity, n_values)
+        self.entropy = text.new_full((len(text), capacity), torch.inf)  # inf: the place is empty
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Takes back what ``vars(cache)`` has given."""
+        for name, own in vars(self).items():
+            own.copy_(tensors[name])
+
+    def add(self, label: int, entropy: Tensor, key: Tensor, value: Tensor | float = 0.0) -> None:
+        """Files a feature under a class; if the class is full, it takes the place of the highest entropy, if lower."""
+        place = int((self.entropy[label] <= entropy).sum())
+        if place == self.entropy.shape[1]:
+            return
+        for stored, new in ((self.keys, key), (self.values, value), (self.entropy, entropy)):
+            stored[label, place + 1 :] = stored[label, place:-1].clone()
+            stored[label, place] = new
+
+    def affinity(self, feature: Tensor, beta: float) -> Tensor:
+        """exp(-beta (1 - cosine)) of a feature (E,) with each cached one, 0 for an empty place: (K, capacity)."""
+        return (beta * (self.keys @ feature - 1)).exp() * self.entropy.isfinite()
+
+    def prototypes(self) -> tuple[Tensor, Tensor]:
+        """The N classes with something in the cache, (N,), ascending, and their mean features, (N, E)."""
+        count = self.entropy.isfinite().sum(dim=1)  # (K,)
+        seen = count.nonzero().squeeze(1)
+        return seen, self.keys[seen].sum(dim=1) / count[seen, None]
+
+
+def pool_views(features: Tensor, text: Tensor, scale: Tensor | float, top: float) -> tuple[Tensor, Tensor]:
+    """Mean feature of the most confident views, not normalised again, (E,), and the logits of these views, (s, K).
+
+    Args:
+        features: Normalised features of one image's views, (V, E).
+        text: Normalised class features, (K, E).
+        scale: Inverse temperature.
+        top: Share of the views that is kept, at least one.
+    """
+    logits = scale * features @ text.T
+    kept = confident(logits[None], top)[0]
+    return features[kept].mean(dim=0), logits[kept]

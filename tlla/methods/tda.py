@@ -1,0 +1,75 @@
+"""TDA: two caches of past images, for and against classes, correct the logits (Karmanov et al., arXiv 2403.18293).
+
+Upstream: kdiAAA/TDA, tda_runner.py and utils.py. As in that code: an image enters the caches before it is classified,
+so it sees itself; the entropy that decides about the second cache is in nats, but is divided by log2 K, so that the
+ratio ends at ln 2; the mean feature of the views is not normalised. Upstream fixes the logit scale at 100, ours is the
+classifier's; its caches are fp16, ours fp32.
+
+The authors tuned alpha and beta on each test set (configs/trainers/TDA); the defaults are ImageNet's, for all sets.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from tlla.cache import FeatureCache, pool_views
+from tlla.selection import marginal_entropy
+
+from .base import Method, check_at_least, check_share
+
+
+@dataclass
+class TDA(Method):
+    """The logits of the confident views plus similarities to confident images, minus those to unsure images."""
+
+    online: ClassVar[bool] = True
+
+    pos_alpha: float = 2.0  # weight of the positive cache
+    pos_beta: float = 5.0  # sharpness of its similarities
+    pos_capacity: int = 3  # images a class; 0: no cache
+    neg_alpha: float = 0.117  # weight of the negative cache
+    neg_beta: float = 1.0  # sharpness of its similarities
+    neg_capacity: int = 2  # images a class; 0: no cache
+    entropy_low: float = 0.2  # an image is unsure if its entropy / log2(K) lies between these
+    entropy_high: float = 0.5
+    mask_low: float = 0.03  # an unsure image speaks against classes with a probability between these
+    mask_high: float = 1.0
+    top: float = 0.1  # share of the views that is kept
+
+    def __post_init__(self) -> None:
+        check_share(top=self.top)
+        check_at_least(0, **{name: value for name, value in vars(self).items() if name != "top"})
+
+    def reset(self) -> None:
+        """Empties the caches."""
+        text = self.classifier.text_features
+        self.positive = FeatureCache(text, self.pos_capacity)
+        self.negative = FeatureCache(text, self.neg_capacity, n_values=len(text))
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """Both caches' tensors."""
+        return {"positive": vars(self.positive), "negative": vars(self.negative)}
+
+    def load_state(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Takes back both caches."""
+        self.positive.load(state["positive"])
+        self.negative.load(state["negative"])
+
+    def predict_one(self, features: Tensor, text: Tensor) -> Tensor:
+        """Class probabilities, (K,); the image goes into the caches."""
+        feature, kept = pool_views(features, text, self.classifier.scale, self.top)
+        logits, entropy = kept.mean(dim=0), marginal_entropy(kept)
+        label = int(logits.argmax())
+        self.positive.add(label, entropy, feature)
+        unit = math.log2(len(text))
+        if self.entropy_low * unit < entropy < self.entropy_high * unit:
+            probability = kept.softmax(dim=-1).mean(dim=0)
+            against = (probability > self.mask_low) & (probability < self.mask_high)
+            self.negative.add(label, entropy, feature, against)
+
+        pros = self.positive.affinity(feature, self.pos_beta).sum(dim=1)
+        weights = self.negative.affinity(feature, self.neg_beta)  # (K, capacity)
+        cons = weights.flatten() @ self.negative.values.flatten(0, 1)
+        return (logits + self.pos_alpha * pros - self.neg_alpha * cons).softmax(dim=-1)
