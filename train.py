@@ -39,7 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--source-domains", nargs="+", help="source domains")
     parser.add_argument("--target-domains", nargs="+", help="target domains")
     parser.add_argument("--transforms", nargs="+", help="data augmentation")
-    parser.add_argument("--config-file", help="config of the method")
+    parser.add_argument("--config-file", action="append", default=[], help="config of the method; of several, later win")
     parser.add_argument("--dataset-config-file", help="config of the dataset")
     parser.add_argument("--trainer", help="SAPT, TLLA, CoOp, CoCoOp, ZeroshotCLIP, TPT, ZERO, Compare ...")
     parser.add_argument("--backbone", help="a CLIP by name (ViT-B/16, RN50, EmojiCLIP ...) or the path of its weights")
@@ -62,9 +62,8 @@ def build_cfg(args: argparse.Namespace) -> CfgNode:
     cfg = get_cfg_default()
     trainers.add_configs(cfg)
     datasets.add_configs(cfg)
-    for file in (args.dataset_config_file, args.config_file):
-        if file:
-            _merge_file(cfg, file)
+    for file in filter(None, (args.dataset_config_file, *args.config_file)):
+        _merge_file(cfg, file)
     _merge_flags(cfg, args)
     _merge(cfg, lambda: cfg.merge_from_list(args.opts), "the command line")
     _check_registered("--trainer (TRAINER.NAME)", cfg.TRAINER.NAME, TRAINER_REGISTRY.registered_names())

@@ -222,6 +222,12 @@ def test_a_configs_settings_are_overridden_in_coops_order(place):
     assert (cfg.SEED, cfg.OPTIM.LR, cfg.TRAINER.SAPT.N_CTX, cfg.TRAINER.SAPT.RHO) == (0, 0.5, 3, 0.05)
 
 
+def test_of_several_configs_the_later_wins(place):
+    tuned = ("--config-file", "configs/trainers/TDA/imagenet_r.yaml")
+    cfg = train.build_cfg(train.parse_args(place.argv("TDA", "x", *tuned)))
+    assert (cfg.TRAINER.TDA.POS_BETA, cfg.TRAINER.VIEWS.N_VIEWS) == (8.0, 6)
+
+
 @pytest.mark.parametrize("path", sorted((REPO / "configs").rglob("*.yaml")), ids=lambda p: "/".join(p.parts[-2:]))
 def test_every_shipped_config_merges(path):
     is_dataset = path.parent.name == "datasets"
