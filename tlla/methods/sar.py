@@ -1,0 +1,135 @@
+"""SAR: sharpness-aware, reliable entropy minimisation, one image at a time (Niu et al., arXiv 2302.12400, eq. 2-5).
+
+Upstream: mr-eggplant/SAR, sar.py and sam.py, an online method on batches. TLLA's paper (arXiv 2501.18864) compares with
+"SAR (single sample)" and does not say how a single image makes a batch. Our reading, close to the other methods here:
+- The batch is the image's most confident views, and everything is as before after each image. Then SAR's restart, for
+  when the moving average of the entropy collapses, has nothing to do and is left out.
+- The prediction is the adapted encoder's on the plain view. SAR returns the logits from before the step, which would be
+  no adaptation at all here.
+- Tuned are weights and biases of the image encoder's norm layers, without the last stage of a ResNet, the last quarter
+  of a ViT's blocks (SAR names the last three of twelve) and its final norm. CLIP's ln_pre, that SAR's ViT lacks, is in.
+- Batch norm uses its stored statistics: some crops of one image are no sample of the data. SAR uses the batch's.
+- The threshold is e0 times ln K, not ln 1000, as in SAR's port to CLIP (mariodoebler/test-time-adaptation); so is the
+  learning rate. SAR's own is 0.001 * batch / 64 for a ViT and 0.00025 for a ResNet, less for small batches.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from tlla.classifier import Classifier
+from tlla.errors import InputError
+from tlla.selection import confident, marginal_entropy
+
+from .base import Method, check_at_least, check_share
+
+NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
+MOMENTUM = 0.9  # of SGD; plays no part in a single step
+
+Parameters = dict[str, Tensor]  # by name, in the image encoder
+
+
+@dataclass
+class SAR(Method):
+    """Adapts the image encoder's norm layers to the sure ones among an image's views, then predicts the plain view."""
+
+    needs_backprop: ClassVar[bool] = True
+    needs_images: ClassVar[bool] = True
+
+    e0: float = 0.4  # a view is reliable if its entropy is below this share of ln K
+    rho: float = 0.05  # norm of SAM's perturbation of all tuned parameters together
+    top: float = 0.1  # share of the views that are the batch, chosen once, by the encoder as it was
+    lr: float = 1e-3  # SGD's learning rate
+    steps: int = 1  # SGD's steps
+
+    def __post_init__(self) -> None:
+        check_at_least(0, e0=self.e0, rho=self.rho, lr=self.lr, steps=self.steps)
+        check_share(top=self.top)
+
+    def start(self, classifier: Classifier, seed: int = 0) -> None:
+        """Refuses a classifier without an image encoder, or with one that has nothing to tune."""
+        if classifier.clip_model is None:
+            raise InputError("SAR adapts the image encoder, but there is no CLIP: features alone are not enough")
+        self.encoder = classifier.clip_model.visual
+        self.initial = dict(norm_parameters(self.encoder))
+        if not self.initial:
+            raise InputError("SAR found no norm layer to adapt in the image encoder outside its last layers")
+        self.threshold = self.e0 * math.log(len(classifier.text_features))
+        super().start(classifier, seed)
+
+    def predict(self, features: Tensor, images: Tensor | None = None) -> Tensor:
+        """Class probabilities, (B, K). If class features depend on the image, they stay those of the plain view."""
+        if images is None:
+            raise InputError("SAR adapts the image encoder: predict needs the views' pixels, not their features alone")
+        text = self.classifier.text(features)
+        logits = self.classifier.logits(features, text)  # (B, V, K)
+        chosen = confident(logits, self.top)  # (B, s)
+        rows = []
+        for b, index in enumerate(chosen):
+            own = text[b if len(text) > 1 else 0]  # (K, E)
+            row = logits[b, 0]
+            if (_entropy(logits[b, index]) < self.threshold).any():  # or there is no step: spare the passes
+                row = self._logits(images[b, :1], own, self._adapt(images[b, index], own))[0]
+            rows.append(row.softmax(dim=-1))
+        return torch.stack(rows)
+
+    def _adapt(self, images: Tensor, text: Tensor) -> Parameters:
+        """Tuned parameters for the chosen views' pixels, (s, 3, H, W), and class features, (K, E)."""
+        tuned = {name: p.detach().clone().requires_grad_() for name, p in self.initial.items()}
+        optimizer = torch.optim.SGD(tuned.values(), self.lr, MOMENTUM)
+        for _ in range(self.steps):
+            first = self._gradients(images, text, tuned)
+            if first is None:
+                break
+            gradients, reliable = first
+            norm = torch.stack([g.norm() for g in gradients]).norm()
+            climb = zip(tuned.items(), gradients, strict=True)
+            above = {n: (p + self.rho / (norm + 1e-12) * g).detach().requires_grad_() for (n, p), g in climb}
+            second = self._gradients(reliable, text, above)
+            if second is None:
+                break
+            for parameter, gradient in zip(tuned.values(), second[0], strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+        return {name: p.detach() for name, p in tuned.items()}
+
+    def _gradients(self, images: Tensor, text: Tensor, parameters: Parameters) -> tuple[list[Tensor], Tensor] | None:
+        """Gradients of the reliable views' mean entropy, and those views; None if there is none to follow."""
+        with torch.enable_grad():
+            entropies = _entropy(self._logits(images, text, parameters))  # (s,)
+            reliable = entropies < self.threshold
+            if not reliable.any():
+                return None
+            loss = entropies[reliable].mean() * self.classifier.loss_scale
+            gradients = torch.autograd.grad(loss, list(parameters.values()))
+        if not all(g.isfinite().all() for g in gradients):
+            return None  # fp16 overflow: as a gradient scaler, no step
+        return [g / self.classifier.loss_scale for g in gradients], images[reliable]
+
+    def _logits(self, images: Tensor, text: Tensor, parameters: Parameters) -> Tensor:
+        """Logits of images under other norm parameters: (N, 3, H, W) and (K, E) -> (N, K)."""
+        with self.classifier.autocast():
+            images = images.type(self.classifier.clip_model.dtype)
+            features = functional_call(self.encoder, parameters, (images,))
+        return self.classifier.logits(F.normalize(features.float(), dim=-1), text)
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    """Entropy of each row, (N, K) -> (N,), with a finite gradient where a probability underflows to 0."""
+    return marginal_entropy(logits[:, None])
+
+
+def norm_parameters(encoder: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Weights and biases, with their names, of the norm layers of CLIP's image encoder that SAR tunes."""
+    blocks = encoder.transformer.resblocks if hasattr(encoder, "transformer") else ()
+    skipped = [f"transformer.resblocks.{i}" for i in range(len(blocks) * 3 // 4, len(blocks))]
+    skipped += ["layer4", "ln_post"]
+    for layer_name, layer in encoder.named_modules():
+        if isinstance(layer, NORMS) and not any(f"{layer_name}.".startswith(f"{name}.") for name in skipped):
+            yield from ((f"{layer_name}.{name}", p) for name, p in layer.named_parameters())

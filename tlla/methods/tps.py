@@ -1,0 +1,45 @@
+"""TPS: test-time prototype shifting, prompt tuning without a text encoder (Sui et al., arXiv 2403.12952).
+
+Upstream: elaine-sui/TPS, shift_classification.py, model/learnable_shift.py and model/shifter.py, with a shift for each
+class (--per_label --do_shift). Its other prototypes, from templates and class descriptions, are the classifier's task.
+It runs under fp16 autocast; here the loss is fp32. At least one view is kept, as in TPT.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tlla.selection import confident, marginal_entropy
+
+from .base import Method, check_at_least, check_share, tune
+
+
+@dataclass
+class TPS(Method):
+    """Lowers TPT's entropy by shifting the class features, then predicts the plain view with the shifted ones."""
+
+    needs_backprop: ClassVar[bool] = True
+
+    top: float = 0.1  # share of the views that tune, chosen anew at each step
+    lr: float = 5e-3  # AdamW's learning rate
+    steps: int = 1  # AdamW's steps
+
+    def __post_init__(self) -> None:
+        check_share(top=self.top)
+        check_at_least(0, lr=self.lr, steps=self.steps)
+
+    def predict_one(self, features: Tensor, text: Tensor) -> Tensor:
+        """Class probabilities, (K,)."""
+
+        def logits(shift: Tensor) -> Tensor:
+            return self.classifier.logits(features, F.normalize(text + shift, dim=-1))  # (V, K)
+
+        def loss(shift: Tensor) -> Tensor:
+            shifted = logits(shift)
+            return marginal_entropy(shifted[confident(shifted[None], self.top)[0]])
+
+        (shift,) = tune([torch.zeros_like(text)], loss, self.lr, self.steps)
+        return logits(shift)[0].softmax(dim=-1)
