@@ -31,8 +31,12 @@ def check_vote(how: str) -> None:
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Shannon entropy (nats) of softmax(logits): (..., K) -> (...). 0 for one-hot distributions, never NaN."""
-    return torch.special.entr(logits.softmax(dim=-1)).sum(dim=-1)
+    """Shannon entropy (nats) of softmax(logits): (..., K) -> (...). 0 for one-hot distributions, never NaN.
+
+    Nor is its gradient, where a probability underflows to 0.
+    """
+    log_prob = logits.log_softmax(dim=-1)
+    return -(log_prob.exp() * log_prob).sum(dim=-1)
 
 
 def marginal_entropy(logits: Tensor) -> Tensor:

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from tlla.classifier import Classifier
 from tlla.errors import InputError
+from tlla.selection import confident, take_views
 
 METHODS: dict[str, type["Method"]] = {}
+PROMPTS_AT_ONCE = 256  # of PromptTuning
 
 
 @dataclasses.dataclass
@@ -34,7 +36,8 @@ class Method:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        METHODS[cls.__name__] = cls
+        if cls.__module__ != __name__:  # what is defined here is for others to build on
+            METHODS[cls.__name__] = cls
 
     def check_views(self, n_views: int) -> None:
         """Raises InputError if the method cannot work with so many views."""
@@ -109,11 +112,11 @@ def tune(
     """AdamW on copies of some tensors: the shared path of all methods with backprop. The tensors stay as they are.
 
     Args:
-        parameters: What to tune.
-        loss_fn: Takes the current values, returns a scalar.
+        parameters: What to tune. For B independent problems, each (B, ...).
+        loss_fn: Takes the current values, returns a scalar, or the B losses of the B problems.
         lr: Learning rate.
         steps: Number of steps.
-        loss_scale: For fp16: a step whose gradient is not finite is skipped, as a gradient scaler does.
+        loss_scale: For fp16. A problem whose gradient is not finite takes no step, as with a gradient scaler.
         eps: AdamW's.
         weight_decay: AdamW's.
 
@@ -124,30 +127,57 @@ def tune(
         copies = [p.detach().clone().requires_grad_() for p in parameters]
         optimizer = torch.optim.AdamW(copies, lr=lr, eps=eps, weight_decay=weight_decay)
         for _ in range(steps):
-            gradients = torch.autograd.grad(loss_fn(*copies) * loss_scale, copies)
-            if not all(g.isfinite().all() for g in gradients):
-                continue
-            for copy, gradient in zip(copies, gradients, strict=True):
-                copy.grad = gradient / loss_scale
+            losses = loss_fn(*copies)
+            gradients = torch.autograd.grad(losses.sum() * loss_scale, copies)
+            # One number a problem, of the shape of the losses: whether all of its gradients are finite.
+            finite = torch.stack([g.isfinite().flatten(losses.dim()).all(dim=-1) for g in gradients]).all(dim=0)
+            masks = [finite.view(finite.shape + (1,) * (g.dim() - finite.dim())) for g in gradients]
+            before = [copy.detach().clone() for copy in copies]
+            for copy, gradient, mask in zip(copies, gradients, masks, strict=True):
+                copy.grad = torch.where(mask, gradient / loss_scale, 0)
             optimizer.step()
+            with torch.no_grad():
+                for copy, old, mask in zip(copies, before, masks, strict=True):
+                    copy.copy_(torch.where(mask, copy, old))
     return [copy.detach() for copy in copies]
 
 
-def tune_prompt(
-    classifier: Classifier, features: Tensor, loss_fn: Callable[[Tensor], Tensor], lr: float, steps: int
-) -> Tensor:
-    """Tunes one image's context vectors and gives the class features under them; the classifier stays as it is.
+@dataclasses.dataclass
+class PromptTuning(Method):
+    """Tunes the context vectors for each image, by backprop through the text encoder. A subclass gives its `loss`."""
 
-    Args:
-        classifier: With a prompt. If its context depends on the image, it is that image's context which is tuned.
-        features: Of the image's views, (V, E).
-        loss_fn: Takes the current class features, (K, E), returns a scalar.
-        lr: Learning rate.
-        steps: Number of steps.
+    needs_backprop: ClassVar[bool] = True
+    needs_text_encoder: ClassVar[bool] = True
 
-    Returns:
-        (K, E), without graph.
-    """
-    context = classifier.context(features[None])[0]  # (L, D), or (K, L, D) if class-specific
-    (tuned,) = tune([context], lambda ctx: loss_fn(classifier.encode(ctx[None])[0]), lr, steps, classifier.loss_scale)
-    return classifier.encode(tuned[None])[0]
+    top: float = 0.1  # share of the views that tune, chosen once, by the untuned prompt
+    lr: float = 5e-3  # AdamW's learning rate
+    steps: int = 1  # AdamW's steps
+
+    def __post_init__(self) -> None:
+        check_share(top=self.top)
+        check_at_least(0, lr=self.lr, steps=self.steps)
+
+    def loss(self, logits: Tensor, text: Tensor) -> Tensor:
+        """Losses of images, from the confident views' logits, (B, s, K), and the class features, (B, K, E): (B,)."""
+        raise NotImplementedError
+
+    def output(self, features: Tensor, text: Tensor) -> Tensor:
+        """Class probabilities from the views' features and the tuned class features: here the plain view's, (B, K)."""
+        return self.classifier.logits(features[:, :1], text).squeeze(1).softmax(dim=-1)
+
+    def predict(self, features: Tensor, images: Tensor | None = None) -> Tensor:
+        """Class probabilities, (B, K)."""
+        # Few classes would leave the text encoder idle, so that some images pass it together; many fill the memory.
+        at_once = max(1, PROMPTS_AT_ONCE // len(self.classifier.text_features))
+        return torch.cat([self._predict(group) for group in features.split(at_once)])
+
+    def _predict(self, features: Tensor) -> Tensor:
+        classifier = self.classifier
+        kept = take_views(features, confident(classifier.logits(features), self.top))  # (B, s, E)
+
+        def loss_fn(context: Tensor) -> Tensor:
+            text = classifier.encode(context)  # (B, K, E)
+            return self.loss(classifier.logits(kept, text), text)
+
+        (tuned,) = tune([classifier.context(features)], loss_fn, self.lr, self.steps, classifier.loss_scale)
+        return self.output(features, classifier.encode(tuned))

@@ -7,52 +7,42 @@ Upstream: TomSheng21/R-TPT, rtpt.py. Its attack on the test images is no part of
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from tlla.selection import confident, marginal_entropy
+from tlla.selection import entropy
 
-from .base import Method, check_at_least, check_share, tune_prompt
+from .base import PromptTuning, check_at_least
 
 TEMPERATURE = 0.01  # of the weights, on mean cosines
 
 
 @dataclass
-class RTPT(Method):
+class RTPT(PromptTuning):
     """Lowers the confident views' own entropies, then weighs the logits of all views by their nearness to others."""
 
-    needs_backprop: ClassVar[bool] = True
-    needs_text_encoder: ClassVar[bool] = True
-
     n_neighbours: int = 20  # other views, the most similar ones, that decide on a view's weight
-    top: float = 0.1  # share of the views that tune, chosen once, by the untuned prompt
-    lr: float = 5e-3  # AdamW's learning rate
-    steps: int = 1  # AdamW's steps
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_at_least(1, n_neighbours=self.n_neighbours)
-        check_share(top=self.top)
-        check_at_least(0, lr=self.lr, steps=self.steps)
 
-    def predict_one(self, features: Tensor, text: Tensor) -> Tensor:
-        """Class probabilities, (K,)."""
-        logits = self.classifier.logits
-        kept = features[confident(logits(features, text)[None], self.top)[0]]  # (s, E)
+    def loss(self, logits: Tensor, text: Tensor) -> Tensor:
+        """Mean of the views' entropies, (B,)."""
+        return entropy(logits).mean(dim=-1)
 
-        def loss(text: Tensor) -> Tensor:
-            # Each view on its own: unlike `entropy`, this has a finite gradient where a probability underflows to 0.
-            return marginal_entropy(logits(kept, text)[:, None]).mean()
-
-        tuned = tune_prompt(self.classifier, features, loss, self.lr, self.steps)
-        return (self._weights(features) @ logits(features, tuned)).softmax(dim=-1)
+    def output(self, features: Tensor, text: Tensor) -> Tensor:
+        """Class probabilities of the weighted views, (B, K)."""
+        logits = self.classifier.logits(features, text)  # (B, V, K)
+        return (self._weights(features)[:, None] @ logits).squeeze(1).softmax(dim=-1)
 
     def _weights(self, features: Tensor) -> Tensor:
-        """Weights of the views, (V, E) -> (V,), which sum to 1."""
-        n_views = len(features)
+        """Weights of the views, (B, V, E) -> (B, V), which sum to 1."""
+        n_views = features.shape[1]
         if n_views == 1:
-            return torch.ones_like(features[:, 0])
-        cosines = (features @ features.mT).fill_diagonal_(-torch.inf)  # (V, V)
+            return torch.ones_like(features[..., 0])
+        itself = torch.eye(n_views, dtype=torch.bool, device=features.device)
+        cosines = (features @ features.mT).masked_fill(itself, -torch.inf)  # (B, V, V)
         nearest = cosines.topk(min(self.n_neighbours, n_views - 1), dim=-1).values
         return (nearest.mean(dim=-1) / TEMPERATURE).softmax(dim=-1)

@@ -25,7 +25,7 @@ from torch.func import functional_call
 
 from tlla.classifier import Classifier
 from tlla.errors import InputError
-from tlla.selection import confident, marginal_entropy
+from tlla.selection import confident, entropy
 
 from .base import Method, check_at_least, check_share
 
@@ -74,7 +74,7 @@ class SAR(Method):
         for b, index in enumerate(chosen):
             own = text[b if len(text) > 1 else 0]  # (K, E)
             row = logits[b, 0]
-            if (_entropy(logits[b, index]) < self.threshold).any():  # or there is no step: spare the passes
+            if (entropy(logits[b, index]) < self.threshold).any():  # or there is no step: spare the passes
                 row = self._logits(images[b, :1], own, self._adapt(images[b, index], own))[0]
             rows.append(row.softmax(dim=-1))
         return torch.stack(rows)
@@ -102,7 +102,7 @@ class SAR(Method):
     def _gradients(self, images: Tensor, text: Tensor, parameters: Parameters) -> tuple[list[Tensor], Tensor] | None:
         """Gradients of the reliable views' mean entropy, and those views; None if there is none to follow."""
         with torch.enable_grad():
-            entropies = _entropy(self._logits(images, text, parameters))  # (s,)
+            entropies = entropy(self._logits(images, text, parameters))  # (s,)
             reliable = entropies < self.threshold
             if not reliable.any():
                 return None
@@ -118,11 +118,6 @@ class SAR(Method):
             images = images.type(self.classifier.clip_model.dtype)
             features = functional_call(self.encoder, parameters, (images,))
         return self.classifier.logits(F.normalize(features.float(), dim=-1), text)
-
-
-def _entropy(logits: Tensor) -> Tensor:
-    """Entropy of each row, (N, K) -> (N,), with a finite gradient where a probability underflows to 0."""
-    return marginal_entropy(logits[:, None])
 
 
 def norm_parameters(encoder: nn.Module) -> Iterator[tuple[str, Tensor]]:
