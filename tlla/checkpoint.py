@@ -93,27 +93,54 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_context(path: Path, learner: PromptLearner) -> int | None:
-    """Puts the context vectors of a checkpoint, and nothing else, into `learner`; returns the checkpoint's epoch.
+    """Puts a checkpoint's context vectors (and CoCoOp's meta-net, if `learner` has one) into `learner`.
+
+    Returns:
+        The checkpoint's epoch.
 
     Raises:
-        InputError: no or other vectors in the file, or a shape that differs; the message names both sides.
+        InputError: something is missing, is too much, or differs in shape; the message names both sides.
     """
     checkpoint = read_checkpoint(path)
     state = {k.removeprefix("module."): v for k, v in checkpoint["state_dict"].items()}
     names = [k for k in state if k not in FIXED_TOKENS]
-    if names != ["ctx"] or not isinstance(state["ctx"], Tensor):
-        raise InputError(f"{path} holds {names or 'nothing'}, expected the context vectors of a prompt ('ctx') alone")
-    ctx = state["ctx"].float()
-    if ctx.shape != learner.ctx.shape:
+    expected = list(learner.state_dict())
+    if sorted(names) != sorted(expected):
+        wanted = "the context vectors of a prompt ('ctx') alone" if expected == ["ctx"] else str(expected)
+        raise InputError(f"{path} holds {names or 'nothing'}, expected {wanted}{_whose(names)}")
+    for name, own in learner.named_parameters():
+        _check_tensor(path, name, state[name], own)
+    with torch.no_grad():
+        for name, own in learner.named_parameters():
+            own.copy_(state[name].float())
+    return checkpoint.get("epoch")
+
+
+def _whose(names: list[str]) -> str:
+    """Which trainer writes such a state, as the end of a message."""
+    if names == ["ctx"]:
+        return ": this is the prompt of CoOp, SAPT or TLLA, which has no meta-net"
+    return ": this is CoCoOp's, whose prompt depends on the image" if "meta_net.linear1.weight" in names else ""
+
+
+def _check_tensor(path: Path, name: str, found: Any, own: Tensor) -> None:
+    if not isinstance(found, Tensor):
+        raise InputError(f"{path} holds {_describe(found)} as {name!r}, expected a tensor")
+    if found.shape != own.shape:
         raise InputError(
-            f"{path} holds {_describe_context(ctx)}, but this run is set to {_describe_context(learner.ctx)}: "
+            f"{path} holds {_describe_weight(name, found)}, but this run is set to {_describe_weight(name, own)}: "
             "use the same N_CTX (or CTX_INIT), CSC, class set and backbone as in training"
         )
-    if not torch.isfinite(ctx).all():
-        raise InputError(f"the context vectors in {path} are not finite (NaN or infinite): train again")
-    with torch.no_grad():
-        learner.ctx.copy_(ctx)
-    return checkpoint.get("epoch")
+    if not torch.isfinite(found).all():
+        what = "the context vectors" if name == "ctx" else f"the weights {name!r}"
+        raise InputError(f"{what} in {path} are not finite (NaN or infinite): train again")
+
+
+def choose_checkpoint(folder: Path, epoch: int | None, best: bool) -> Path:
+    """Path of the checkpoint to test: of `epoch`; without one the best on val if `best` and there is one, else the
+    newest."""
+    path = folder / "model-best.pth.tar"
+    return path if epoch is None and best and path.is_file() else find_epoch(folder, epoch)
 
 
 def find_epoch(folder: Path, epoch: int | None = None) -> Path:
@@ -140,6 +167,10 @@ def tensor_sha256(tensor: Tensor) -> str:
 def _describe_context(ctx: Tensor) -> str:
     sets = f"class-specific (CSC) context for {ctx.shape[0]} classes, " if ctx.dim() == 3 else "one shared context, "
     return f"{sets}N_CTX {ctx.shape[-2] if ctx.dim() > 1 else '?'}, width {ctx.shape[-1] if ctx.dim() else '?'}"
+
+
+def _describe_weight(name: str, weight: Tensor) -> str:
+    return _describe_context(weight) if name == "ctx" else f"{name} of shape {tuple(weight.shape)}"
 
 
 def _describe(value: Any) -> str:

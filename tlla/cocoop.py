@@ -1,8 +1,17 @@
-"""CoCoOp's conditional context (Zhou et al., "Conditional Prompt Learning for Vision-Language Models", arXiv 2203.05557)."""
+"""CoCoOp's conditional context (Zhou et al., arXiv 2203.05557).
+
+Same logits as CustomCLIP in KaiyangZhou/CoOp, trainers/cocoop.py. Differs: the net is fp32 for every precision of the
+backbone (upstream halves it for fp16), and the prompts of all images of a batch pass the text encoder in chunks.
+
+Letters in shapes: B images, K classes, L context tokens, D text width, E joint space.
+"""
 
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, nn
+
+from .prompt import PromptedCLIP, PromptLearner
 
 
 class MetaNet(nn.Sequential):
@@ -15,9 +24,48 @@ class MetaNet(nn.Sequential):
 
     def __init__(self, embed_dim: int, ctx_dim: int):
         hidden = embed_dim // 16
-        layers = (("linear1", nn.Linear(embed_dim, hidden)), ("relu", nn.ReLU()), ("linear2", nn.Linear(hidden, ctx_dim)))
+        layers = (
+            ("linear1", nn.Linear(embed_dim, hidden)),
+            ("relu", nn.ReLU()),
+            ("linear2", nn.Linear(hidden, ctx_dim)),
+        )
         super().__init__(OrderedDict(layers))
 
     def forward(self, features: Tensor) -> Tensor:
         """Shift of the context for each image."""
         return super().forward(features)
+
+
+class ConditionalPromptLearner(PromptLearner):
+    """A shared context and the net that shifts it for each image.
+
+    Its state dict holds ``ctx`` and ``meta_net.*``, as CoOp's checkpoints do.
+
+    Args:
+        clip_model: OpenAI's CLIP; it is read, never changed.
+        classnames: One name a class; underscores are read as spaces.
+        n_ctx: Number of context tokens L; with `ctx_init` the words decide and `n_ctx` is not used.
+        ctx_init: Words whose embeddings the context starts from; empty: normal, std 0.02.
+    """
+
+    def __init__(self, clip_model: nn.Module, classnames: list[str], n_ctx: int = 4, ctx_init: str = ""):
+        super().__init__(clip_model, classnames, n_ctx, ctx_init)
+        # Drawn on the CPU, as the context is: the same seed gives the same net on every device.
+        self.meta_net = MetaNet(clip_model.text_projection.shape[1], self.ctx.shape[-1]).to(self.ctx.device)
+
+    def shifted(self, image_features: Tensor) -> Tensor:
+        """The context of each image, (B, E) -> (B, L, D)."""
+        return self.ctx + self.meta_net(image_features)[:, None]
+
+
+class ConditionalCLIP(PromptedCLIP):
+    """A frozen CLIP whose class features depend on the image; its `prompt_learner` is a `ConditionalPromptLearner`."""
+
+    def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+        """Scaled cosine similarities of images and their own class features: (B, E) and (B, K, E) -> (B, K)."""
+        return self.logit_scale * torch.einsum("be,bke->bk", image_features, text_features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of images, each under its own context: (B, 3, H, W) -> (B, K)."""
+        features = self.encode_image(images)
+        return self.logits(features, self.encode_text(self.prompt_learner.shifted(features)))

@@ -4,8 +4,8 @@ Same logits and updates as KaiyangZhou/CoOp, trainers/cocoop.py. Differs: contex
 (upstream: fp16 for PREC fp16), the text is cut at the longest EOS, image features are computed without a graph, and
 checkpoints hold the context and the meta-net alone and load strictly.
 
-A training step encodes B * K prompts with a graph, so memory grows with both; hence upstream's batch of one image. A test
-encodes as many prompts at once as `PromptedCLIP.text_chunk` says, whatever TEST.BATCH_SIZE is.
+A training step encodes B * K prompts with a graph, so memory grows with both; hence upstream's batch of one image. A
+test encodes as many prompts at once as `PromptedCLIP.text_chunk` says, whatever TEST.BATCH_SIZE is.
 """
 
 import torch
@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 from yacs.config import CfgNode
 
-from tlla.checkpoint import load_state
 from tlla.cocoop import ConditionalCLIP, ConditionalPromptLearner
 
 from .base import registered
@@ -39,7 +38,6 @@ class CoCoOp(PromptTrainer):
 
     config_node = "COCOOP"
     model_class = ConditionalCLIP
-    load_learner = staticmethod(load_state)
 
     def build_learner(self) -> ConditionalPromptLearner:
         """The context vectors and the meta-net."""
@@ -50,11 +48,12 @@ class CoCoOp(PromptTrainer):
         """One step on one batch; returns what to print."""
         logits = self.conditional_logits(image_features)
         loss = F.cross_entropy(logits, labels)
-        scale = self.loss_scale
+        scale = self.scaler.get_scale() if self.scaler else 1.0
         gradients = torch.autograd.grad(loss * scale, list(self.model.prompt_learner.parameters()))
         loss = loss.detach()
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
-        self.apply_gradients(gradients, loss, norm / scale, bool(torch.isfinite(loss) & torch.isfinite(norm)))
+        finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
+        self.apply_gradients(gradients, loss, norm / scale, finite, scale)
         return {"loss": loss.item(), "acc": compute_accuracy(logits, labels)[0].item()}
 
     def conditional_logits(self, image_features: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Training of context vectors: CoOp's loop with a step that can be sharpness-aware (lambda = 0 is CoOp's own)."""
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -10,10 +11,10 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import Tensor
 from yacs.config import CfgNode
 
-from tlla.checkpoint import find_epoch, load_context
+from tlla.checkpoint import choose_checkpoint, load_context
 from tlla.errors import within
 from tlla.prompt import PromptedCLIP, PromptLearner, check_prompt
-from tlla.sharpness import SharpnessStep, sharpness_step
+from tlla.sharpness import sharpness_step
 
 from .base import ClipTrainer
 
@@ -30,22 +31,43 @@ def prompt_config(n_ctx: int, precision: str) -> CfgNode:
 
 
 class PromptTrainer(ClipTrainer):
-    """Learns context vectors; a subclass says how sharp a look its step takes around the prompt."""
+    """Learns context vectors; a subclass says how sharp a look its step takes around the prompt, or gives its own step.
+
+    Attributes:
+        rho: Radius of the perturbation.
+        lam: Weight of the sharpness.
+        model_class: The prompted CLIP.
+    """
 
     rho = 0.0
     lam = 0.0
+    model_class = PromptedCLIP
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Refuses a prompt that cannot be built before anything is loaded."""
         super().check_cfg(cfg)
         node = cfg.TRAINER[self.config_node]
         with within(f"TRAINER.{self.config_node}"):
-            check_prompt(node.N_CTX, node.CTX_INIT, node.CLASS_TOKEN_POSITION)
+            check_prompt(node.N_CTX, node.CTX_INIT, node.get("CLASS_TOKEN_POSITION", "end"))
 
     def build_model(self) -> None:
-        """Builds the prompted CLIP; only the context vectors go to the optimizer."""
+        """Builds the prompted CLIP; only the prompt learner's parameters go to the optimizer."""
         node = self.method_cfg
-        learner = PromptLearner(
+        learner = self.build_learner()
+        print(f"Context: {node.CTX_INIT!r}" if node.CTX_INIT else "Context: random", f"({learner.n_ctx} tokens)")
+        if self.cfg.MODEL.INIT_WEIGHTS:
+            load_context(Path(self.cfg.MODEL.INIT_WEIGHTS), learner)
+        self.model = self.model_class(self.clip_model, learner).to(self.device)
+        self.optim = build_optimizer(learner, self.cfg.OPTIM)
+        self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
+        self.register_model("prompt_learner", learner, self.optim, self.sched)
+        # fp16 gradients of a prompt underflow without a loss scale; bf16 has fp32's range and needs none.
+        self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "amp" else None
+
+    def build_learner(self) -> PromptLearner:
+        """The context vectors."""
+        node = self.method_cfg
+        return PromptLearner(
             self.clip_model,
             self.dm.dataset.classnames,
             n_ctx=node.N_CTX,
@@ -53,20 +75,17 @@ class PromptTrainer(ClipTrainer):
             csc=node.CSC,
             class_token_position=node.CLASS_TOKEN_POSITION,
         )
-        print(f"Context: {node.CTX_INIT!r}" if node.CTX_INIT else "Context: random", f"({learner.n_ctx} tokens)")
-        if self.cfg.MODEL.INIT_WEIGHTS:
-            load_context(Path(self.cfg.MODEL.INIT_WEIGHTS), learner)
-        self.model = PromptedCLIP(self.clip_model, learner).to(self.device)
-        self.optim = build_optimizer(learner, self.cfg.OPTIM)
-        self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
-        self.register_model("prompt_learner", learner, self.optim, self.sched)
-        # fp16 gradients of a prompt underflow without a loss scale; bf16 has fp32's range and needs none.
-        self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "amp" else None
 
     def forward_backward(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """One step on one batch. Image features are computed once: they do not depend on the prompt."""
         images, labels = batch["img"].to(self.device), batch["label"].to(self.device)
-        image_features = self.encode_image(images)  # (B, E)
+        summary = self.take_step(self.encode_image(images), labels)
+        if self.batch_idx + 1 == self.num_batches:
+            self.update_lr()
+        return summary
+
+    def take_step(self, image_features: Tensor, labels: Tensor) -> dict[str, float]:
+        """One step from the features (B, E) and labels (B,) of a batch; returns what to print."""
         outputs = []
 
         def loss_fn(ctx: Tensor) -> Tensor:
@@ -78,29 +97,42 @@ class PromptTrainer(ClipTrainer):
         ctx = self.model.prompt_learner.ctx
         scale = self.scaler.get_scale() if self.scaler else 1.0
         step = sharpness_step(loss_fn, ctx, self.rho, self.lam, scale)
-        self._apply(step, ctx, scale)
+        self.apply_gradients([step.gradient], step.loss, step.grad_norm, step.finite, scale)
         summary = {"loss": step.loss.item(), "acc": compute_accuracy(outputs[0], labels)[0].item()}
         if self.lam > 0:
             summary["sharpness"] = step.sharpness.item()
-        if self.batch_idx + 1 == self.num_batches:
-            self.update_lr()
         return summary
 
-    def _apply(self, step: SharpnessStep, ctx: Tensor, scale: float) -> None:
+    def apply_gradients(
+        self, gradients: Iterable[Tensor], loss: Tensor, grad_norm: Tensor, finite: bool, scale: float
+    ) -> None:
+        """Steps the optimizer.
+
+        Args:
+            gradients: One for each parameter of the prompt learner, times `scale`.
+            loss: A detached scalar, unscaled.
+            grad_norm: Norm of the unscaled gradient.
+            finite: Whether loss and gradients are finite.
+            scale: The loss scale.
+
+        Raises:
+            FloatingPointError: They are not finite, and no lower loss scale could help.
+        """
         # With a loss scale, an overflow is expected now and then: the scaler skips the step and lowers the scale.
-        if not step.finite and scale <= 1:
+        if not finite and scale <= 1:
             raise FloatingPointError(
                 f"the loss or its gradient is not finite at epoch {self.epoch + 1}, batch {self.batch_idx + 1}: "
-                f"loss {step.loss.item():.4g}, gradient norm {step.grad_norm.item():.4g}, "
+                f"loss {loss.item():.4g}, gradient norm {grad_norm.item():.4g}, "
                 f"lr {self.get_current_lr():.2e}, rho {self.rho:g}, lambda {self.lam:g}; "
                 "the prompt is unchanged since the step before: lower OPTIM.LR or RHO, or use PREC fp32"
             )
         self.optim.zero_grad()
-        ctx.grad = step.gradient
+        for parameter, gradient in zip(self.model.prompt_learner.parameters(), gradients, strict=True):
+            parameter.grad = gradient
         if self.scaler is None:
             self.optim.step()
             return
-        self.scaler.scale(step.loss)  # lets the scaler set up its state; the losses were scaled already
+        self.scaler.scale(loss)  # lets the scaler set up its state; the losses were scaled already
         self.scaler.step(self.optim)
         self.scaler.update()
 
@@ -110,7 +142,7 @@ class PromptTrainer(ClipTrainer):
         super().after_train()
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """Loads the context vectors of a run, exactly and strictly.
+        """Loads what a run has learned, exactly and strictly.
 
         Args:
             directory: The run's output folder.
@@ -119,10 +151,7 @@ class PromptTrainer(ClipTrainer):
         if not directory:
             print("No --model-dir is given: testing the initial prompt")
             return
-        folder = Path(directory) / "prompt_learner"
-        best = folder / "model-best.pth.tar"
-        wants_best = epoch is None and self.cfg.TEST.FINAL_MODEL == "best_val" and best.is_file()
-        path = best if wants_best else find_epoch(folder, epoch)
+        path = choose_checkpoint(Path(directory) / "prompt_learner", epoch, self.cfg.TEST.FINAL_MODEL == "best_val")
         trained = load_context(path, self.model.prompt_learner)
         print(f"Loaded the prompt of epoch {trained} from {path}")
         self.record.update(loaded_from={"path": str(path), "epoch": trained})

@@ -1,0 +1,164 @@
+"""Tip-Adapter's cache model (Zhang et al., arXiv 2111.03930 and 2207.09519).
+
+As gaopengcuhk/Tip-Adapter, main.py and utils.py: with A = z @ keys^T the logits are
+``scale * z @ text^T + alpha * exp(-beta * (1 - A)) @ one_hot(labels)``. A key is the mean of an image's
+features over augmented passes, normalised after the mean only (so the code; the papers' formula has a single feature).
+Differs: fp32 throughout (upstream: fp16), and the zero-shot logits carry the model's own scale (upstream: 100).
+
+Letters in shapes: B images, N cached images, K classes, E joint space.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .checkpoint import read_checkpoint
+from .errors import InputError
+
+SEARCH_CHUNK = 1024  # images whose affinities are held at once
+
+
+class Choice(NamedTuple):
+    """A point of the grid and its accuracy in %."""
+
+    beta: float
+    alpha: float
+    accuracy: float
+
+
+def make_keys(passes: Iterable[Tensor]) -> Tensor:
+    """Keys from the features of the same images in several augmented passes, each (N, E), not normalised -> (N, E)."""
+    return F.normalize(sum(features.float() for features in passes), dim=-1)
+
+
+def cache_logits(affinity: Tensor, values: Tensor, beta: Tensor | float) -> Tensor:
+    """What the cache says, before alpha: affinities (B, N) and one-hot labels (N, K) -> (B, K)."""
+    return torch.exp(-beta * (1 - affinity)) @ values
+
+
+def grid(largest: float, steps: int) -> list[float]:
+    """The values that are searched: `steps` of them from 0.1 on, without `largest` itself."""
+    return [0.1 + i * (largest - 0.1) / steps for i in range(steps)]
+
+
+def search(
+    features: Tensor,
+    labels: Tensor,
+    clip_logits: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    betas: Sequence[float],
+    alphas: Sequence[float],
+) -> Choice:
+    """The most accurate beta and alpha; of equals the smallest beta, then the smallest alpha, as in upstream's loops.
+
+    Args:
+        features: Of the validation images, normalised, (B, E).
+        labels: Theirs, (B,).
+        clip_logits: Zero-shot logits, (B, K).
+        keys: (N, E).
+        values: One-hot labels of the keys, (N, K).
+        betas: Candidates.
+        alphas: Candidates.
+    """
+    hits = torch.zeros(len(betas), len(alphas), dtype=torch.int64)
+    parts = (tensor.split(SEARCH_CHUNK) for tensor in (features, labels, clip_logits))
+    for z, label, zero_shot in zip(*parts, strict=True):
+        affinity = z @ keys.t()
+        for b, beta in enumerate(betas):
+            cached = cache_logits(affinity, values, beta)
+            for a, alpha in enumerate(alphas):
+                hits[b, a] += ((zero_shot + alpha * cached).argmax(dim=1) == label).sum().item()
+    best = int(hits.argmax())  # the first of equals
+    beta, alpha = betas[best // len(alphas)], alphas[best % len(alphas)]
+    return Choice(beta, alpha, 100 * hits.max().item() / len(labels))
+
+
+class Cache(nn.Module):
+    """What Tip-Adapter learns. The state dict also holds the class names: a cache knows no others.
+
+    Args:
+        n_images: N.
+        embed_dim: E.
+        classnames: K names.
+        beta: Sharpness of the affinities.
+        alpha: Weight of the cache.
+    """
+
+    def __init__(self, n_images: int, embed_dim: int, classnames: Sequence[str], beta: float, alpha: float):
+        super().__init__()
+        self.classnames = list(classnames)
+        self.keys = nn.Parameter(torch.zeros(n_images, embed_dim))
+        self.register_buffer("labels", torch.zeros(n_images, dtype=torch.int64))
+        self.register_buffer("beta", torch.tensor(float(beta)))
+        self.register_buffer("alpha", torch.tensor(float(alpha)))
+
+    @property
+    def values(self) -> Tensor:
+        """One-hot labels, (N, K)."""
+        return F.one_hot(self.labels, len(self.classnames)).float()
+
+    @torch.no_grad()
+    def fill(self, keys: Tensor, labels: Tensor) -> None:
+        """Takes keys (N, E) and labels (N,), of any N."""
+        self.keys.data = keys.to(self.keys, copy=True)  # a copy, as training changes it
+        self.labels = labels.to(self.labels, copy=True)
+
+    def set_strength(self, beta: float, alpha: float) -> None:
+        """Sets beta and alpha."""
+        self.beta.fill_(beta)
+        self.alpha.fill_(alpha)
+
+    def forward(self, features: Tensor, clip_logits: Tensor) -> Tensor:
+        """Logits: normalised features (B, E) and zero-shot logits (B, K) -> (B, K)."""
+        return clip_logits + self.alpha * cache_logits(features @ self.keys.t(), self.values, self.beta)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The class names."""
+        return {"classnames": self.classnames}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Refuses a cache of other classes."""
+        if (found := list(state["classnames"])) != self.classnames:
+            raise InputError(
+                f"the cache is of {len(found)} classes ({_some(found)}), but this run has {len(self.classnames)} "
+                f"({_some(self.classnames)}): a cache serves only the classes, in the order, that it was made of"
+            )
+
+
+def load_cache(path: Path, cache: Cache) -> int | None:
+    """Puts a checkpoint's cache, of any number of images, into `cache`; returns the checkpoint's epoch.
+
+    Raises:
+        InputError: the file holds something else, or a cache of another backbone or of other classes.
+    """
+    checkpoint = read_checkpoint(path)
+    state = {name.removeprefix("module."): value for name, value in checkpoint["state_dict"].items()}
+    expected = cache.state_dict()
+    if sorted(state) != sorted(expected):
+        raise InputError(f"{path} holds {list(state) or 'nothing'}, expected a cache of Tip-Adapter: {list(expected)}")
+    keys, labels = state["keys"], state["labels"]
+    if not all(isinstance(value, Tensor) for name, value in state.items() if name != "_extra_state"):
+        raise InputError(f"{path} holds something else than tensors as a cache of Tip-Adapter")
+    if keys.shape[1:] != cache.keys.shape[1:] or keys.shape[:1] != labels.shape:
+        raise InputError(
+            f"{path} holds keys of shape {tuple(keys.shape)} and labels of shape {tuple(labels.shape)}, but this run "
+            f"needs (N, {cache.keys.shape[1]}) and (N,): use the same backbone as in training"
+        )
+    if not torch.isfinite(keys).all():
+        raise InputError(f"the keys in {path} are not finite (NaN or infinite): train again")
+    try:
+        cache.set_extra_state(state["_extra_state"])
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    cache.fill(keys, labels)
+    cache.set_strength(state["beta"].item(), state["alpha"].item())
+    return checkpoint.get("epoch")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
