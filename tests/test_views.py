@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 from clip.clip import _transform
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as TF
 
+from tlla.augmix import AUGMIX_OPS, augmix
 from tlla.clip import normalize
+from tlla.device_views import _geometry, _n_taps, _weights, make_views_on_device
 from tlla.errors import InputError
-from tlla.views import AUGMIX_OPS, ViewConfig, augmix, crop_box, make_views, view_uniforms
+from tlla.views import ViewConfig, crop_box, draw_crops, make_views, plain_geometry, view_uniforms
 
 
 @pytest.fixture
@@ -41,6 +43,16 @@ def test_crops_and_flips_equal_torchvisions_for_the_same_boxes(image):
         expected = TF.hflip(expected) if row[-1] < 0.5 else expected
         assert torch.equal(views[v], TF.pil_to_tensor(expected))
     assert 0 < flips < 8
+
+
+@pytest.mark.parametrize("size", [(60, 45), (45, 60), (31, 97), (1, 300), (1, 1)])
+def test_views_equal_pillows_crop_resize_and_flip_one_at_a_time(image, size):
+    image = image.resize(size)
+    views = make_views(image, 2, ViewConfig(size=32, n_views=7, seed=1))
+    for v, row in enumerate(view_uniforms(1, 2, 7)[1:], start=1):
+        view = image.crop(crop_box(row[:-1], *size, (0.08, 1.0))).resize((32, 32), Image.Resampling.BILINEAR)
+        view = ImageOps.mirror(view) if row[-1] < 0.5 else view
+        assert np.array_equal(views[v].permute(1, 2, 0), np.asarray(view))
 
 
 @pytest.mark.parametrize(("size", "scale"), [((60, 45), (0.08, 1.0)), ((90, 20), (0.5, 0.9)), ((4, 200), (0.3, 1.0))])
@@ -93,6 +105,103 @@ def test_augmix_mixes_as_its_definition_says(image):
     expected = m * x + (1 - m) * mix
     actual = normalize(torch.from_numpy(augmix(image, np.random.default_rng((0, 1, 2)))).permute(2, 0, 1))
     torch.testing.assert_close(actual, expected.float(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(60, 45), (45, 60), (16, 16)])
+@pytest.mark.parametrize("op", range(5, 9))
+def test_shears_and_shifts_have_the_pixels_of_pillows_bilinear_transform(image, op, size):
+    image = image.resize(size)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        sign = -1 if rng.random() > 0.5 else 1
+        level = rng.uniform(0.1, 1.0)
+        slope, dx, dy = sign * level * 0.3 / 10, *(sign * int(level * side / 3 / 10) for side in image.size)
+        matrix = [(1, slope, 0, 0, 1, 0), (1, 0, 0, slope, 1, 0), (1, 0, dx, 0, 1, 0), (1, 0, 0, 0, 1, dy)][op - 5]
+        expected = image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+        actual = AUGMIX_OPS[op](image, np.random.default_rng(seed))
+        assert np.array_equal(np.asarray(actual), np.asarray(expected))
+
+
+def on_device(image, index, config, device="cpu"):
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(device)
+    return make_views_on_device(pixels, torch.from_numpy(draw_crops(*image.size, index, config)), config)
+
+
+def rows_first(image, index, config):
+    """The views by Pillow, with the passes one after the other: along the rows, then along the columns."""
+
+    def resize(picture, size, resample):
+        return picture.resize((size[0], picture.height), resample).resize(size, resample)
+
+    size = (config.size, config.size)
+    resized, (left, top) = plain_geometry(*image.size, config.size)
+    plain = resize(image, resized, Image.Resampling.BICUBIC).crop((left, top, left + size[0], top + size[1]))
+    views = [plain]
+    for *box, flip in draw_crops(*image.size, index, config).tolist():
+        view = resize(image.crop(box), size, Image.Resampling.BILINEAR)
+        views.append(ImageOps.mirror(view) if flip else view)
+    return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
+
+
+SIZES = [(60, 45), (45, 60), (16, 16), (31, 97), (250, 187), (1, 1), (1, 200), (200, 1), (2, 3), (32, 32), (1200, 900)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("smooth", [True, False])
+def test_views_on_the_device_equal_the_cpus(image, size, smooth):
+    noise = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = image.resize(size) if smooth else Image.fromarray(noise)
+    config = ViewConfig(size=32, n_views=13, seed=3)
+    views, expected = on_device(image, 4, config), make_views(image, 4, config)
+    assert views.dtype == torch.uint8 and views.stride() == expected.stride()
+    assert torch.equal(views, rows_first(image, 4, config))
+    # Pillow 13 takes some crops columns first.
+    difference = (views.int() - expected.int()).abs()
+    assert difference.max() <= 1 and difference.float().mean() < 0.1
+
+
+@pytest.mark.parametrize("precision", ["medium", "highest"])
+def test_views_on_the_device_do_not_depend_on_autocast_or_precision(image, precision):
+    config = ViewConfig(size=32, n_views=5)
+    expected, before = on_device(image, 0, config), torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(precision)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(on_device(image, 0, config), expected)
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_a_view_on_the_device_depends_on_seed_image_and_view_alone(image):
+    few, many = (on_device(image, 7, ViewConfig(size=32, n_views=n, seed=1)) for n in (4, 16))
+    assert torch.equal(few, many[:4])
+    assert torch.equal(few[:1], on_device(image, 7, ViewConfig(size=32, n_views=1, seed=1)))
+    assert not torch.equal(few[1], on_device(image, 8, ViewConfig(size=32, n_views=4, seed=1))[1])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_weights_are_pillows_and_fit_tf32(size):
+    config = ViewConfig(size=32, n_views=13, seed=3)
+    geometry = _geometry(*size, torch.from_numpy(draw_crops(*size, 0, config)), 32)
+    _, coarse, fine = _weights(geometry, 32, _n_taps(geometry))
+    total = (coarse.sum(-1) + fine.sum(-1) / 2**10) * 2**22
+    assert (total - 2**22).abs().max() <= 32  # each weight is rounded to the last of 22 bits
+    for part in (coarse, fine):
+        mantissa = torch.frexp(part).mantissa * 2**11
+        assert torch.equal(mantissa, mantissa.round())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("size", SIZES)
+def test_views_on_a_gpu_equal_those_on_the_cpu_bit_by_bit(image, size):
+    image, config = image.resize(size), ViewConfig(size=32, n_views=13, seed=3)
+    assert torch.equal(on_device(image, 4, config, "cuda").cpu(), on_device(image, 4, config))
+
+
+def test_augmix_on_the_device_is_refused(image):
+    with pytest.raises(InputError, match="^AUGMIX"):
+        on_device(image, 0, ViewConfig(size=32, n_views=2, augmix=True))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 3)])

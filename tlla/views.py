@@ -2,8 +2,7 @@
 
 View 0 is CLIP's own preprocessing (short side to the image size, bicubic, centre crop). The others are TPT's (Shu et
 al., arXiv 2209.07511; azshue/TPT, data/datautils.py): a random resized crop of the full image (scale range a setting,
-ratio 3/4..4/3, bilinear), a horizontal flip with probability 1/2, and on request AugMix (Hendrycks et al., arXiv
-1912.02781) with TPT's nine operations at severity 1.
+ratio 3/4..4/3, bilinear), a horizontal flip with probability 1/2, and on request AugMix.
 
 The random numbers of a view come from a counter-based generator keyed by the seed and the image, row v for view v: the
 batch size, the workers, the order of the images and the number of views change nothing.
@@ -14,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from .augmix import augmix
 from .errors import InputError
 
 RATIO = (3 / 4, 4 / 3)
@@ -61,26 +61,39 @@ def make_views(image: Image.Image, index: int, config: ViewConfig) -> Tensor:
     Returns:
         (V, 3, size, size): uint8, or float32 in 0..1 with AugMix, whose mixtures are not whole numbers.
     """
-    views = [np.asarray(plain_view(image, config.size))]
-    uniforms = view_uniforms(config.seed, index, config.n_views)
-    for v in range(1, config.n_views):
-        view = _random_crop(image, uniforms[v], config)
-        if config.augmix:
-            views.append(augmix(view, np.random.default_rng((config.seed, index, v))))
-        else:
-            views.append(np.asarray(view))
+    views = np.empty((config.n_views, config.size, config.size, 3), np.float32 if config.augmix else np.uint8)
+    views[0] = np.asarray(plain_view(image, config.size))
     if config.augmix:
-        views[0] = views[0].astype(np.float32) / 255
-    return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
+        views[0] /= 255
+    for v, (*box, flip) in enumerate(draw_crops(*image.size, index, config).tolist(), start=1):
+        # Not resize(box=...): its filter would see pixels outside of the crop.
+        view = image.crop(box).resize((config.size, config.size), Image.Resampling.BILINEAR)
+        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else view
+        if config.augmix:
+            views[v] = augmix(view, np.random.default_rng((config.seed, index, v)))
+        else:
+            views[v] = np.asarray(view)
+    return torch.from_numpy(views).permute(0, 3, 1, 2)
 
 
 def plain_view(image: Image.Image, size: int) -> Image.Image:
     """CLIP's test preprocessing up to the tensor: short side to `size` (bicubic), then the centre crop."""
-    width, height = image.size
+    resized, (left, top) = plain_geometry(*image.size, size)
+    return image.resize(resized, Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
+
+
+def plain_geometry(width: int, height: int, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(width, height) to which the plain view resizes an image, and (left, top) of its crop there."""
     short = min(width, height)
-    resized = image.resize((int(size * width / short), int(size * height / short)), Image.Resampling.BICUBIC)
-    left, top = round((resized.width - size) / 2), round((resized.height - size) / 2)
-    return resized.crop((left, top, left + size, top + size))
+    width, height = int(size * width / short), int(size * height / short)
+    return (width, height), (round((width - size) / 2), round((height - size) / 2))
+
+
+def draw_crops(width: int, height: int, index: int, config: ViewConfig) -> np.ndarray:
+    """Boxes of views 1.. and whether they are flipped: (V - 1, 5) int64, left, top, right, bottom, flip."""
+    uniforms = view_uniforms(config.seed, index, config.n_views)[1:]
+    crops = [(*crop_box(u[:-1], width, height, config.scale), u[-1] < 0.5) for u in uniforms]
+    return np.array(crops, dtype=np.int64).reshape(-1, 5)
 
 
 def view_uniforms(seed: int, index: int, n_views: int) -> np.ndarray:
@@ -111,78 +124,3 @@ def _central_box(width: int, height: int) -> tuple[int, int, int, int]:
         w = round(height * RATIO[1])
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
-
-
-def _random_crop(image: Image.Image, uniforms: np.ndarray, config: ViewConfig) -> Image.Image:
-    box = crop_box(uniforms[:-1], image.width, image.height, config.scale)
-    view = image.crop(box).resize((config.size, config.size), Image.Resampling.BILINEAR)
-    return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if uniforms[-1] < 0.5 else view
-
-
-def augmix(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
-    """AugMix at severity 1: m * x + (1 - m) * sum_i w_i * chain_i(x), (H, W, 3) float32 in 0..1.
-
-    TPT mixes after normalisation; as the weights sum to 1 and normalisation is affine, the result is the same.
-    """
-    weights = rng.dirichlet((1.0, 1.0, 1.0))
-    m = rng.beta(1.0, 1.0)
-    mixed = np.zeros((image.height, image.width, 3), dtype=np.float32)
-    for weight in weights:
-        chain = image
-        for _ in range(rng.integers(1, 4)):
-            chain = AUGMIX_OPS[rng.integers(len(AUGMIX_OPS))](chain, rng)
-        mixed += np.float32(weight / 255) * np.asarray(chain, dtype=np.float32)
-    return np.float32(m / 255) * np.asarray(image, dtype=np.float32) + np.float32(1 - m) * mixed
-
-
-def _level(rng: np.random.Generator) -> float:
-    return rng.uniform(0.1, 1.0)  # severity 1
-
-
-def _sign(rng: np.random.Generator) -> int:
-    return -1 if rng.random() > 0.5 else 1
-
-
-def _affine(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
-
-
-def _rotate(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    return image.rotate(_sign(rng) * int(_level(rng) * 30 / 10), Image.Resampling.BILINEAR)
-
-
-def _solarize(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    return ImageOps.solarize(image, 256 - int(_level(rng) * 256 / 10))
-
-
-def _posterize(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    return ImageOps.posterize(image, 4 - int(_level(rng) * 4 / 10))
-
-
-def _shear_x(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    return _affine(image, (1, _sign(rng) * _level(rng) * 0.3 / 10, 0, 0, 1, 0))
-
-
-def _shear_y(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    return _affine(image, (1, 0, 0, _sign(rng) * _level(rng) * 0.3 / 10, 1, 0))
-
-
-def _translate_x(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    return _affine(image, (1, 0, _sign(rng) * int(_level(rng) * image.width / 3 / 10), 0, 1, 0))
-
-
-def _translate_y(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    return _affine(image, (1, 0, 0, 0, 1, _sign(rng) * int(_level(rng) * image.height / 3 / 10)))
-
-
-AUGMIX_OPS = (
-    lambda image, rng: ImageOps.autocontrast(image),
-    lambda image, rng: ImageOps.equalize(image),
-    _posterize,
-    _rotate,
-    _solarize,
-    _shear_x,
-    _shear_y,
-    _translate_x,
-    _translate_y,
-)
