@@ -98,6 +98,13 @@ def test_a_method_alone_gives_what_it_gives_in_compare_whatever_the_batch_size(p
     assert alone["loaded_from"]["epoch"] == 3
 
 
+def test_views_made_on_the_device_are_those_made_before_to_a_grey_level(place):
+    place.run("MeanViews", "here")
+    place.run("MeanViews", "there", "TRAINER.VIEWS.ON_DEVICE", "True", "TRAINER.VIEWS.VIEW_BATCH", "18")
+    found = [torch.tensor([float(row["confidence"]) for row in rows_of(place, name)]) for name in ("here", "there")]
+    torch.testing.assert_close(*found, atol=0.02, rtol=0)
+
+
 @pytest.mark.parametrize("name", [n for n in ALL if not METHODS[n].online])
 def test_only_online_methods_depend_on_the_order(place, name):
     predictions = by_hand(place, name, classifier_of(place, "words"), list(range(15))[::-1])
@@ -148,6 +155,11 @@ def test_per_class_results_are_recorded_on_request(place):
         ("STSS", ("TRAINER.PROMPT.TEMPLATE", "{} texture."), ("context vectors", "a photo of a {}.")),
         ("ZERO", ("TRAINER.PROMPT.TEMPLATE", "imagenet8"), ("'imagenet8'", "did you mean 'imagenet80'")),
         ("ZERO", ("TRAINER.VIEWS.N_VIEWS", "0"), ("TRAINER.VIEWS.N_VIEWS must be at least 1",)),
+        (
+            "ZERO",
+            ("TRAINER.VIEWS.ON_DEVICE", "True", "TRAINER.VIEWS.AUGMIX", "True"),
+            ("TRAINER.VIEWS.ON_DEVICE", "no AugMix"),
+        ),
         ("ZERO", ("TRAINER.PROMPT.CLASS_TOKEN_POSITION", "back"), ("CLASS_TOKEN_POSITION must be one of", "'back'")),
         ("ZERO", ("TRAINER.PROMPT.PREC", "int8"), ("TRAINER.PROMPT.PREC must be one of", "'int8'")),
         ("STSS", ("TRAINER.STSS.TOP_S", "7"), ("TRAINER.STSS.TOP_S must lie between 1 and the number of views, 6",)),

@@ -205,4 +205,8 @@ class GuardedDataset(Dataset):
 def collate(items: list[Any]) -> tuple[dict[str, Tensor] | None, list[tuple[int, str]]]:
     """A batch of what could be read, or None, and (index, reason) of the rest."""
     good = [item for item in items if isinstance(item, dict)]
-    return (default_collate(good) if good else None), [item for item in items if not isinstance(item, dict)]
+    bad = [item for item in items if not isinstance(item, dict)]
+    if not good or "crops" not in good[0]:
+        return (default_collate(good) if good else None), bad
+    rest = [{name: value for name, value in item.items() if name != "img"} for item in good]
+    return {**default_collate(rest), "img": [item["img"] for item in good]}, bad  # decoded images of any size

@@ -5,6 +5,7 @@ TRAINER.VIEWS (which views) and TRAINER.PROMPT (which prompt, unless --model-dir
 """
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from yacs.config import CfgNode
 from tlla.checkpoint import tensor_sha256
 from tlla.classifier import Classifier
 from tlla.clip import normalize
+from tlla.device_views import make_views_on_device
 from tlla.errors import within
 from tlla.methods import METHODS, Method, settings
 from tlla.prompt import check_position
@@ -43,11 +45,11 @@ def build_method(cfg: CfgNode, name: str, node_name: str, n_views: int) -> Metho
 
 
 class ViewTest(ClipTrainer):
-    """test() over images with all their views. A subclass sets `view_config`, `view_batch` and `methods` in check_cfg,
+    """test() over images with all their views. A subclass sets `view_config`, `views_node` and `methods` in check_cfg,
     and gives `classifiers`."""
 
     methods: dict[str, Method]
-    view_batch: int
+    views_node: CfgNode  # with the keys of the views
 
     def classifiers(self) -> dict[str, Classifier]:
         """Text sides by name; every method is tested with each of them."""
@@ -55,11 +57,12 @@ class ViewTest(ClipTrainer):
 
     def eval_dataset(self, split: str) -> Dataset:
         """Images with all their views: img (V, 3, H, W)."""
-        return ViewDataset(self.dm.dataset.val if split == "val" else self.dm.dataset.test, self.view_config)
+        items = self.dm.dataset.val if split == "val" else self.dm.dataset.test
+        return ViewDataset(items, self.view_config, self.views_node.ON_DEVICE)
 
     def eval_batch_size(self) -> int:
         """As many images as have VIEW_BATCH views."""
-        return max(1, self.view_batch // self.view_config.n_views)
+        return max(1, self.views_node.VIEW_BATCH // self.view_config.n_views)
 
     def eval_order(self, total: int) -> list[int]:
         """Online methods see the images in an order that the seed fixes; for all others it does not matter."""
@@ -70,8 +73,16 @@ class ViewTest(ClipTrainer):
 
     def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Features (B, V, E) and normalised pixels (B, V, 3, H, W) of all views."""
-        images = normalize(batch["img"].to(self.device, non_blocking=True))
+        images = normalize(self._views(batch))
         return self._encode(images.flatten(0, 1)).unflatten(0, images.shape[:2]), images
+
+    def _views(self, batch: dict[str, Any]) -> Tensor:
+        """Pixels of all views on the device, (B, V, 3, H, W)."""
+        if not self.views_node.ON_DEVICE:
+            return batch["img"].to(self.device, non_blocking=True)
+        decoded = (image.to(self.device, non_blocking=True) for image in batch["img"])
+        pairs = zip(decoded, batch["crops"], strict=True)
+        return torch.stack([make_views_on_device(image, crops, self.view_config) for image, crops in pairs])
 
     def _encode(self, images: Tensor) -> Tensor:
         """Features of many views, so many at once as the memory allows: (N, 3, H, W) -> (N, E)."""
@@ -110,7 +121,7 @@ class ViewTest(ClipTrainer):
 
     def before_test(self) -> None:
         """Each method encodes the prompts that it needs."""
-        self.encode_batch = self.view_batch
+        self.encode_batch = self.views_node.VIEW_BATCH
 
     @property
     def loss_scale(self) -> float:
@@ -130,7 +141,7 @@ class TestTimeTrainer(ViewTest, UntrainedTrainer):
         check_position(cfg.TRAINER.PROMPT.CLASS_TOKEN_POSITION)
         with within("TRAINER.VIEWS"):
             self.view_config = view_config(cfg, cfg.TRAINER.VIEWS)
-        self.view_batch = cfg.TRAINER.VIEWS.VIEW_BATCH
+        self.views_node = cfg.TRAINER.VIEWS
         names = self.method_names(cfg)
         self.methods = {name: build_method(cfg, name, name.upper(), self.view_config.n_views) for name in names}
         if not any(method.uses_views for method in self.methods.values()):

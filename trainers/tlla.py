@@ -33,7 +33,7 @@ class TLLA(ViewTest, SAPT):
         node = cfg.TRAINER.TLLA
         with within("TRAINER.TLLA"):
             self.view_config = view_config(cfg, node)
-        self.view_batch = node.VIEW_BATCH
+        self.views_node = node
         self.methods = {"STSS": build_method(cfg, "STSS", "TLLA", node.N_VIEWS)}
 
     def classifiers(self) -> dict[str, Classifier]:

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from dassl.utils import read_image
 from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
 from tlla.errors import InputError
-from tlla.views import ViewConfig, make_views
+from tlla.views import ViewConfig, draw_crops, make_views
 
 
 def add_view_keys(node: CfgNode) -> None:
@@ -18,10 +20,13 @@ def add_view_keys(node: CfgNode) -> None:
     node.CROP_SCALE = (0.08, 1.0)  # range of the crops' area
     node.SEED = -1  # seed of views and perturbations; -1: SEED, or 0 if that is negative
     node.VIEW_BATCH = 512  # views that pass the image encoder at once; changes no result
+    node.ON_DEVICE = False  # True: views are made on the GPU, up to one grey level of 255 from those made on the CPU
 
 
 def view_config(cfg: CfgNode, node: CfgNode) -> ViewConfig:
     """The views that a node with these keys asks for; InputError by key if they cannot be made."""
+    if node.ON_DEVICE and node.AUGMIX:
+        raise InputError("ON_DEVICE makes crops and flips, but no AugMix: set it or AUGMIX to False")
     if node.VIEW_BATCH < 1:
         raise InputError(f"VIEW_BATCH must be at least 1, but got {node.VIEW_BATCH}")
     return ViewConfig(
@@ -34,11 +39,15 @@ def view_config(cfg: CfgNode, node: CfgNode) -> ViewConfig:
 
 
 class ViewDataset(Dataset):
-    """Items are dicts: img (V, 3, H, W), label, index. The views depend on the seed and the index alone."""
+    """Items are dicts: img (V, 3, H, W), label, index. The views depend on the seed and the index alone.
 
-    def __init__(self, items: Sequence[Any], config: ViewConfig):
+    With `on_device`, img is the decoded image, (3, H, W) uint8, and crops (V - 1, 5) says what to make of it there.
+    """
+
+    def __init__(self, items: Sequence[Any], config: ViewConfig, on_device: bool = False):
         self.items = items
         self.config = config
+        self.on_device = on_device
 
     def __len__(self) -> int:
         return len(self.items)
@@ -49,4 +58,8 @@ class ViewDataset(Dataset):
             image = read_image(item.impath)
         except (OSError, ValueError) as error:  # Pillow raises either
             raise InputError(f"cannot read image {index} of the set, {item.impath}: {error}") from error
-        return {"img": make_views(image, index, self.config), "label": item.label, "index": index}
+        row = {"label": item.label, "index": index}
+        if not self.on_device:
+            return {"img": make_views(image, index, self.config), **row}
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        return {"img": pixels, "crops": torch.from_numpy(draw_crops(*image.size, index, self.config)), **row}
