@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from clip import clip
 from clip.model import CLIP
 from tabulate import tabulate
+from torch import Tensor
 
 from tlla.prompt import PromptedCLIP, PromptLearner
 from trainers.memory import peak_memory_mb, reset_peak_memory
@@ -39,6 +42,32 @@ def prompted(model: CLIP, n_classes: int) -> PromptedCLIP:
     names = (ROOT / "datasets" / "data" / "imagenet_tpt.txt").read_text().splitlines()[:n_classes]
     names = [line.partition(" ")[2] for line in names]
     return PromptedCLIP(model, PromptLearner(model, names, ctx_init="a photo of a"))
+
+
+class NaivePrompt(torch.nn.Module):
+    """What peers do, as the reference of the ratios: all 77 tokens of all classes in one batch, nothing shared.
+
+    ``[SOS, context, class name, ".", EOS]`` padded to the context length, through OpenAI's own transformer.
+    """
+
+    def __init__(self, model: CLIP, n_classes: int):
+        super().__init__()
+        self.model = model
+        learner = prompted(model, n_classes).prompt_learner
+        prompts = [f"a photo of a {name}." for name in learner.classnames]
+        tokens = clip.tokenize(prompts).to(learner.ctx.device)
+        self.eos = tokens.argmax(dim=-1)
+        self.embeddings = model.token_embedding(tokens)  # (K, 77, D)
+        self.ctx = learner.ctx.detach().clone()
+
+    def forward(self, ctx: Tensor) -> Tensor:
+        """Normalised class features, (K, E)."""
+        length = len(ctx)
+        own = ctx.expand(len(self.embeddings), -1, -1)
+        x = torch.cat([self.embeddings[:, :1], own, self.embeddings[:, 1 + length :]], dim=1)
+        x = self.model.transformer((x + self.model.positional_embedding).permute(1, 0, 2)).permute(1, 0, 2)
+        x = self.model.ln_final(x)[torch.arange(len(x)), self.eos] @ self.model.text_projection
+        return F.normalize(x, dim=-1)
 
 
 def measure(function: Callable[[], Any], device: str, repeats: int) -> dict[str, float]:
