@@ -1,0 +1,605 @@
+"""parse_test_res.py: CoOp's way against CoOp's own output, the table against hand-computed numbers, every defect."""
+
+import csv
+import io
+import itertools
+import json
+import math
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from benchmark import Workplace
+from logs import head, make_samples, result, train_log, write_logs
+
+import parse_test_res
+from tlla import paper
+from tlla.tables.numbers import T95, mcnemar, summarize
+
+UPSTREAM = json.loads((Path(__file__).parent / "data" / "coop_parse_output.json").read_text())
+MORE_LINES = ("LEFT OUT: ", "NOTE: ")  # that upstream does not print
+
+
+@pytest.fixture
+def call(capsys):
+    """Runs the command line: exit code, stdout, stderr."""
+
+    def run(*argv) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = parse_test_res.main([str(word) for word in argv])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+# CoOp's way
+
+
+@pytest.mark.parametrize("command", UPSTREAM)
+def test_prints_what_coops_own_script_printed(command, call, tmp_path, monkeypatch):
+    make_samples(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(*command.split())
+    lines = [line for line in out.splitlines() if not line.startswith(MORE_LINES)]
+    assert (code, lines, err) == (0, UPSTREAM[command], "")
+    assert (len(lines) < len(out.splitlines())) == (command in ("crashed", "coop --test-log"))
+
+
+def test_older_dassl_ended_its_training_with_another_word(call, tmp_path):
+    write_logs(tmp_path, {"seed1": train_log(1, 70.0, end="Finished training"), "seed2": train_log(2, 72.0)})
+    assert "* accuracy: 71.00% +- 1.00%" in call(tmp_path)[1]
+
+
+def cut(text: str) -> str:
+    """The log of a run that was killed in its last test."""
+    return text[: text.rindex("* accuracy")]
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        (head(3, "CoOp"), "no line 'Finish training': the run has crashed"),
+        (cut(train_log(3, 50.0)), "no 'accuracy' follows 'Finish training': the log was cut"),
+        (train_log(3, math.nan), "its accuracy is nan"),
+        (train_log(3, 50.0).replace("50.0%", "5.0.0%"), "its accuracy '5.0.0' is no number"),
+        (None, "the folder is empty"),
+        ("no log", "there is no log.txt"),
+    ],
+)
+def test_a_log_without_a_result_is_named_and_not_averaged(log, reason, call, tmp_path):
+    write_logs(tmp_path, {"seed1": train_log(1, 70.0), "seed2": train_log(2, 72.0), "seed3": log or ""})
+    if log in (None, "no log"):
+        (tmp_path / "seed3/log.txt").unlink()
+    if log == "no log":
+        (tmp_path / "seed3/config.yaml").touch()
+    (tmp_path / "notes.md").touch()  # upstream stops at it
+    code, out, _ = call(tmp_path)
+    assert code == 0 and "* accuracy: 71.00% +- 1.00%" in out
+    assert f"LEFT OUT: {tmp_path}/seed3/log.txt: {reason}" in out
+
+
+def test_two_logs_of_one_seed_are_named_and_neither_counts(call, tmp_path):
+    again = train_log(2, 50.0).replace("output/seed2", "output/again")
+    write_logs(tmp_path, {"seed1": train_log(1, 70.0), "seed2": train_log(2, 72.0), "seed2_again": again})
+    out = call(tmp_path)[1]
+    assert "* accuracy: 70.00% +- 0.00%" in out
+    assert "seed2/log.txt: same seed and settings as seed2_again" in out
+    assert "seed2_again/log.txt: same seed and settings as seed2:" in out
+
+
+def test_another_log_in_the_folder_of_a_run_is_named(call, tmp_path):
+    write_logs(tmp_path, {"seed1": train_log(1, 70.0), "seed2": head(2, "CoOp"), "seed3": train_log(3, 71.0)})
+    for seed, text in (("seed1", train_log(1, 10.0)), ("seed2", train_log(2, 72.0)), ("seed3", head(3, "CoOp"))):
+        (tmp_path / seed / "log.txt-2024-01-01-00-00-00").write_text(text)
+    out = call(tmp_path)[1]
+    assert "* accuracy: 70.50%" in out  # as upstream: log.txt only
+    assert "seed1/log.txt: only this log counts; log.txt-2024-01-01-00-00-00 beside it has a result, too" in out
+    assert re.search(r"LEFT OUT: \S+/seed2/log.txt: .*\(log.txt-2024-01-01-00-00-00 beside it has a result\)", out)
+    assert "seed3" not in out.replace(f"{tmp_path}/seed3/log.txt. accuracy", "")
+
+
+@pytest.mark.parametrize(
+    ("logs", "argv", "reason"),
+    [
+        ({}, (), "it has no folders of runs"),
+        ({"seed1": result(50.0)}, (), "none of its folders has a log.txt with a result"),
+        ({"a/seed1": train_log(1, 50.0)}, (), "add --multi-exp"),
+        ({".": train_log(1, 50.0)}, (), "it is the folder of one run"),
+        ({}, ("--multi-exp",), "it has no folders of experiments"),
+        ({}, ("--keyword", "("), "'(' is no regular expression"),
+    ],
+)
+def test_where_nothing_is_found_one_sentence_says_what_to_do(logs, argv, reason, call, tmp_path):
+    for name, text in logs.items():
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "log.txt").write_text(text)
+    code, _, err = call(tmp_path, *argv)
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1 and reason in err
+
+
+def test_a_log_of_a_test_hints_at_its_flag(call, tmp_path):
+    write_logs(tmp_path, {"seed1": result(50.0)})
+    assert "the log of a test needs --test-log" in call(tmp_path)[1]
+
+
+# The table
+
+
+def record(folder: Path, trainer: str, dataset: str, seed: int, accuracy: float, total: int = 1000, **more) -> dict:
+    """Writes the results.json of a run: its training, or with `prompt_of` a test of another run's prompt."""
+    prompt_of = more.pop("prompt_of", None)
+    test = {"correct": round(accuracy * total / 100), "total": total, "accuracy": accuracy, "ece": 1.0, "nll": 0.5}
+    nodes = {"COOP": {"N_CTX": 4}, "SAPT": {"RHO": 0.05}, "ZSCLIP": {}, "STSS": {"TOP_S": 16}, "ZERO": {"TOP": 0.3}}
+    views = {"N_VIEWS": 64, "AUGMIX": False, "CROP_SCALE": [0.08, 1.0], "SEED": -1}
+    content = {
+        "trainer": trainer,
+        "dataset": dataset,
+        "backbone": "ViT-B/16",
+        "seed": seed,
+        "splits": {"test": test},
+        "split_sha256": {"test": f"hash of {dataset}"},
+        "versions": {"torch": "2.4.0", "device": "cpu"},
+        "config": {
+            "TRAINER": {**nodes, "TLLA": {"TOP_S": 16, **views}, "VIEWS": dict(views), "PROMPT": {"TEMPLATE": ""}},
+            "OPTIM": {"LR": 0.002, "MAX_EPOCH": 50},
+            "DATASET": {"NUM_SHOTS": 16, "SUBSAMPLE_CLASSES": "all"},
+            "TEST": {"FINAL_MODEL": "last_step"},
+        },
+    }
+    if prompt_of:
+        content["loaded_from"] = {"path": str(prompt_of / "prompt_learner/model.pth.tar-50"), "epoch": 50}
+    elif trainer in ("CoOp", "SAPT", "TLLA"):
+        content["train_seconds"] = 1.0
+    for path, value in more.items():
+        *nodes, leaf = path.split("__")
+        node = content
+        for name in nodes:
+            node = node[name]
+        node[leaf] = value
+    folder.mkdir(parents=True)
+    (folder / "results.json").write_text(json.dumps(content))
+    (folder / "log.txt").write_text(result(accuracy))
+    return content
+
+
+CELLS = {  # of the ImageNet table: accuracies of three seeds
+    "CoOp": [(71.5, 71.0, 72.0), (49.0, 50.0, 51.0), (64.0, 64.2, 64.4), (75.0, 75.5, 76.0), (48.0, 47.0, 49.0)],
+    "SAPT": [(70.5, 70.7, 70.9), (51.0, 51.0, 51.0), (64.1, 64.6, 64.7), (77.0, 77.5, 78.0), (49.0, 49.5, 49.1)],
+    "TLLA": [(74.5, 74.7, 74.9), (65.0, 66.0, 67.0), (67.1, 67.2, 67.3), (81.0, 81.5, 82.0), (51.0, 52.0, 53.0)],
+}
+
+
+@pytest.fixture
+def runs(tmp_path) -> Path:
+    """The paper's domain generalisation with three seeds, and zero-shot CLIP with one."""
+    root = tmp_path / "out"
+    for method, rows in CELLS.items():
+        for dataset, accuracies in zip(paper.IMAGENET.columns, rows, strict=True):
+            for seed, accuracy in enumerate(accuracies, start=1):
+                source = root / "ImageNet" / ("CoOp" if method == "CoOp" else "SAPT") / f"seed{seed}"
+                own = method != "TLLA" and dataset == "ImageNet"
+                more = {} if own else {"prompt_of": source}
+                record(root / dataset / method / f"seed{seed}", method, dataset, seed, accuracy, **more)
+    for dataset, accuracy in zip(paper.IMAGENET.columns, (68.3, 49.9, 61.9, 77.6, 48.2), strict=True):
+        record(root / dataset / "CLIP" / "seed1", "ZeroshotCLIP", dataset, 1, accuracy)
+    return root
+
+
+def rows_of(out: str) -> dict[str, list[str]]:
+    """Of a csv report: (method, dataset) -> its row."""
+    return {(row["method"], row["dataset"]): row for row in csv.DictReader(io.StringIO(out))}
+
+
+def change(folder: Path, edit) -> None:
+    """Edits a results.json."""
+    content = json.loads((folder / "results.json").read_text())
+    edit(content)
+    (folder / "results.json").write_text(json.dumps(content))
+
+
+def test_cells_and_averages_are_those_computed_by_hand(runs, call):
+    code, out, err = call(runs, "--format", "csv", "--require-seeds", 1, 2, 3)
+    assert (code, err) == (0, "")
+    cells = rows_of(out)
+    assert len(cells) == 4 * 7
+    row = cells["CoOp", "ImageNetA"]
+    assert (float(row["mean"]), float(row["std"]), row["n"], row["seeds"]) == (50.0, 1.0, "3", "1; 2; 3")
+    assert float(row["ci95"]) == pytest.approx(4.303 / math.sqrt(3))
+    assert (float(row["paper"]), float(row["difference"])) == (49.71, pytest.approx(0.29))
+    per_seed = [(49.0 + 64.0 + 75.0 + 48.0) / 4, (50.0 + 64.2 + 75.5 + 47.0) / 4, (51.0 + 64.4 + 76.0 + 49.0) / 4]
+    row = cells["CoOp", "OOD average"]
+    assert float(row["mean"]) == pytest.approx(sum(per_seed) / 3)
+    deviations = [(value - sum(per_seed) / 3) ** 2 for value in per_seed]
+    assert float(row["std"]) == pytest.approx(math.sqrt(sum(deviations) / 2))
+    assert float(cells["CoOp", "average"]["mean"]) == pytest.approx((4 * sum(per_seed) / 3 + 71.5) / 5)
+    assert float(row["difference"]) == pytest.approx(sum(per_seed) / 3 - 59.28)
+    row = cells["ZeroshotCLIP", "ImageNet"]
+    assert (row["n"], row["std"], row["missing"]) == ("1", "", "")  # without randomness one run is enough
+
+
+def test_rows_are_sorted_best_bold_and_second_underlined(runs, call):
+    out = call(runs, "--format", "markdown")[1]
+    lines = [line for line in out.splitlines() if line.startswith("|")][2:6]
+    assert [line.split("|")[1].strip() for line in lines] == ["TLLA", "SAPT", "CoOp", "ZeroshotCLIP"]
+    assert [cell.strip() for cell in lines[0].split("|")[2:4]] == ["**74.70** ± 0.20", "**66.00** ± 1.00"]
+    assert lines[2].split("|")[2].strip() == "<u>71.50</u> ± 0.50"  # CoOp is second on the source
+    assert lines[1].split("|")[8].strip() == "<u>60.54</u> ± 0.23" and lines[1].split("|")[9].strip() == "3"
+    latex = call(runs, "--format", "latex", "--ci95")[1]
+    assert r"\textbf{74.70} $\pm$ 0.50" in latex and r"\underline{71.50} $\pm$ 1.24" in latex
+    text = call(runs, "--table")[1]
+    assert "*74.70* ± 0.20" in text and "_71.50_ ± 0.50" in text
+    assert "74.70 / 74.01 / +0.69" in text  # ours, the paper's, the difference
+
+
+def test_equal_numbers_share_a_mark_and_low_is_good_for_errors(runs, call):
+    for method, ece in (("CoOp", 1.0), ("SAPT", 2.0), ("TLLA", 1.004)):
+        for seed in (1, 2, 3):
+            change(runs / f"ImageNet/{method}/seed{seed}", lambda c, e=ece: c["splits"]["test"].update(ece=e))
+    (runs / "ImageNet/CLIP/seed1/results.json").unlink()
+    out = call(runs, "--keyword", "ece", "--format", "markdown")[1]
+    first = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in out.splitlines() if line[0:1] == "|"}
+    assert first["CoOp"].startswith("**1.00**") and first["TLLA"].startswith("**1.00**")
+    assert first["SAPT"].startswith("<u>2.00</u>")
+    assert "paper" not in out  # which has accuracies only
+
+
+def test_json_has_every_run(runs, call):
+    content = json.loads(call(runs, "--format", "json")[1])
+    assert len(content["runs"]) == 3 * 3 * 5 + 5 and len(content["cells"]) == 28 and content["notes"] == []
+    assert {
+        "table": "ImageNet and its variants",
+        "method": "TLLA",
+        "dataset": "ImageNetR",
+        "seed": 2,
+        "accuracy": 81.5,
+    } in (content["runs"])
+
+
+def test_a_missing_seed_is_named_takes_the_average_and_fails_the_requirement(runs, call):
+    shutil.rmtree(runs / "ImageNetA/SAPT/seed3")
+    code, out, _ = call(runs, "--require-seeds", 1, 2, 3)
+    assert code == 1 and "MISSING: SAPT on ImageNetA: seed 3" in out
+    assert call(runs, "--table")[0] == 0
+    cells = rows_of(call(runs, "--format", "csv")[1])
+    assert ("SAPT", "OOD average") not in cells and cells["SAPT", "ImageNetA"]["n"] == "2"
+    assert ("CoOp", "OOD average") in cells
+    assert call(runs / "ImageNet", "--require-seeds", 1, 2, 3)[0] == 0
+    assert "MISSING: CoOp on ImageNet: seed 4, 5" in call(runs / "ImageNet", "--require-seeds", 1, 4, 5)[1]
+
+
+def test_a_run_that_is_left_out_fails_the_requirement_though_no_seed_is_missing(runs, call):
+    (runs / "ImageNetR/another/seed1").mkdir(parents=True)
+    code, out, _ = call(runs, "--require-seeds", 1, 2, 3)
+    assert (
+        code == 1 and "MISSING" not in out and f"LEFT OUT: {runs}/ImageNetR/another/seed1: the folder is empty" in out
+    )
+
+
+def nan(folder):
+    change(folder, lambda c: c["splits"]["test"].update(nll=math.nan))
+
+
+def wrong(folder):
+    change(folder, lambda c: c["splits"]["test"].update(correct=1))
+
+
+def half(folder):
+    (folder / "results.json").write_text((folder / "results.json").read_text()[:300])
+
+
+def killed(folder):
+    (folder / "results.json").unlink()
+    (folder / "log.txt").write_text("Evaluate on the *test* set\n")
+
+
+def foreign(folder):
+    (folder / "results.json").unlink()
+
+
+def rerun(folder):
+    (folder / "log.txt").rename(folder / "log.txt-2024-01-01-00-00-00")
+    (folder / "log.txt").write_text("Evaluate on the *test* set\n")
+
+
+def empty(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def copied(folder):
+    shutil.copytree(folder, folder.with_name("copy"))
+
+
+def only_val(folder):
+    change(folder, lambda c: c.update(splits={"val": {}}))
+
+
+def of_another_project(folder):
+    (folder / "results.json").write_text('{"splits": {"test": {"total": 5}}, "config": {}}')
+
+
+def a_list(folder):
+    (folder / "results.json").write_text("[1, 2]")
+
+
+def other_images(folder):
+    change(folder, lambda c: c["split_sha256"].update(test="another"))
+
+
+def without_metric(folder):
+    change(folder, lambda c: c["splits"]["test"].pop("accuracy") and c["splits"]["test"].update(accuracy=math.inf))
+
+
+DEFECTS = {
+    nan: "nll is NaN",
+    wrong: "its accuracy 81.5 is not that of its 1 correct images",
+    half: "results.json cannot be read",
+    killed: "there is a log but no results.json; it was cut",
+    foreign: "its log has a result, which is read without --table",
+    rerun: "log.txt ends without a result: a later run in this folder was cut",
+    empty: "the folder is empty",
+    copied: "a second run of seed 2 with the same settings as",
+    only_val: "no result of the test split",
+    of_another_project: "results.json is not complete, or not of train.py",
+    a_list: "no result of the test split",
+    other_images: "not comparable with the other seeds: split hash another, not hash of Imag",
+    without_metric: "accuracy is NaN or infinite",
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda f: f.__name__)
+def test_a_run_that_cannot_be_trusted_is_named_and_not_averaged(defect, runs, call):
+    folder = runs / "ImageNetR/TLLA/seed2"
+    defect(folder)
+    code, out, err = call(runs, "--format", "csv", "--require-seeds", 1, 2, 3)
+    assert code == 1
+    assert f"LEFT OUT: {folder}: " in err and DEFECTS[defect] in err
+    row = rows_of(out)["TLLA", "ImageNetR"]
+    assert (row["seeds"], row["missing"], float(row["mean"])) == ("1; 3", "2", 81.5)
+    assert ("TLLA", "average") not in rows_of(out)
+    assert f"LEFT OUT: {folder}: " in call(runs, "--table")[1]
+
+
+@pytest.mark.parametrize(
+    ("edit", "flag"),
+    [
+        (
+            lambda c: c["splits"]["test"].update(total=2000, correct=2 * c["splits"]["test"]["correct"]),
+            "number of images 2000",
+        ),
+        (lambda c: c["split_sha256"].update(test="another"), "split hash another, not hash of Imag"),
+        (lambda c: c.update(backbone="RN50"), "backbone RN50, not ViT-B/16"),
+        (lambda c: c["versions"].update(torch="1.13"), "versions torch 1.13, not torch 2.4.0"),
+    ],
+)
+def test_a_row_that_does_not_compare_is_flagged_and_not_ranked(edit, flag, runs, call):
+    for dataset in paper.IMAGENET.columns if "hash" not in flag and "number" not in flag else ["ImageNetR"]:
+        for seed in (1, 2, 3):
+            change(runs / f"{dataset}/TLLA/seed{seed}", edit)
+    out = call(runs, "--format", "markdown")[1]
+    assert f"NOT COMPARABLE (!): TLLA on ImageNetR: {flag}" in out
+    line = next(line for line in out.splitlines() if line.startswith("| TLLA"))
+    cells = [cell.strip() for cell in line.split("|")]
+    assert cells[5] == "81.50 ± 0.50!" and cells[8] == "-"  # no mark, no OOD average
+    sapt = next(line for line in out.splitlines() if line.startswith("| SAPT"))
+    assert sapt.split("|")[5].strip() == "<u>77.50</u> ± 0.50"  # after CLIP's 77.6
+    assert ("/ 81.24 /" in out) == ("backbone" not in flag)  # the paper's number is ViT-B/16's
+
+
+def test_a_flagged_number_that_equals_the_best_is_not_marked(tmp_path, call):
+    for trainer, accuracy in (("CoOp", 50.0), ("SAPT", 40.0)):
+        record(tmp_path / trainer, trainer, "Emoji", 1, accuracy)
+    record(tmp_path / "other", "ZERO", "Emoji", 1, 50.0, split_sha256__test="another")
+    out = call(tmp_path, "--format", "markdown")[1]
+    assert out.count("**50.00**") == 1 and "50.00!" in out
+
+
+def test_seeds_of_other_settings_make_rows_of_their_own(runs, call):
+    change(runs / "ImageNet/SAPT/seed3", lambda c: c["config"]["TRAINER"]["SAPT"].update(RHO=0.7))
+    out = call(runs, "--format", "csv")[1]
+    methods = {method for method, _ in rows_of(out)}
+    assert methods >= {"SAPT [training TRAINER.SAPT.RHO 0.05]", "SAPT [training TRAINER.SAPT.RHO 0.7]"}
+    assert rows_of(out)["TLLA [training TRAINER.SAPT.RHO 0.7]", "ImageNetR"]["seeds"] == "3"  # whose prompt that is
+    change(runs / "ImageNetR/TLLA/seed1", lambda c: c["config"]["TRAINER"]["TLLA"].update(N_VIEWS=8))
+    assert any("N_VIEWS 8" in method for method, _ in rows_of(call(runs, "--format", "csv")[1]))
+
+
+def test_a_method_is_named_with_the_prompt_that_it_ran_on(tmp_path, call):
+    coop, sapt, tlla = (tmp_path / name for name in ("coop", "sapt", "tlla"))
+    for folder, trainer in ((coop, "CoOp"), (sapt, "SAPT"), (tlla, "TLLA")):
+        record(folder, trainer, "Emoji", 1, 50.0)
+    cases = {
+        ("TLLA", coop): "STSS+CoOp",
+        ("STSS", sapt): "TLLA",
+        ("STSS", None): "STSS",
+        ("ZERO", coop): "ZERO+CoOp",
+        ("ZERO", tlla): "ZERO+SAPT",
+        ("CoOp", coop): "CoOp",
+        ("CoOp", sapt): "SAPT",
+        ("ZERO", tmp_path / "gone"): "ZERO+?",
+    }
+    for number, (trainer, prompt) in enumerate(cases):
+        record(tmp_path / str(number), trainer, "EmojiTwemoji", 1, 50.0 + number, prompt_of=prompt)
+    code, out, err = call(tmp_path, "--format", "csv")
+    found = {row["mean"]: row["method"] for row in rows_of(out).values() if row["dataset"] == "EmojiTwemoji"}
+    assert found == {str(50.0 + number): label for number, label in enumerate(cases.values())}
+    assert "UNKNOWN PROMPT: ZERO+?" in err
+
+
+def test_a_prompt_whose_run_has_moved_is_known_by_its_hash(tmp_path, call):
+    record(tmp_path / "here", "CoOp", "Emoji", 1, 50.0, splits__test__prompt_sha256="abc")
+    more = {"prompt_of": tmp_path / "there", "splits__test__prompt_sha256": "abc"}
+    record(tmp_path / "zero", "ZERO", "Emoji", 1, 51.0, **more)
+    assert ("ZERO+CoOp", "Emoji") in rows_of(call(tmp_path, "--format", "csv")[1])
+
+
+def test_other_protocols_get_tables_of_their_own(tmp_path, call):
+    for dataset, accuracy in (("OxfordPets", 90.0), ("Caltech101", 94.0), ("Mine", 70.0)):
+        record(tmp_path / "own" / dataset, "CoOp", dataset, 1, accuracy)
+    record(tmp_path / "in", "CoOp", "ImageNet", 1, 71.0)
+    record(tmp_path / "pets", "CoOp", "OxfordPets", 1, 80.0, prompt_of=tmp_path / "in")
+    record(tmp_path / "new", "CoOp", "Mine", 1, 60.0, config__DATASET__SUBSAMPLE_CLASSES="new")
+    record(tmp_path / "clip", "ZeroshotCLIP", "OxfordPets", 1, 89.0)
+    rows = list(csv.DictReader(io.StringIO(call(tmp_path, "--format", "csv")[1])))
+    clip = [row["table"] for row in rows if row["method"] == "ZeroshotCLIP"]
+    assert clip == ["Cross-dataset transfer from ImageNet", "Trained and tested on the same dataset"]
+    rows = [row for row in rows if row["method"] == "CoOp"]
+    found = {(row["table"], row["dataset"]): float(row["mean"]) for row in rows}
+    same = "Trained and tested on the same dataset"
+    assert found[same, "OxfordPets"] == 90.0 and found[same, "ImageNet"] == 71.0 and found[same, "Mine"] == 70.0
+    assert [row["dataset"] for row in rows if row["table"] == same] == [
+        *("ImageNet", "Caltech101", "OxfordPets", "Mine", "average")
+    ]
+    assert found["Cross-dataset transfer from ImageNet", "OxfordPets"] == 80.0
+    assert found["ImageNet and its variants", "ImageNet"] == 71.0
+    assert found["Trained on Mine", "Mine (new)"] == 60.0
+
+
+# McNemar's test
+
+
+@pytest.mark.parametrize(("b", "c"), [(0, 0), (1, 0), (3, 5), (5, 3), (2, 9), (6, 6), (0, 11)])
+def test_mcnemar_is_the_share_of_coin_tosses_at_least_as_uneven(b, c):
+    tosses = [sum(coins) for coins in itertools.product((0, 1), repeat=b + c)]
+    uneven = [t for t in tosses if abs(2 * t - b - c) >= abs(b - c)]
+    assert mcnemar(b, c) == pytest.approx(len(uneven) / len(tosses), rel=1e-12)
+
+
+def test_mcnemar_of_many_images_is_close_to_the_normal_approximation():
+    z = (2600 - 2400 - 1) / math.sqrt(5000)
+    assert mcnemar(2600, 2400) == pytest.approx(math.erfc(z / math.sqrt(2)), rel=2e-3)
+
+
+def write_predictions(folder: Path, hits: list[bool]) -> None:
+    rows = [f"{i},{i % 5},{i % 5 if hit else 9},0.5" for i, hit in enumerate(hits)]
+    (folder / "predictions_test.csv").write_text("\n".join(("index,label,prediction,confidence", *rows)) + "\n")
+
+
+@pytest.fixture
+def pair(tmp_path) -> Path:
+    """CoOp and ZERO on 20 images: 8 right by both, 7 only by ZERO, 1 only by CoOp, 4 by none."""
+    record(tmp_path / "coop", "CoOp", "Emoji", 1, 45.0, total=20)
+    record(tmp_path / "zero", "ZERO", "Emoji", 1, 75.0, total=20)
+    write_predictions(tmp_path / "coop", [True] * 8 + [False] * 7 + [True] + [False] * 4)
+    write_predictions(tmp_path / "zero", [True] * 15 + [False] * 5)
+    return tmp_path
+
+
+def test_mcnemar_counts_the_images_that_one_method_got_right(pair, call):
+    content = json.loads(call(pair, "--mcnemar", "ZERO", "CoOp", "--format", "json")[1])["mcnemar"]
+    p = 2 * (1 + 8) / 2**8
+    expected = {
+        "dataset": "Emoji",
+        "seed": 1,
+        "images": 20,
+        "only_first": 7,
+        "only_second": 1,
+        "difference": 30.0,
+        "p": p,
+    }
+    assert content == [{"first": "ZERO", "second": "CoOp", **expected}]
+    text = call(pair, "--mcnemar", "CoOp", "ZERO")[1]
+    assert re.search(r"Emoji +1 +20 +1 +7 +-30\.00 +0\.0703", text)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda p: change(p / "zero", lambda c: c["split_sha256"].update(test="other")), "their split hashes differ"),
+        (lambda p: write_predictions(p / "zero", [True] * 12), "has 12 images, but results.json 20: it was cut"),
+        (lambda p: (p / "zero/predictions_test.csv").unlink(), "cannot be read"),
+        (lambda p: change(p / "zero", lambda c: c.update(seed=2)), "no dataset with a seed in common"),
+        (lambda p: change(p / "zero", lambda c: c.update(trainer="ZER")), "there is no row 'ZERO': did you mean 'ZER'"),
+    ],
+)
+def test_mcnemar_refuses_what_is_not_paired(spoil, reason, pair, call):
+    spoil(pair)
+    code, _, err = call(pair, "--mcnemar", "ZERO", "CoOp")
+    assert code == 2 and reason in err and err.count("\n") == 1
+
+
+# Statistics, the paper's figures, faults of the user
+
+
+def test_summary_of_one_value_has_no_spread():
+    assert summarize([3.0]).std is None and summarize([3.0]).ci95 is None
+    assert summarize([1.0, 2.0, 4.0]).std == pytest.approx(math.sqrt(7 / 3))
+    assert summarize([0.0, 2.0] * 20).ci95 == pytest.approx(1.96 * math.sqrt(40 / 39) / math.sqrt(40))
+
+
+def test_quantiles_of_student_by_integration():
+    for df, quantile in enumerate(T95, start=1):
+        density = math.gamma((df + 1) / 2) / (math.sqrt(df * math.pi) * math.gamma(df / 2))
+        step = quantile / 20_000
+        area = sum((1 + ((i + 0.5) * step) ** 2 / df) ** (-(df + 1) / 2) for i in range(20_000)) * step * density
+        assert area == pytest.approx(0.475, abs=5e-5)
+
+
+def test_the_papers_averages_are_means_of_its_cells():
+    for benchmark in paper.BENCHMARKS:
+        for method, values in benchmark.paper.items():
+            assert len(values) == len(benchmark.columns) + len(benchmark.averages)
+            numbers = benchmark.published(method)
+            for name, datasets in benchmark.averages.items():
+                if name in numbers:
+                    assert numbers[name] == pytest.approx(
+                        sum(numbers[d] for d in datasets) / len(datasets), abs=0.012
+                    ), method
+
+
+@pytest.mark.parametrize(
+    ("argv", "reason"),
+    [
+        (("nowhere",), "there is no folder nowhere"),
+        (("nowhere", "--table"), "there is no folder nowhere"),
+        ((".", "--table"), "there is no complete run below ."),
+        (("runs", "--table", "--keyword", "acuracy"), "'acuracy' is in no results.json: did you mean 'accuracy'"),
+        (("runs", "--table", "--test-log"), "--test-log and --multi-exp are for logs"),
+        (("runs",), "there are results.json in or below it, which --table reads"),
+    ],
+)
+def test_faults_of_the_user_give_one_sentence_and_exit_2(argv, reason, tmp_path, call, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if "runs" in argv:
+        record(tmp_path / "runs" / "deep" / "down", "CoOp", "Emoji", 1, 50.0)
+    code, _, err = call(*argv)
+    assert code == 2 and err.startswith("error: ") and err.count("\n") == 1 and reason in err
+
+
+def test_real_runs_of_train_py_fill_the_table(tmp_path, call):
+    place = Workplace(tmp_path)
+    for seed in "12":
+        place.run("CoOp", f"out/CoOp/seed{seed}", "--seed", seed)
+    for dataset, seed in itertools.product(("emoji", "emoji_twemoji"), "12"):
+        source = ("--seed", seed, "--eval-only", "--model-dir", str(tmp_path / f"out/CoOp/seed{seed}"))
+        place.run("TLLA", f"out/{dataset}/TLLA/seed{seed}", *source, dataset=dataset)
+    prompts = f"['template=', 'CoOp={tmp_path / 'out/CoOp/seed1'}']"
+    keys = ("TRAINER.COMPARE.METHODS", "['SingleView', 'ZERO']", "TRAINER.COMPARE.PROMPTS", prompts)
+    place.run("Compare", "out/compare", *keys)
+    code, out, err = call(tmp_path / "out", "--format", "csv")
+    found = rows_of(out)
+    assert code == 0 and "LEFT OUT" not in err and "NOT COMPARABLE" not in err and "UNKNOWN" not in err
+    assert set(found) == {
+        *((method, "Emoji") for method in ("CoOp", "SingleView", "SingleView+CoOp", "ZERO", "ZERO+CoOp")),
+        *(("STSS+CoOp", dataset) for dataset in ("Emoji", "EmojiTwemoji")),
+    }
+    accuracies = [
+        json.loads((tmp_path / f"out/emoji_twemoji/TLLA/seed{seed}/results.json").read_text())["splits"]["test"][
+            "accuracy"
+        ]
+        for seed in "12"
+    ]
+    assert float(found["STSS+CoOp", "EmojiTwemoji"]["mean"]) == pytest.approx(sum(accuracies) / 2)
+    assert call(tmp_path / "out", "--mcnemar", "ZERO+CoOp", "SingleView+CoOp")[0] == 0
+    head = tmp_path / "out/compare/results.json"  # its parts are complete, but it is not
+    content = json.loads(head.read_text())
+    content["splits"]["test"]["parts"] = [["template", "ZERO"], ["CoOp", "ZERO"]]
+    head.write_text(json.dumps(content))
+    assert call(tmp_path / "out", "--table")[1].count("has no such part: it is of an earlier one") == 2
+    head.unlink()
+    assert call(tmp_path / "out", "--table")[1].count("it is a part of a Compare that has not finished") == 4
+    (tmp_path / "out/CoOp/seed1").rename(tmp_path / "moved")
+    assert ("STSS+CoOp", "Emoji") in rows_of(call(tmp_path / "out", tmp_path / "moved", "--format", "csv")[1])
+    log = call(tmp_path / "out/emoji/TLLA", "--test-log")[1]
+    assert f"* accuracy: {found['STSS+CoOp', 'Emoji']['mean'][:4]}" in log

@@ -1,0 +1,141 @@
+"""Finds the runs below some folders and reads their results.json; what cannot be trusted is a defect."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tlla.errors import InputError
+
+from .logs import finished
+
+INSIDE_RUNS = ("prompt_learner", "tensorboard", "shards", "tip_adapter")  # folders of a run that hold no other run
+KEYS = {"trainer", "dataset", "backbone", "seed", "versions"}
+NODES = {"TRAINER", "DATASET", "OPTIM", "TEST"}  # of its config
+
+
+@dataclass(frozen=True)
+class Defect:
+    """A run that does not count."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One results.json."""
+
+    folder: Path
+    content: Mapping[str, Any]
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.content["config"]
+
+    @property
+    def test(self) -> Mapping[str, Any]:
+        """What was measured on the test split."""
+        return self.content["splits"]["test"]
+
+    @property
+    def trainer(self) -> str:
+        return self.content["trainer"]
+
+
+def read_records(folders: list[str]) -> tuple[list[Record], list[Defect]]:
+    """All complete records in and below some folders, without the heads of Compare, and all that is wrong there.
+
+    Raises:
+        InputError: A folder does not exist.
+    """
+    records: dict[Path, Record] = {}
+    defects: dict[Path, Defect] = {}
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise InputError(f"there is no folder {folder}")
+        for found in _walk(Path(folder)):
+            place = records if isinstance(found, Record) else defects
+            place[(found.folder if isinstance(found, Record) else found.path).resolve()] = found
+    for key, record in list(records.items()):
+        if reason := _untrustworthy(record, records):
+            defects[key] = Defect(record.folder, reason)
+    good = [record for key, record in records.items() if key not in defects and "parts" not in record.test]
+    return good, list(defects.values())
+
+
+def _walk(folder: Path, in_run: bool = False) -> Iterator[Record | Defect]:
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    if not entries and not in_run:
+        yield Defect(folder, "the folder is empty")
+    logs = [path for path in entries if path.name.startswith("log.txt")]
+    file = folder / "results.json"
+    if file.is_file():
+        yield _load(folder, logs)
+    elif logs:
+        done = any(map(finished, logs))
+        hint = "; its log has a result, which is read without --table" if done else "; it was cut, or goes on still"
+        yield Defect(folder, f"there is a log but no results.json{hint}")
+    for path in entries:
+        if path.is_dir() and path.name not in INSIDE_RUNS:
+            yield from _walk(path, in_run or bool(logs) or file.is_file())
+
+
+def load_record(folder: Path) -> Record:
+    """Reads a folder's results.json.
+
+    Raises:
+        InputError: There is none, or it is not that of a complete test.
+    """
+    try:
+        content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"results.json cannot be read: {error}") from error
+    try:
+        test, config = content["splits"]["test"], content["config"]
+        known = KEYS <= content.keys() and NODES <= config.keys()
+        complete = known and test["total"] > 0 and ("parts" in test or {"correct", "accuracy"} <= test.keys())
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError("results.json has no result of the test split") from error
+    if not complete:
+        raise InputError("results.json is not complete, or not of train.py")
+    return Record(folder, content)
+
+
+def _load(folder: Path, logs: list[Path]) -> Record | Defect:
+    try:
+        record = load_record(folder)
+    except InputError as error:
+        return Defect(folder, str(error))
+    newest = max(logs, key=lambda path: (path.stat().st_mtime, path.name == "log.txt"), default=None)
+    if newest and not finished(newest):
+        return Defect(
+            folder, f"{newest.name} ends without a result: a later run in this folder was cut or goes on still"
+        )
+    return record
+
+
+def _untrustworthy(record: Record, records: Mapping[Path, Record]) -> str:
+    """Why a record that was read does not count; "" if it does."""
+    if "parts" in record.test:
+        missing = [part for part in record.test["parts"] if record.folder.joinpath(*part).resolve() not in records]
+        return f"its parts {missing} are missing or cannot be read" if missing else ""
+    if "prompt" in record.content:
+        part = [record.content["prompt"], record.trainer]
+        top = record.folder.parents[1 if part[0] else 0].resolve()
+        if top in records and part not in records[top].test.get("parts", ()):
+            return "the newest Compare in this folder has no such part: it is of an earlier one"
+        if top not in records and (top / "log.txt").is_file():
+            return "it is a part of a Compare that has not finished"
+    bad = [name for name, value in record.test.items() if isinstance(value, float) and not math.isfinite(value)]
+    if bad:
+        return f"{', '.join(bad)} {'is' if len(bad) == 1 else 'are'} NaN or infinite"
+    accuracy = 100 * record.test["correct"] / record.test["total"]
+    if abs(accuracy - record.test["accuracy"]) > 0.01:
+        return f"its accuracy {record.test['accuracy']} is not that of its {record.test['correct']} correct images"
+    return ""
