@@ -192,8 +192,10 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("TLLA_DEBUG"):
             raise
-        print(f"error: {one_sentence(error)}", file=sys.stderr)
-        return 1 if isinstance(error, FloatingPointError) else 2
+        diverged = isinstance(error, FloatingPointError)
+        if not diverged or distributed.is_first():  # all processes see the same loss
+            print(f"error: {one_sentence(error)}", file=sys.stderr)
+        return 1 if diverged else 2
     except RuntimeError as error:
         if distributed.world_size() == 1 or os.environ.get("TLLA_DEBUG"):
             raise

@@ -8,6 +8,8 @@ from clip import clip
 from conftest import CLASSNAMES, make_clip
 from torch.nn.functional import normalize
 
+from tlla import chunks
+from tlla.cocoop import ConditionalCLIP, ConditionalPromptLearner
 from tlla.errors import InputError
 from tlla.prompt import PromptedCLIP, PromptLearner, zeroshot_features
 
@@ -92,14 +94,126 @@ def test_many_prompts_in_one_call_equal_one_at_a_time(tiny_clip, csc, chunk):
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=0)
 
 
-def test_chunks_do_not_change_the_gradient(tiny_clip):
-    learner = PromptLearner(tiny_clip, CLASSNAMES, n_ctx=3)
-    target = torch.randn(len(CLASSNAMES), 32)
-    grads = []
-    for chunk in (2, 1000):
-        model = PromptedCLIP(tiny_clip, learner, text_chunk=chunk)
-        grads += torch.autograd.grad((model.encode_text() * target).sum(), learner.ctx)
-    torch.testing.assert_close(grads[0], grads[1], atol=1e-6, rtol=1e-5)
+def kept_by_the_graph(model, ctx):
+    """Bytes of all tensors that the graph of the class features keeps, CLIP's weights apart."""
+    sizes, weights = {}, {p.untyped_storage().data_ptr() for p in model.clip.parameters()}
+
+    def pack(x):
+        if x.is_floating_point() and x.untyped_storage().data_ptr() not in weights:
+            sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        features = model.encode_text(ctx)
+    del features
+    return sum(sizes.values())
+
+
+KINDS = ("shared", "class-specific", "several", "several class-specific", "conditional")
+
+
+def contexts_of(model, kind):
+    """A model and the contexts that it is asked for, a leaf."""
+    if kind == "conditional":
+        learner = ConditionalPromptLearner(model, CLASSNAMES, n_ctx=3)
+        return ConditionalCLIP(model, learner), learner.shifted(torch.randn(4, 32)).detach().requires_grad_()
+    learner = PromptLearner(model, CLASSNAMES, n_ctx=3, csc="class" in kind)
+    shape = (5, *learner.ctx.shape) if "several" in kind else learner.ctx.shape
+    return PromptedCLIP(model, learner), (0.1 * torch.randn(shape)).requires_grad_()
+
+
+def features_and_gradient(model, ctx, dtype=None):
+    with torch.autocast("cpu", dtype, enabled=dtype is not None):
+        features = model.encode_text(ctx)
+    torch.manual_seed(1)
+    return features.detach(), *torch.autograd.grad((features * torch.randn(features.shape)).sum(), ctx)
+
+
+def whole(model, ctx):
+    """Features and gradient of all prompts at once, each with all of its 77 tokens."""
+    learner = model.prompt_learner
+    contexts = ctx if ctx.dim() > learner.ctx.dim() else ctx[None]
+    rows = []
+    for context in contexts:
+        for k, name in enumerate(learner.classnames):
+            tokens = clip.tokenize("X X X " + name + ".")
+            x = model.clip.token_embedding(tokens)[0]
+            own = context[k] if context.dim() == 3 else context
+            x = torch.cat([x[:1], own, x[4:]]) + model.clip.positional_embedding
+            x = model.clip.ln_final(model.clip.transformer(x[:, None]))[tokens.argmax(), 0]
+            rows.append(normalize(x @ model.clip.text_projection, dim=-1))
+    features = torch.stack(rows).view(*ctx.shape[: ctx.dim() - learner.ctx.dim()], len(learner.lengths), -1)
+    torch.manual_seed(1)
+    return features.detach(), *torch.autograd.grad((features * torch.randn(features.shape)).sum(), ctx)
+
+
+@pytest.mark.parametrize("least", (1, 64))
+@pytest.mark.parametrize("chunk", (1, 4, 7, 0))
+@pytest.mark.parametrize("kind", KINDS)
+def test_chunks_change_neither_features_nor_gradient(tiny_clip, monkeypatch, kind, chunk, least):
+    monkeypatch.setattr(chunks, "LEAST", least)
+    model, ctx = contexts_of(tiny_clip, kind)
+    model.text_chunk = chunk
+    features, gradient = features_and_gradient(model, ctx)
+    expected, expected_gradient = whole(model, ctx)
+    torch.testing.assert_close(features, expected, atol=1e-6, rtol=0)
+    assert (gradient - expected_gradient).abs().max() < 2e-6 * expected_gradient.abs().max().clamp(min=1)
+
+
+def test_only_some_classes_can_be_encoded(tiny_clip):
+    model, ctx = contexts_of(tiny_clip, "several")
+    with torch.no_grad():
+        torch.testing.assert_close(
+            model.encode_text(ctx, [1, 3, 5]), model.encode_text(ctx)[:, 1::2], atol=1e-6, rtol=0
+        )
+
+
+def test_bf16_gives_the_same_when_it_is_computed_again(tiny_clip):
+    model, ctx = contexts_of(tiny_clip, "shared")
+    plain = features_and_gradient(model, ctx, torch.bfloat16)
+    model.text_chunk = 2
+    again = features_and_gradient(model, ctx, torch.bfloat16)
+    assert again[0].dtype == torch.float32 and (plain[0] - features_and_gradient(model, ctx)[0]).abs().max() > 1e-4
+    for one, other in zip(plain, again, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-2 * one.abs().max().item(), rtol=0)
+
+
+def test_memory_is_that_of_a_chunk_when_activations_are_computed_again(tiny_clip, monkeypatch):
+    model, ctx = contexts_of(tiny_clip, "several")
+    all_at_once = kept_by_the_graph(model, ctx)
+    model.text_chunk = 5  # of 30
+    assert kept_by_the_graph(model, ctx) < all_at_once / 5
+    model.text_chunk = 0
+    monkeypatch.setattr(chunks, "BUDGET", all_at_once // 3)
+    assert kept_by_the_graph(model, ctx) < all_at_once / 5
+    monkeypatch.setattr(chunks, "BUDGET", 2 * all_at_once)
+    assert kept_by_the_graph(model, ctx) > all_at_once / 2
+
+
+def test_activations_are_estimated_as_they_are(real_clip):
+    model = PromptedCLIP(real_clip, PromptLearner(real_clip, ["cat"] * 8, ctx_init="a photo of a"))
+    tokens = 8 * model.prompt_learner.lengths[0]
+    found = kept_by_the_graph(model, model.prompt_learner.ctx)
+    assert found * chunks.token_limit(real_clip) / tokens == pytest.approx(chunks.BUDGET, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "most", "expected", "many"),
+    [
+        ([7] * 5, 2, [2, 2, 1], True),
+        ([7] * 5, 5, [5], False),
+        ([7] * 5, 0, [5], False),
+        ([7, 7, 7, 8, 9], 0, [4, 1], True),  # 40 tokens: not 5 of 9
+        ([5] * 3 + [6], 0, [3, 1], False),  # as soon as there are LEAST of one length
+        ([5, 6, 7], 0, [3], False),  # too few to be kept apart
+        ([50, 60], 0, [1, 1], True),  # one prompt is more than allowed
+    ],
+)
+def test_prompts_are_cut_into_chunks_of_similar_length(monkeypatch, lengths, most, expected, many):
+    monkeypatch.setattr(chunks, "LEAST", 3 if len(set(lengths)) == 2 else 64)
+    found = chunks.plan_chunks(lengths, most, tokens=40)
+    assert ([len(chunk) for chunk in found[0]], found[1]) == (expected, many)
+    assert [i for chunk in found[0] for i in chunk] == list(range(len(lengths)))
 
 
 def test_a_prompt_serves_another_class_set(tiny_clip):

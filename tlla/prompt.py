@@ -4,9 +4,10 @@ One prompt model serves every method (zero-shot initialisation, CoOp, SAPT, STSS
 (Zhou et al., arXiv 2109.01134): ``[SOS, context, class name, ".", EOS]``
 with the class name at the end, in the middle or at the front.
 
-Two things differ from CoOp's code, neither of which changes a logit: the text sequence is cut at the longest EOS (the
-text tower is causal and is read at EOS, so what comes later is never seen), and the context stays in fp32 whatever the
-precision of the backbone.
+Three things differ from CoOp's code, none of which changes a logit: text sequences are cut at EOS (the text tower is
+causal and is read at EOS, so what comes later is never seen); many prompts pass the text encoder in chunks of similar
+length, whose activations are computed again in the backward pass if they would need too much memory; and the context
+stays in fp32 whatever the precision of the backbone.
 
 Letters in shapes: B images, K classes, L context tokens, T text tokens, D text width, E joint space, R perturbations.
 """
@@ -17,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from clip import clip
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from .chunks import plan_chunks, token_limit
 from .clip import encode_images, logit_scale
 from .errors import InputError
 
@@ -175,6 +178,7 @@ class PromptLearner(nn.Module):
         order = self._token_order(int(eos.max()) + 1).to(device)  # (K, T)
         embeddings = clip_model.token_embedding(tokens.gather(1, order)).float()  # (K, T, D)
         positions = ((order > 0) & (order <= self.n_ctx)).nonzero()[:, 1].view(-1, self.n_ctx)  # (K, L)
+        self.lengths = (eos + 1).tolist()
         self.register_buffer("eos", eos, persistent=False)
         self.register_buffer("embeddings", embeddings, persistent=False)
         self.register_buffer("ctx_positions", positions, persistent=False)
@@ -192,18 +196,19 @@ class PromptLearner(nn.Module):
             rows.append(order)
         return torch.tensor(rows)
 
-    def forward(self, ctx: Tensor, prompt: Tensor, classes: Tensor) -> Tensor:
+    def forward(self, ctx: Tensor, prompt: Tensor, classes: Tensor, length: int) -> Tensor:
         """Embeddings of N prompts, one for each pair of a context and a class.
 
         Args:
             ctx: R contexts, (R, L, D), or (R, K, L, D) when class-specific.
             prompt: Which of the R contexts, (N,), int64.
             classes: Which of the K classes, (N,), int64.
+            length: Where they are cut, T; no less than the longest of them needs.
 
         Returns:
             (N, T, D), float32, without positional embeddings.
         """
-        x = self.embeddings[classes]  # (N, T, D)
+        x = self.embeddings[classes, :length]  # (N, T, D)
         if self.csc:
             chosen = ctx[prompt, classes]  # (N, L, D)
         elif len(ctx) == 1:
@@ -221,10 +226,11 @@ class PromptedCLIP(nn.Module):
     Args:
         clip_model: OpenAI's CLIP; it is frozen and put in evaluation mode.
         prompt_learner: The context vectors and class names.
-        text_chunk: At most so many prompts pass the text encoder at once.
+        text_chunk: At most so many prompts pass the text encoder at once, and a graph keeps the activations of no more.
+            0: as many as fit into a fixed budget of memory, see `chunks`.
     """
 
-    def __init__(self, clip_model: nn.Module, prompt_learner: PromptLearner, text_chunk: int = 1024):
+    def __init__(self, clip_model: nn.Module, prompt_learner: PromptLearner, text_chunk: int = 0):
         super().__init__()
         self.clip = clip_model.eval().requires_grad_(False)
         self.prompt_learner = prompt_learner
@@ -246,12 +252,18 @@ class PromptedCLIP(nn.Module):
         """Normalised image features, (B, 3, H, W) -> (B, E), float32. Never needs a gradient: the trunk is frozen."""
         return encode_images(self.clip, images)
 
-    def encode_text(self, ctx: Tensor | None = None) -> Tensor:
-        """Normalised text features of all classes under one context or under R of them.
+    @property
+    def prompts_at_once(self) -> int:
+        """How many prompts, be they as long as the longest, pass the text encoder at once."""
+        return self.text_chunk or token_limit(self.clip) // max(self.prompt_learner.lengths)
+
+    def encode_text(self, ctx: Tensor | None = None, classes: Sequence[int] | None = None) -> Tensor:
+        """Normalised text features under one context or under R of them.
 
         Args:
             ctx: (L, D) -> (K, E), or (R, L, D) -> (R, K, E); with a class-specific context (K, L, D) and
                 (R, K, L, D). Default: the learner's own context.
+            classes: Which classes' features are wanted. Default: all K.
 
         Returns:
             float32 features; gradients flow to `ctx`.
@@ -260,15 +272,27 @@ class PromptedCLIP(nn.Module):
         ctx = learner.ctx if ctx is None else ctx
         single = ctx.dim() == learner.ctx.dim()
         contexts = ctx[None] if single else ctx
-        n_prompts, n_classes = len(contexts), len(learner.classnames)
-        pairs = torch.arange(n_prompts * n_classes, device=contexts.device)
+        classes = list(range(len(learner.lengths)) if classes is None else classes)
+        lengths = [learner.lengths[k] for k in classes] * len(contexts)
+        chunks, many = plan_chunks(lengths, self.text_chunk, token_limit(self.clip))
         features = []
-        for chunk in pairs.split(self.text_chunk):
-            prompt, classes = chunk // n_classes, chunk % n_classes
-            x = learner(contexts, prompt, classes)  # (N, T, D)
-            features.append(encode_embeddings(self.clip, x, learner.eos[classes]))
-        features = torch.cat(features).view(n_prompts, n_classes, -1)  # (R, K, E)
+        for chunk in chunks:
+            pairs = torch.tensor(chunk, device=ctx.device)
+            which = torch.tensor([classes[i % len(classes)] for i in chunk], device=ctx.device)
+            args = contexts, pairs // len(classes), which, max(lengths[i] for i in chunk)
+            if many and torch.is_grad_enabled():
+                # Nothing in CLIP's text encoder is random.
+                features.append(checkpoint(self._encode_pairs, *args, use_reentrant=False, preserve_rng_state=False))
+            else:
+                features.append(self._encode_pairs(*args))
+        places = torch.tensor([i for chunk in chunks for i in chunk], device=ctx.device)
+        features = torch.cat(features)[places.argsort()].view(len(contexts), len(classes), -1)  # (R, K, E)
         return features[0] if single else features
+
+    def _encode_pairs(self, contexts: Tensor, prompts: Tensor, classes: Tensor, length: int) -> Tensor:
+        """Features of N prompts of at most `length` tokens, by pairs of context and class: (N, E)."""
+        x = self.prompt_learner(contexts, prompts, classes, length)  # (N, T, D)
+        return encode_embeddings(self.clip, x, self.prompt_learner.eos[classes])
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """Scaled cosine similarities: (..., E) and (K, E) -> (..., K), float32."""

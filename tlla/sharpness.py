@@ -17,6 +17,7 @@ from torch import Tensor
 from .errors import InputError
 
 LossFn = Callable[[Tensor], Tensor]
+Reduce = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ def check_sharpness(rho: float, lam: float) -> None:
             raise InputError(f"{name} must be a finite number >= 0, but got {value}")
 
 
-def sharpness_step(loss_fn: LossFn, prompt: Tensor, rho: float, lam: float, loss_scale: float = 1.0) -> SharpnessStep:
+def sharpness_step(
+    loss_fn: LossFn, prompt: Tensor, rho: float, lam: float, loss_scale: float = 1.0, reduce: Reduce | None = None
+) -> SharpnessStep:
     """Direction of descent of the sharpness-aware objective at `prompt`.
 
     Args:
@@ -54,11 +57,12 @@ def sharpness_step(loss_fn: LossFn, prompt: Tensor, rho: float, lam: float, loss
         rho: Radius of the perturbation, in the norm over the whole prompt.
         lam: Weight of the sharpness. 0 makes a single pass.
         loss_scale: Factor on the loss before the backward pass (fp16). It cancels in eps*.
+        reduce: Makes the gradient of what autograd has found: the sum over processes that know a part of it each.
 
     Returns:
         A `SharpnessStep`; when `finite` is False its gradient must not be applied.
     """
-    loss, grad = _loss_and_grad(loss_fn, prompt, loss_scale)
+    loss, grad = _loss_and_grad(loss_fn, prompt, loss_scale, reduce)
     norm = grad.norm()
     finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
     sharpness = torch.zeros_like(loss)
@@ -66,19 +70,19 @@ def sharpness_step(loss_fn: LossFn, prompt: Tensor, rho: float, lam: float, loss
     # At a stationary point (norm 0) there is no direction to climb, and the sharpness is 0 to first order.
     if finite and lam > 0 and rho > 0 and norm > 0:
         perturbed = prompt.detach() + grad * (rho / norm)
-        loss_up, grad_up = _loss_and_grad(loss_fn, perturbed, loss_scale)
+        loss_up, grad_up = _loss_and_grad(loss_fn, perturbed, loss_scale, reduce)
         finite = bool(torch.isfinite(loss_up) & torch.isfinite(grad_up).all())
         sharpness = loss_up - loss
         direction = grad_up if lam == 1 else (1 - lam) * grad + lam * grad_up
     return SharpnessStep(direction, loss, sharpness, norm / loss_scale, finite)
 
 
-def _loss_and_grad(loss_fn: LossFn, prompt: Tensor, loss_scale: float) -> tuple[Tensor, Tensor]:
+def _loss_and_grad(loss_fn: LossFn, prompt: Tensor, loss_scale: float, reduce: Reduce | None) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         leaf = prompt.detach().requires_grad_(True)
         loss = loss_fn(leaf)
         (grad,) = torch.autograd.grad(loss * loss_scale, leaf)
-    return loss.detach().float(), grad
+    return loss.detach().float(), reduce(grad) if reduce else grad
 
 
 def random_directions(shape: tuple[int, ...], n: int, radius: float, seed: int) -> Tensor:

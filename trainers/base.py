@@ -19,6 +19,7 @@ from . import distributed
 from .evaluation import evaluate
 from .parts import Meter, Part
 from .results import RunRecord
+from .sharing import share_loader
 
 PRECISIONS = ("fp32", "fp16", "bf16", "amp")
 
@@ -59,6 +60,8 @@ class ClipTrainer(TrainerX):
                 f'add INPUT.SIZE "({size}, {size})" to the command or the config'
             )
         super().build_data_loader()
+        if distributed.world_size() > 1 and self.train_loader_x:
+            self.train_loader_x = share_loader(self.train_loader_x)
         self.record = RunRecord(self.cfg, self.dm.dataset)
         if hasattr(self, "run_seed"):  # our toolkit's: the number that was drawn if SEED is negative
             self.record.update(seed=self.run_seed)
@@ -83,6 +86,17 @@ class ClipTrainer(TrainerX):
         """
         with torch.no_grad(), self.autocast():
             return encode_images(self.clip_model, images)
+
+    def encode_batch(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Features (B, E) and labels (B,) of a training batch, of which each process has loaded its share."""
+        if batch:
+            images, labels = batch["img"].to(self.device), batch["label"].to(self.device)
+            features = self.encode_image(images)
+        else:  # fewer images than processes
+            features = torch.empty(0, self.clip_model.text_projection.shape[1], device=self.device)
+            labels = torch.empty(0, dtype=torch.long, device=self.device)
+        total = int(distributed.sum_over_processes([labels.new_tensor(len(labels))])[0])
+        return distributed.gather_rows(features, total), distributed.gather_rows(labels, total)
 
     def eval_dataset(self, split: str) -> Dataset:
         """The *val* or *test* split; items are dicts with img, label and index."""
@@ -140,14 +154,24 @@ class ClipTrainer(TrainerX):
         """Hook: what is to be said about all parts together."""
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
-        """Saves; only the first of several processes does."""
-        if distributed.is_first():
+        """Saves; of several processes the first one does, while the others wait."""
+        if self.writes:
             super().save_model(*args, **kwargs)
+        distributed.wait()
 
     def init_writer(self, log_dir: str) -> None:
         """Starts tensorboard's log; only the first of several processes does."""
-        if distributed.is_first():
+        if self.writes:
             super().init_writer(log_dir)
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes checkpoints and logs: the first one does."""
+        return distributed.is_first()
+
+    def _choose_run_seed(self) -> int:
+        """The toolkit's; if it is drawn, then once for all processes."""
+        return distributed.from_first(super()._choose_run_seed())
 
     def prompt(self) -> Tensor:
         """What identifies the text side in the record: the context vectors, or the text features of a template."""

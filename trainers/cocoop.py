@@ -4,8 +4,9 @@ Same logits and updates as KaiyangZhou/CoOp, trainers/cocoop.py. Differs: contex
 (upstream: fp16 for PREC fp16), the text is cut at the longest EOS, image features are computed without a graph, and
 checkpoints hold the context and the meta-net alone and load strictly.
 
-A training step encodes B * K prompts with a graph, so memory grows with both; hence upstream's batch of one image. A
-test encodes as many prompts at once as `PromptedCLIP.text_chunk` says, whatever TEST.BATCH_SIZE is.
+A step encodes B * K prompts, hence upstream's batch of one image. Here they pass the text encoder in chunks of bounded
+memory (`tlla.chunks`), in training and in a test. Each of several processes takes a share of the images of a batch, so
+that more than BATCH_SIZE of them gain nothing.
 """
 
 import torch
@@ -17,8 +18,9 @@ from yacs.config import CfgNode
 
 from tlla.cocoop import ConditionalCLIP, ConditionalPromptLearner
 
+from . import distributed
 from .base import registered
-from .prompted import PromptTrainer
+from .prompted import PromptTrainer, add_training_keys
 
 
 def add_config(cfg: CfgNode) -> None:
@@ -29,6 +31,7 @@ def add_config(cfg: CfgNode) -> None:
     node.N_CTX = 16  # number of context vectors; not used with CTX_INIT, whose tokens are counted instead
     node.CTX_INIT = ""  # initial words, e.g. "a photo of a"; "": random
     node.PREC = "fp16"  # fp32, fp16, bf16, amp; context and meta-net are always fp32
+    add_training_keys(node)
     cfg.TRAINER.COCOOP = node
 
 
@@ -45,11 +48,12 @@ class CoCoOp(PromptTrainer):
         return ConditionalPromptLearner(self.clip_model, self.dm.dataset.classnames, node.N_CTX, node.CTX_INIT)
 
     def take_step(self, image_features: Tensor, labels: Tensor) -> dict[str, float]:
-        """One step on one batch; returns what to print."""
-        logits = self.conditional_logits(image_features)
+        """One step on one batch; returns what to print. Each of several processes computes the logits of its share."""
+        logits = distributed.spread(image_features, self.conditional_logits)
         loss = F.cross_entropy(logits, labels)
         scale = self.scaler.get_scale() if self.scaler else 1.0
         gradients = torch.autograd.grad(loss * scale, list(self.model.prompt_learner.parameters()))
+        gradients = distributed.sum_over_processes(gradients)
         loss = loss.detach()
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
         finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
@@ -68,7 +72,7 @@ class CoCoOp(PromptTrainer):
 
     def model_inference(self, images: Tensor) -> Tensor:
         """Logits, (B, 3, H, W) -> (B, K), of so many images at once that memory does not depend on the batch."""
-        at_once = max(1, self.model.text_chunk // len(self.model.prompt_learner.classnames))
+        at_once = max(1, self.model.prompts_at_once // len(self.model.prompt_learner.classnames))
         return torch.cat([self.conditional_logits(z) for z in self.encode_image(images).split(at_once)])
 
     def prompt(self) -> Tensor:

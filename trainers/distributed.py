@@ -4,6 +4,7 @@ Without torchrun there is one process, and everything here is free.
 """
 
 import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -61,6 +62,50 @@ def sum_over_processes(tensors: list[Tensor]) -> list[Tensor]:
     flat = torch.cat([t.detach().flatten() for t in tensors])
     dist.all_reduce(flat)
     return [part.view_as(t) for part, t in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True)]
+
+
+def sum_gradient(gradient: Tensor) -> Tensor:
+    """The sum over all processes."""
+    return sum_over_processes([gradient])[0]
+
+
+def share(rows: Sequence) -> Sequence:
+    """This process's rows: every world_size()-th, perhaps none."""
+    return rows[rank() :: world_size()]
+
+
+def gather_rows(own: Tensor, total: int) -> Tensor:
+    """All `total` rows, of which each process has its share; gradients flow to its own rows alone."""
+    if world_size() == 1:
+        return own
+    size = -(-total // world_size())
+    padded = own.new_zeros(size, *own.shape[1:])
+    padded[: len(own)] = own.detach()
+    parts = [torch.empty_like(padded) for _ in range(world_size())]
+    dist.all_gather(parts, padded)
+    rows = torch.stack(parts, dim=1).flatten(0, 1)[:total]
+    rows[rank() :: world_size()] = own
+    return rows
+
+
+def spread(rows: Sequence, function: Callable[[Any], Tensor]) -> Tensor:
+    """function(rows), of which each process computes its share.
+
+    All processes get the whole result, but each knows the derivative of its own share alone: what is computed from it
+    has the same value everywhere, and its gradient is the sum over the processes.
+    """
+    if world_size() == 1:
+        return function(rows)
+    own = share(rows)
+    # Where nothing is to be done, a row that nobody uses is computed: then there is a gradient, 0.
+    found = function(own if len(own) else rows[:1])[: len(own)]
+    return gather_rows(found, len(rows))
+
+
+def wait() -> None:
+    """Waits until all processes have come here."""
+    if world_size() > 1:
+        dist.barrier()
 
 
 def gather(value: Any) -> list[Any]:

@@ -12,11 +12,13 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from tlla.checkpoint import choose_checkpoint, load_context
-from tlla.errors import within
+from tlla.errors import InputError, within
 from tlla.prompt import PromptedCLIP, PromptLearner, check_prompt
 from tlla.sharpness import sharpness_step
 
+from . import distributed
 from .base import ClipTrainer
+from .feature_cache import FeatureCache
 
 
 def prompt_config(n_ctx: int, precision: str) -> CfgNode:
@@ -27,7 +29,14 @@ def prompt_config(n_ctx: int, precision: str) -> CfgNode:
     node.CSC = False  # class-specific context
     node.CLASS_TOKEN_POSITION = "end"  # end, middle or front
     node.PREC = precision  # fp32, fp16, bf16, amp; the context itself is always fp32
+    add_training_keys(node)
     return node
+
+
+def add_training_keys(node: CfgNode) -> None:
+    """The keys of all trainers of prompts that CoOp does not have."""
+    node.TEXT_CHUNK = 0  # prompts that pass the text encoder at once; 0: as many as a fixed budget of memory allows
+    node.CACHE_EPOCHS = 0  # n > 0: epochs after the n-th see the images of the first n again, as kept features
 
 
 class PromptTrainer(ClipTrainer):
@@ -49,6 +58,9 @@ class PromptTrainer(ClipTrainer):
         node = cfg.TRAINER[self.config_node]
         with within(f"TRAINER.{self.config_node}"):
             check_prompt(node.N_CTX, node.CTX_INIT, node.get("CLASS_TOKEN_POSITION", "end"))
+            for key in ("TEXT_CHUNK", "CACHE_EPOCHS"):
+                if node.get(key, 0) < 0:  # a CoOp fork's own nodes lack both
+                    raise InputError(f"{key} must be at least 0, but got {node[key]}")
 
     def build_model(self) -> None:
         """Builds the prompted CLIP; only the prompt learner's parameters go to the optimizer."""
@@ -57,7 +69,7 @@ class PromptTrainer(ClipTrainer):
         print(f"Context: {node.CTX_INIT!r}" if node.CTX_INIT else "Context: random", f"({learner.n_ctx} tokens)")
         if self.cfg.MODEL.INIT_WEIGHTS:
             load_context(Path(self.cfg.MODEL.INIT_WEIGHTS), learner)
-        self.model = self.model_class(self.clip_model, learner).to(self.device)
+        self.model = self.model_class(self.clip_model, learner, node.get("TEXT_CHUNK", 0)).to(self.device)
         self.optim = build_optimizer(learner, self.cfg.OPTIM)
         self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
         self.register_model("prompt_learner", learner, self.optim, self.sched)
@@ -76,27 +88,46 @@ class PromptTrainer(ClipTrainer):
             class_token_position=node.CLASS_TOKEN_POSITION,
         )
 
+    def before_train(self) -> None:
+        """Keeps features, if CACHE_EPOCHS says so."""
+        super().before_train()
+        if n_epochs := self.method_cfg.get("CACHE_EPOCHS", 0):
+            self.train_loader_x = FeatureCache(self.train_loader_x, self.encode_batch, n_epochs)
+
+    def before_epoch(self) -> None:
+        """Says which features are wanted."""
+        super().before_epoch()
+        if isinstance(self.train_loader_x, FeatureCache):
+            self.train_loader_x.set_epoch(self.epoch)
+
     def forward_backward(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """One step on one batch. Image features are computed once: they do not depend on the prompt."""
-        images, labels = batch["img"].to(self.device), batch["label"].to(self.device)
-        summary = self.take_step(self.encode_image(images), labels)
+        if "features" in batch:
+            features, labels = (batch[key].to(self.device) for key in ("features", "label"))
+        else:
+            features, labels = self.encode_batch(batch)
+        summary = self.take_step(features, labels)
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         return summary
 
     def take_step(self, image_features: Tensor, labels: Tensor) -> dict[str, float]:
-        """One step from the features (B, E) and labels (B,) of a batch; returns what to print."""
+        """One step from the features (B, E) and labels (B,) of a batch; returns what to print.
+
+        Each of several processes encodes the prompts of its share of the classes.
+        """
+        classes = range(len(self.model.prompt_learner.classnames))
         outputs = []
 
         def loss_fn(ctx: Tensor) -> Tensor:
             with self.autocast():
-                text_features = self.model.encode_text(ctx)  # (K, E)
+                text_features = distributed.spread(classes, lambda own: self.model.encode_text(ctx, own))  # (K, E)
             outputs.append(self.model.logits(image_features, text_features))  # (B, K)
             return F.cross_entropy(outputs[-1], labels)
 
         ctx = self.model.prompt_learner.ctx
         scale = self.scaler.get_scale() if self.scaler else 1.0
-        step = sharpness_step(loss_fn, ctx, self.rho, self.lam, scale)
+        step = sharpness_step(loss_fn, ctx, self.rho, self.lam, scale, distributed.sum_gradient)
         self.apply_gradients([step.gradient], step.loss, step.grad_norm, step.finite, scale)
         summary = {"loss": step.loss.item(), "acc": compute_accuracy(outputs[0], labels)[0].item()}
         if self.lam > 0:

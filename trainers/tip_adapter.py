@@ -29,6 +29,7 @@ from tlla.errors import InputError, within
 from tlla.prompt import zeroshot_features
 from tlla.tip_adapter import Cache, grid, load_cache, make_keys, search
 
+from . import distributed
 from .base import ClipTrainer, registered
 from .parts import Part
 from .prompts import find_templates
@@ -112,7 +113,7 @@ class CacheTrainer(ClipTrainer):
 
     @torch.no_grad()
     def fill_cache(self) -> None:
-        """Keys and labels of all training images, augmented as INPUT.TRANSFORMS says."""
+        """Keys and labels of all training images, augmented as INPUT.TRANSFORMS says; in full by every process."""
         dataset, passes = self.train_loader_x.dataset, self.method_cfg.AUGMENT_EPOCH
         # Not the training loader itself, which shuffles and drops an incomplete batch.
         settings = self.cfg.DATALOADER
@@ -125,7 +126,8 @@ class CacheTrainer(ClipTrainer):
                 found = [self.clip_model.encode_image(batch["img"].to(self.device)).float() for batch in loader]
             return torch.cat(found)
 
-        keys = make_keys(features(number) for number in tqdm(range(passes), unit="pass", desc="cache"))
+        bar = tqdm(range(passes), unit="pass", desc="cache", disable=not distributed.is_first())
+        keys = make_keys(features(number) for number in bar)
         self.cache.fill(keys, torch.tensor([item.label for item in self.dm.dataset.train_x]))
 
     @torch.no_grad()
@@ -259,11 +261,13 @@ class TipAdapterF(CacheTrainer):
 
     def forward_backward(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """One step on one batch; images are encoded without a graph."""
-        images, labels = batch["img"].to(self.device), batch["label"].to(self.device)
-        features = self.encode_image(images)
-        logits = self.cache(features, self.clip_logits(features))
+        features, labels = self.encode_batch(batch)
+        logits = distributed.spread(features, lambda own: self.cache(own, self.clip_logits(own)))
         loss = F.cross_entropy(logits, labels)
-        self.model_backward_and_update(loss)
+        self.model_zero_grad()
+        self.model_backward(loss)
+        self.cache.keys.grad = distributed.sum_gradient(self.cache.keys.grad)
+        self.model_update()
         self.update_lr()
         return {"loss": loss.item(), "acc": compute_accuracy(logits, labels)[0].item()}
 

@@ -16,7 +16,8 @@ class SeededLoader(DataLoader):
         seed: The run's seed.
         stream: What the images are for, such as "train_x": other streams get other numbers.
         is_train: New random numbers for each epoch, and each pass in it; else the same in every pass.
-        kwargs: As of torch's DataLoader. The sampler's ``reseed`` and the dataset's ``set_seed`` are called if present.
+        kwargs: As of torch's DataLoader. ``reseed`` of the sampler and the batch sampler and the dataset's ``set_seed``
+            are called if present.
     """
 
     def __init__(self, *args: Any, seed: int, stream: str = "", is_train: bool = False, **kwargs: Any):
@@ -35,7 +36,7 @@ class SeededLoader(DataLoader):
             seed = derive_seed(seed, self.epoch, self.passes)
             self.passes += 1
         self.generator.manual_seed(seed)
-        for part, name in ((self.sampler, "reseed"), (self.dataset, "set_seed")):
+        for part, name in ((self.sampler, "reseed"), (self.batch_sampler, "reseed"), (self.dataset, "set_seed")):
             if hasattr(part, name):
                 getattr(part, name)(seed)
         return super().__iter__()

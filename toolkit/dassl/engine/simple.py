@@ -36,7 +36,10 @@ class SimpleTrainer(TrainerBase):
         run_seed: SEED, or the number drawn in its place if SEED is negative.
         best_result: The best result on the validation set so far.
         test_results: The newest results of each split, as the evaluator returned them.
+        writes: Whether this process tidies up files; of several processes of one run, a subclass lets one do it.
     """
+
+    writes = True
 
     def __init__(self, cfg: CfgNode):
         super().__init__()
@@ -99,7 +102,7 @@ class SimpleTrainer(TrainerBase):
 
     def before_train(self) -> None:
         self.time_start = time.time()
-        for name in self.get_model_names():
+        for name in self.get_model_names() if self.writes else ():
             remove_partial_files(os.path.join(self.output_dir, name))
         if self.get_model_names():
             self.start_epoch = self._resume()
@@ -123,7 +126,8 @@ class SimpleTrainer(TrainerBase):
                 self.best_result = val_result
                 self.save_model(self.epoch, self.output_dir, val_result=val_result, model_name=BEST_MODEL)
         self.save_model(self.epoch, self.output_dir, val_result=val_result)
-        self.rolling.saved(self.epoch + 1, self.max_epoch, self.get_model_names())
+        if self.writes:
+            self.rolling.saved(self.epoch + 1, self.max_epoch, self.get_model_names())
 
     def after_train(self) -> None:
         print("Finish training")
