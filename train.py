@@ -39,7 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--source-domains", nargs="+", help="source domains")
     parser.add_argument("--target-domains", nargs="+", help="target domains")
     parser.add_argument("--transforms", nargs="+", help="data augmentation")
-    parser.add_argument("--config-file", action="append", default=[], help="config of the method; of several, later win")
+    parser.add_argument("--config-file", action="append", default=[], help="config of the method; the last wins")
     parser.add_argument("--dataset-config-file", help="config of the dataset")
     parser.add_argument("--trainer", help="SAPT, TLLA, CoOp, CoCoOp, ZeroshotCLIP, TPT, ZERO, Compare ...")
     parser.add_argument("--backbone", help="a CLIP by name (ViT-B/16, RN50, EmojiCLIP ...) or the path of its weights")

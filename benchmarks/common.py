@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from clip import clip
 from clip.model import CLIP
 from tabulate import tabulate
-from torch import Tensor
 
 from tlla.prompt import PromptedCLIP, PromptLearner
 from trainers.memory import peak_memory_mb, reset_peak_memory
@@ -24,6 +21,7 @@ from trainers.results import git_commit, versions, write_text
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = {
     "ViT-B/16": (512, 224, 12, 768, 16, 77, 49408, 512, 8, 12),
+    "tiny": (32, 224, 2, 64, 32, 77, 49408, 64, 1, 2),  # to see whether a benchmark works
     "RN50": (1024, 224, (3, 4, 6, 3), 64, None, 77, 49408, 512, 8, 12),
 }
 
@@ -44,32 +42,6 @@ def prompted(model: CLIP, n_classes: int) -> PromptedCLIP:
     return PromptedCLIP(model, PromptLearner(model, names, ctx_init="a photo of a"))
 
 
-class NaivePrompt(torch.nn.Module):
-    """What peers do, as the reference of the ratios: all 77 tokens of all classes in one batch, nothing shared.
-
-    ``[SOS, context, class name, ".", EOS]`` padded to the context length, through OpenAI's own transformer.
-    """
-
-    def __init__(self, model: CLIP, n_classes: int):
-        super().__init__()
-        self.model = model
-        learner = prompted(model, n_classes).prompt_learner
-        prompts = [f"a photo of a {name}." for name in learner.classnames]
-        tokens = clip.tokenize(prompts).to(learner.ctx.device)
-        self.eos = tokens.argmax(dim=-1)
-        self.embeddings = model.token_embedding(tokens)  # (K, 77, D)
-        self.ctx = learner.ctx.detach().clone()
-
-    def forward(self, ctx: Tensor) -> Tensor:
-        """Normalised class features, (K, E)."""
-        length = len(ctx)
-        own = ctx.expand(len(self.embeddings), -1, -1)
-        x = torch.cat([self.embeddings[:, :1], own, self.embeddings[:, 1 + length :]], dim=1)
-        x = self.model.transformer((x + self.model.positional_embedding).permute(1, 0, 2)).permute(1, 0, 2)
-        x = self.model.ln_final(x)[torch.arange(len(x)), self.eos] @ self.model.text_projection
-        return F.normalize(x, dim=-1)
-
-
 def measure(function: Callable[[], Any], device: str, repeats: int) -> dict[str, float]:
     """Seconds of a call (least and median of `repeats`, after one to warm up) and the peak of memory in MB.
 
@@ -85,7 +57,11 @@ def measure(function: Callable[[], Any], device: str, repeats: int) -> dict[str,
         function()
         _wait(device)
         seconds.append(time.perf_counter() - start)
-    return {"seconds": min(seconds), "median": statistics.median(seconds), "peak_mb": peak_memory_mb() - before}
+    return {
+        "seconds": min(seconds),
+        "median": statistics.median(seconds),
+        "peak_mb": max(peak_memory_mb() - before, 0.1),
+    }
 
 
 def _wait(device: str) -> None:
