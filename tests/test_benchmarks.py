@@ -5,6 +5,7 @@ import json
 import sys
 
 import pytest
+
 from benchmarks import common
 from benchmarks.naive import measure_or_fit
 
