@@ -30,8 +30,6 @@ from matplotlib import pyplot as plt  # noqa: E402
 
 PROMPTS = ("hand-written", "CoOp", "SAPT")
 RIVALS = ("CoCoOp", "TipAdapter", "TipAdapterF")  # trained on the source, tested on one view
-MARKERS = dict(zip(PROMPTS, ("o", "s", "^"), strict=True))
-SHADES = dict(zip(PROMPTS, ("#969696", "#3182bd", "#d94801"), strict=True))
 
 
 def trained(name: str, seed: int, output: Path) -> Run:
@@ -125,7 +123,11 @@ class Summary:
             "s/image",
         ]
         rows = [
-            [m, *(self.cell(m, p, "accuracy", s) for p in PROMPTS for s in (False, True)), self._cost(m, PROMPTS[0])]
+            [
+                m,
+                *(self.cell(m, p, "accuracy", s) for p in PROMPTS for s in (False, True)),
+                f"{self.seconds(m, PROMPTS[0]):.3f}",
+            ]
             for m in methods
         ]
         return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
@@ -145,35 +147,52 @@ class Summary:
         headers = ["trained on the source, one view", "source, %", "shifted, %", "ECE, %"]
         return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
-    def _cost(self, method: str, prompt: str) -> str:
-        return f"{self.seconds(method, prompt):.3f}"
-
-    def seconds(self, method: str, prompt: str) -> float:
-        """Median over the runs of the seconds per image."""
-        own = [r for r in self.rows if (r["method"], r["prompt"]) == (method, prompt)]
-        return statistics.median(r["seconds_per_image"] for r in own)
+    def seconds(self, method: str, prompt: str, key: str = "seconds_per_image") -> float:
+        """Median over the runs of seconds per image."""
+        return statistics.median(r[key] for r in self.rows if (r["method"], r["prompt"]) == (method, prompt))
 
     def draw(self, path: Path) -> None:
-        """Accuracy on the shifted styles against seconds per image."""
-        figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), sharex=True)
-        for axis, shifted, title in zip(axes, (False, True), ("source", "mean of the shifted styles"), strict=True):
-            for method, prompt in self.keys:
-                if method not in METHODS:
-                    continue
-                x = self.seconds(method, prompt)
-                y = statistics.mean(self.by_seed(method, prompt, "accuracy", shifted))
-                axis.scatter(x, y, marker=MARKERS[prompt], color=SHADES[prompt], s=28, zorder=2)
-                axis.annotate(method, (x, y), xytext=(4, 2), textcoords="offset points", fontsize=6)
+        """For each prompt, accuracy on the shifted styles against the seconds that a method adds to the encoding."""
+        figure, axes = plt.subplots(1, len(PROMPTS), figsize=(12, 4.2), sharex=True, sharey=True)
+        encoding = self.seconds("MeanViews", PROMPTS[0], "seconds_per_image")
+        for axis, prompt in zip(axes, PROMPTS, strict=True):
+            points = []
+            for method in (m for m, p in self.keys if p == prompt and m in METHODS):
+                x = self.seconds(method, prompt, "method_seconds_per_image")
+                y = statistics.mean(self.by_seed(method, prompt, "accuracy", shifted=True))
+                backprop = METHODS[method].needs_backprop
+                axis.scatter(x, y, marker="s" if backprop else "o", color="#d94801" if backprop else "#3182bd", s=24)
+                points.append((y, x, method))
+            _label(axis, sorted(points))
+            axis.axvline(encoding, color="#969696", linestyle="--", linewidth=0.8)
             axis.set_xscale("log")
-            axis.set_title(title, fontsize=10)
-            axis.set_xlabel("seconds per image")
-            axis.set_ylabel("top-1 accuracy, %")
+            axis.set_title(f"{prompt} prompt", fontsize=10)
+            axis.set_xlabel("seconds per image, beside the encoding")
             axis.spines[["top", "right"]].set_visible(False)
-        for prompt in PROMPTS:
-            axes[0].scatter([], [], marker=MARKERS[prompt], color=SHADES[prompt], label=f"{prompt} prompt")
-        axes[0].legend(fontsize=8, frameon=False)
+        axes[0].set_ylabel("top-1 accuracy on the shifted styles, %")
+        axes[0].scatter([], [], marker="o", color="#3182bd", label="without backprop")
+        axes[0].scatter([], [], marker="s", color="#d94801", label="with backprop")
+        axes[0].plot([], [], "--", color="#969696", label=f"encoding 64 views: {encoding:.2f} s")
+        axes[0].legend(fontsize=7, loc="lower right")
         figure.tight_layout()
         figure.savefig(path, dpi=150)
+
+
+def _label(axis: plt.Axes, points: list[tuple[float, float, str]]) -> None:
+    """Names in a column right of the points, (y, x, name) by ascending y, far enough from each other to be read."""
+    place, step = -float("inf"), 0.19
+    for y, x, name in points:
+        place = max(y, place + step)
+        axis.annotate(
+            name,
+            (x, y),
+            xytext=(1.02, place),
+            textcoords=("axes fraction", "data"),
+            fontsize=6.5,
+            va="center",
+            arrowprops={"arrowstyle": "-", "linewidth": 0.3, "color": "#bdbdbd"},
+            annotation_clip=False,
+        )
 
 
 def write_csv(rows: list[dict], path: Path) -> None:

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# The paper's domain generalization, ViT-B/16, all rows that are here: scripts/reproduce/table1.sh
+# The table afterwards: python parse_test_res.py OUT --table
+# Data and runs: DATA=... OUT=... or --data, --out. JOBS=n or --jobs n at once. --dry-run prints. All flags: --help.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" -m sweeps table1 "$@"

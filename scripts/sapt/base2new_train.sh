@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Trains SAPT on the first half of the classes: scripts/sapt/base2new_train.sh DATASET [SEED]
+# CFG=... or --cfg names another config, TRAINER=... or --trainer another trainer.
+# Data and runs: DATA=... OUT=... or --data, --out. JOBS=n or --jobs n at once. --dry-run prints. All flags: --help.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" -m sweeps base2new-train "$@"

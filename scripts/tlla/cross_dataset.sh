@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# TLLA from ImageNet to ten other datasets: scripts/tlla/cross_dataset.sh [CFG]
+# Prompts that are missing are trained first.
+# Data and runs: DATA=... OUT=... or --data, --out. JOBS=n or --jobs n at once. --dry-run prints. All flags: --help.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" -m sweeps cross-dataset "$@"

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# TLLA on ImageNet and its four variants: scripts/tlla/domain_generalization.sh [CFG]
+# Prompts that are missing are trained first.
+# Data and runs: DATA=... OUT=... or --data, --out. JOBS=n or --jobs n at once. --dry-run prints. All flags: --help.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" -m sweeps domain-generalization "$@"
