@@ -40,6 +40,11 @@ def what_was_found(place, output, prompt="template"):
     return found
 
 
+def shards(place, name):
+    """How many parts of a test's results are on disk."""
+    return len(list((place.folder / name).glob("shards/*/*.pt")))
+
+
 def start_slowly(argv):
     """Starts train.py in a forked process, which rests after each batch; returns its number."""
     process = os.fork()
@@ -62,17 +67,19 @@ def test_a_test_killed_again_and_again_ends_as_if_nothing_had_happened(place, me
     argv = place.argv("Compare", name, *methods, *ONE_BY_ONE)
     place.run("Compare", whole, *methods, *ONE_BY_ONE)
     chance = random.Random(0)
-    kills, found = 0, []
-    while kills < 20:
+    kills, ended = 0, False
+    while not ended:
         process = start_slowly(argv)
-        time.sleep(chance.uniform(0.2, 0.7))
-        os.kill(process, signal.SIGKILL)
-        ended = os.waitpid(process, 0)[1]
-        found.append(len(list((place.folder / name).glob("shards/*/*.pt"))))
-        if os.WIFEXITED(ended):
-            break
-        kills += 1
-    assert kills and max(found) > 0
+        enough = shards(place, name) + chance.randrange(3)  # none: it is killed while it starts
+        while shards(place, name) < enough and not ended:
+            time.sleep(0.005)
+            ended = os.waitpid(process, os.WNOHANG)[0] == process
+        time.sleep(chance.uniform(0, 0.15))
+        if not ended:
+            os.kill(process, signal.SIGKILL)
+            ended = os.WIFEXITED(os.waitpid(process, 0)[1])
+            kills += not ended
+    assert kills >= 5
     place.run("Compare", name, *methods, *ONE_BY_ONE)
     assert what_was_found(place, name) == what_was_found(place, whole)
     assert not list((place.folder / name).glob("shards/*"))
