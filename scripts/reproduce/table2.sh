@@ -3,5 +3,4 @@
 # The table afterwards: python parse_test_res.py OUT --table
 # Data and runs: DATA=... OUT=... or --data, --out. JOBS=n or --jobs n at once. --dry-run prints. All flags: --help.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" -m sweeps table2 "$@"
+exec "$(dirname "${BASH_SOURCE[0]}")/../sweep.sh" table2 "$@"

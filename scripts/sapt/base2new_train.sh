@@ -3,5 +3,4 @@
 # CFG=... or --cfg names another config, TRAINER=... or --trainer another trainer.
 # Data and runs: DATA=... OUT=... or --data, --out. JOBS=n or --jobs n at once. --dry-run prints. All flags: --help.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" -m sweeps base2new-train "$@"
+exec "$(dirname "${BASH_SOURCE[0]}")/../sweep.sh" base2new-train "$@"

@@ -3,5 +3,4 @@
 # The choice is in rho.json: give it to the other scripts by --rho.
 # Data and runs: DATA=... OUT=... or --data, --out. JOBS=n or --jobs n at once. --dry-run prints. All flags: --help.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" -m sweeps rho-grid "$@"
+exec "$(dirname "${BASH_SOURCE[0]}")/../sweep.sh" rho-grid "$@"

@@ -3,5 +3,4 @@
 # scripts/sapt/train.sh oxford_pets vit_b16_c4_ep50 end 4 16 False --data ~/data
 # Data and runs: DATA=... OUT=... or --data, --out. JOBS=n or --jobs n at once. --dry-run prints. All flags: --help.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" -m sweeps train "$@"
+exec "$(dirname "${BASH_SOURCE[0]}")/../sweep.sh" train "$@"

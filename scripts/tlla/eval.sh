@@ -3,5 +3,4 @@
 # Prompts that are missing are trained first. --source names another source.
 # Data and runs: DATA=... OUT=... or --data, --out. JOBS=n or --jobs n at once. --dry-run prints. All flags: --help.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python}" -m sweeps eval "$@"
+exec "$(dirname "${BASH_SOURCE[0]}")/../sweep.sh" eval "$@"

@@ -1,0 +1,178 @@
+"""One run of train.py in a sweep: its command, and what its folder says about it."""
+
+import functools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dassl.engine import TRAINER_REGISTRY
+
+import train
+from tlla.errors import InputError
+from trainers.evaluation import VOLATILE
+from trainers.results import plain, write_text
+
+LOG, STARTED = "sweep.log", "sweep.json"
+CACHES = ("TipAdapter", "TipAdapterF")  # what they have learned is no prompt, so that no fingerprint of it is recorded
+
+COMPLETE, UNFINISHED, NEW, STALE, OTHER = "complete", "unfinished", "new", "stale", "other"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run.
+
+    Attributes:
+        trainer: Name of the trainer.
+        config: Its YAML file.
+        dataset_config: The dataset's YAML file.
+        seed: --seed.
+        folder: --output-dir.
+        root: --root; "" leaves it to the config.
+        opts: Keys and values in turn.
+        source: The run whose prompt is tested; None: the job trains, or needs no training.
+    """
+
+    trainer: str
+    config: str
+    dataset_config: str
+    seed: int
+    folder: Path
+    root: str = ""
+    opts: tuple[str, ...] = ()
+    source: "Job | None" = None
+
+    @property
+    def argv(self) -> list[str]:
+        """Arguments of train.py, in CoOp's order."""
+        words = ["--root", self.root] if self.root else []
+        words += ["--seed", str(self.seed), "--trainer", self.trainer]
+        words += ["--dataset-config-file", self.dataset_config, "--config-file", self.config]
+        words += ["--output-dir", str(self.folder)]
+        if self.source:
+            words += ["--model-dir", str(self.source.folder), "--eval-only"]
+        return words + list(self.opts)
+
+    @property
+    def name(self) -> str:
+        """For people: trainer, dataset, seed."""
+        return f"{self.trainer} {Path(self.dataset_config).stem} seed {self.seed}"
+
+    @functools.cached_property
+    def config_values(self) -> dict[str, Any]:
+        """The config that train.py will build from the arguments; InputError if it cannot."""
+        words = ["--root", self.root] if self.root else []
+        words += ["--trainer", self.trainer, "--dataset-config-file", self.dataset_config, "--config-file", self.config]
+        own = {"SEED": self.seed, "OUTPUT_DIR": str(self.folder)}
+        return _config((*words, *self.opts)) | {k: v for k, v in own.items() if k not in self.opts}
+
+    @property
+    def split(self) -> str:
+        """The split that the run is to test."""
+        return self.config_values["TEST"]["SPLIT"]
+
+    @property
+    def trains(self) -> bool:
+        """Whether the run trains; then a result on val before the training's end is no result."""
+        return self.source is None and getattr(TRAINER_REGISTRY.get(self.trainer), "trains", True)
+
+    def result(self) -> dict[str, Any] | None:
+        """results.json if the wanted split was tested to the end, under whatever settings."""
+        record = _read(self.folder / "results.json")
+        try:
+            tested = record["splits"][self.split]["total"] > 0
+            return record if tested and (not self.trains or "train_seconds" in record) else None
+        except (KeyError, TypeError):
+            return None
+
+    def fingerprint(self) -> str:
+        """Of the prompt that a complete run tested; Compare's parts have it."""
+        record = self.result()
+        test = record["splits"][self.split]
+        if "parts" in test:
+            prompt, name = test["parts"][0]
+            test = (_read(self.folder / prompt / name / "results.json") or {"splits": {}})["splits"].get(self.split, {})
+        return test.get("prompt_sha256", "")
+
+    def differences(self) -> list[str]:
+        """Settings in which the run that the folder holds differs from this job, as sentences."""
+        found = _read(self.folder / "results.json") or _read(self.folder / STARTED) or {}
+        if "config" not in found:
+            return []
+        there, here = _flat(found["config"]), _flat(self.config_values)
+        keys = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
+        return [f"{key} is {there.get(key)!r} there and {here.get(key)!r} here" for key in keys]
+
+    def state(self) -> str:
+        """COMPLETE, NEW, UNFINISHED, STALE (the source's prompt is another one now) or OTHER (other settings)."""
+        if self.differences():
+            return OTHER
+        if self.result() is None:
+            return UNFINISHED if self.folder.is_dir() and any(self.folder.iterdir()) else NEW
+        if self.source and self.trainer not in CACHES:
+            if not self.source.result() or self.fingerprint() != self.source.fingerprint():
+                return STALE
+        return COMPLETE
+
+    def note_start(self) -> None:
+        """Writes down what is being run, so that another sweep does not go on with it under other settings."""
+        content = {"argv": self.argv, "config": self.config_values}
+        write_text(self.folder / STARTED, json.dumps(content, indent=2) + "\n")
+
+    def last_error(self) -> str:
+        """The last line of the log that names an error, else the last line."""
+        try:
+            lines = (self.folder / LOG).read_text(errors="replace").replace("\r", "\n").splitlines()
+        except OSError:
+            return "it left no log"
+        lines = [line.strip() for line in lines if line.strip()]
+        named = [line for line in lines if line.startswith("error:") or "Error: " in line]
+        return (named or lines or ["its log is empty"])[-1]
+
+
+def check(jobs: list[Job]) -> None:
+    """Builds all configs, so that a mistake is found before anything runs; no folder may be meant twice."""
+    seen: dict[Path, Job] = {}
+    for job in jobs:
+        job.config_values  # noqa: B018
+        other = seen.setdefault(job.folder, job)
+        if other != job:
+            raise InputError(f"two different runs would share the folder {job.folder}: {other.argv} and {job.argv}")
+
+
+def ordered(jobs: list[Job]) -> list[Job]:
+    """The jobs and all their sources, each once, sources first."""
+    found: dict[Job, None] = {}
+    for job in jobs:
+        if job.source:
+            found[job.source] = None
+        found[job] = None
+    return sorted(found, key=lambda job: job.source is not None)
+
+
+@functools.cache
+def _config(argv: tuple[str, ...]) -> dict[str, Any]:
+    """What all seeds share: building a config takes tens of milliseconds."""
+    return plain(train.build_cfg(train.parse_args(list(argv))))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    return {k: v for k, v in _leaves(node, prefix) if k not in VOLATILE}
+
+
+def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -1,0 +1,122 @@
+"""How a job is run here: a process of train.py that holds its folder's lock as long as it lives.
+
+The lock belongs to the process, not to the sweep: if a sweep is killed, a process that it left behind goes on, and the
+next sweep waits for it instead of starting another one in the same folder.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Protocol
+
+import torch
+
+import train
+
+from .job import LOG, Job
+
+try:
+    import fcntl
+except ImportError:  # Windows: without locks, two sweeps must not share an output folder
+    fcntl = None
+
+SCRIPT = train.HERE / "train.py"
+LOCK = ".sweep.lock"
+PATIENCE = 60  # seconds that a process has to save its results before it is killed
+
+
+class Handle(Protocol):
+    """A job that was started."""
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs."""
+
+    def stop(self) -> None:
+        """Asks it to end; it can save what it has."""
+
+    def kill(self) -> None:
+        """Ends it for good, after some patience."""
+
+
+class Backend(Protocol):
+    """Who runs jobs."""
+
+    def start(self, job: Job, slot: int) -> Handle | None:
+        """Starts a job; None if another process is in its folder."""
+
+
+def lock(folder: Path, wait: bool = False) -> IO | None:
+    """The folder's lock, made if needed; None if another process has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / LOCK).open("w")
+    try:
+        if fcntl:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def launch(job: Job, held: IO, env: Mapping[str, str] | None = None) -> subprocess.Popen:
+    """Starts train.py, which inherits the lock; what it prints goes to the folder's sweep.log."""
+    job.note_start()
+    command = [sys.executable, str(SCRIPT), *job.argv]
+    with held, (job.folder / LOG).open("w") as log:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=env,
+            pass_fds=(held.fileno(),) if fcntl else (),
+            start_new_session=True,  # Ctrl-C reaches the sweep alone, which then ends its processes in order
+        )
+
+
+class Process:
+    """A process of this machine."""
+
+    def __init__(self, process: subprocess.Popen):
+        self.process = process
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs."""
+        return self.process.poll()
+
+    def stop(self) -> None:
+        """SIGTERM: train.py saves and ends."""
+        with contextlib.suppress(OSError):
+            self.process.terminate()
+
+    def kill(self) -> None:
+        """Waits, then kills it with the processes that it has started."""
+        try:
+            self.process.wait(PATIENCE)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            with contextlib.suppress(OSError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+class Local:
+    """Runs jobs on this machine; with GPUs, the job in a slot sees one of them, by turns."""
+
+    def __init__(self) -> None:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        named = visible.split(",") if visible else map(str, range(torch.cuda.device_count()))
+        self.devices = [name.strip() for name in named]
+
+    def start(self, job: Job, slot: int) -> Process | None:
+        """Starts a job; None if another process is in its folder."""
+        held = lock(job.folder)
+        if held is None:
+            return None
+        env = dict(os.environ)
+        if self.devices:
+            env["CUDA_VISIBLE_DEVICES"] = self.devices[slot % len(self.devices)]
+        return Process(launch(job, held, env))

@@ -1,0 +1,103 @@
+"""SAPT's rho, chosen on the source's validation images, never on test images; the choice is kept in rho.json."""
+
+import dataclasses
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from dassl.data.datasets import DATASET_REGISTRY
+
+from datasets.imagenet import ImageNetFamily
+from tlla.errors import InputError
+from trainers.results import write_text
+
+from .job import Job
+from .plans import Prompt, Settings, shots
+
+PAPER = (0.05, 0.1, 0.3, 0.5, 0.7)
+RECORD = "rho.json"
+
+
+def folder_of(s: Settings, cfg: str) -> Path:
+    """Where the runs and the choice are."""
+    return s.out / "rho_grid" / Path(s.source).stem / "SAPT" / f"{Path(cfg).stem}_{s.shots}shots"
+
+
+def plan(s: Settings, cfg: str, values: tuple[float, ...] = PAPER) -> list[Job]:
+    """A training for each rho and seed, tested on val. InputError if the source has no val images of its own."""
+    if min(values, default=-1) < 0:
+        raise InputError(f"--values must be numbers >= 0, but got {values}")
+    folder = folder_of(s, cfg).relative_to(s.out)
+    jobs = []
+    for rho in values:
+        point = dataclasses.replace(s, rho=rho)
+        for seed in s.seeds:
+            opts = (*shots(s), *Prompt("SAPT", cfg).opts(), "TEST.SPLIT", "val")
+            jobs.append(point.job("SAPT", cfg, s.source, seed, f"{folder}/rho{rho:g}", *opts))
+    name = jobs[0].config_values["DATASET"]["NAME"]
+    if issubclass(DATASET_REGISTRY.get(name), ImageNetFamily):
+        raise InputError(
+            f"{s.source} ({name}) has no validation images apart from its test images, so that rho cannot be chosen on "
+            "it: give a value by --rho, or keep the config's"
+        )
+    return jobs
+
+
+def choose(s: Settings, cfg: str, jobs: list[Job]) -> dict[str, Any]:
+    """The rho of the highest mean accuracy on val, the smallest of equal ones; writes rho.json.
+
+    Raises:
+        InputError: A run is not complete, or its val images are its test images.
+    """
+    runs = []
+    for job in jobs:
+        record = job.result()
+        if record is None:
+            raise InputError(f"{job.folder} has no result on val: rho is not chosen")
+        sha256 = record["split_sha256"]
+        if "val" not in sha256 or sha256["val"] == sha256.get("test"):
+            raise InputError(f"{s.source} has no val images apart from its test images: rho cannot be chosen on it")
+        runs.append(
+            {
+                "rho": job.config_values["TRAINER"]["SAPT"]["RHO"],
+                "seed": job.seed,
+                "val_accuracy": record["splits"]["val"]["accuracy"],
+                "val_sha256": sha256["val"],
+                "command": ["python", "train.py", *job.argv],
+            }
+        )
+    means = {
+        rho: statistics.mean(run["val_accuracy"] for run in runs if run["rho"] == rho)
+        for rho in sorted({run["rho"] for run in runs})
+    }
+    chosen = max(means, key=lambda rho: (round(means[rho], 9), -rho))
+    content = {
+        "rho": chosen,
+        "source": Path(s.source).stem,
+        "config": Path(cfg).stem,
+        "shots": s.shots,
+        "seeds": list(s.seeds),
+        "chosen_by": "mean accuracy over the seeds on the source's val images; the smallest rho of equal ones",
+        "mean_val_accuracy": {f"{rho:g}": mean for rho, mean in means.items()},
+        "runs": runs,
+    }
+    write_text(folder_of(s, cfg) / RECORD, json.dumps(content, indent=2) + "\n")
+    return content
+
+
+def read(value: str, source: str) -> float:
+    """--rho: a number, or the rho.json of the same source."""
+    if not value.endswith(".json"):
+        try:
+            return float(value)
+        except ValueError as error:
+            raise InputError(f"--rho must be a number or a rho.json, but got {value!r}") from error
+    try:
+        content = json.loads(Path(value).read_text(encoding="utf-8"))
+        rho, of = float(content["rho"]), content["source"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"--rho {value} is no record of rho_grid.sh: {error}") from error
+    if of != Path(source).stem:
+        raise InputError(f"--rho {value} was chosen on {of}, but the prompts are trained on {Path(source).stem}")
+    return rho
