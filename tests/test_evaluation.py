@@ -1,6 +1,7 @@
 """Tests that outlive faults: killed runs, damaged files, bad images, too little memory, several processes."""
 
 import csv
+import importlib
 import io
 import json
 import os
@@ -17,7 +18,6 @@ from test_faults import fails
 
 import train
 from trainers.ledger import Ledger
-from trainers.testtime import ViewTest
 
 ONE_BY_ONE = ("TRAINER.VIEWS.VIEW_BATCH", "6", "TEST.SAVE_EVERY", "0.0")
 TIMES = ("seconds", "images_per_second", "seconds_per_image", "method_seconds_per_image", "peak_memory_mb")
@@ -28,6 +28,12 @@ ONLINE = ("TRAINER.COMPARE.METHODS", "['ZERO', 'TDA', 'DPE']")
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     return Workplace(tmp_path_factory.mktemp("work"))
+
+
+def in_use(module, name):
+    """A class as the registered trainers see it: of `trainers`, or of `tlla.trainers` if another test imported that."""
+    package = train.TRAINER_REGISTRY.get("Compare").__module__.rpartition(".")[0]
+    return getattr(importlib.import_module(f"{package}.{module}"), name)
 
 
 def what_was_found(place, output, prompt="template"):
@@ -52,8 +58,9 @@ def start_slowly(argv):
         return process
     try:
         torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
-        add = Ledger.add
-        Ledger.add = lambda *args: (add(*args), time.sleep(0.1))
+        ledger = in_use("ledger", "Ledger")
+        add = ledger.add
+        ledger.add = lambda *args: (add(*args), time.sleep(0.1))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         os._exit(train.main(argv))
@@ -87,14 +94,15 @@ def test_a_test_killed_again_and_again_ends_as_if_nothing_had_happened(place, me
 
 def interrupt_after(monkeypatch, n):
     """Makes the test stop as by Ctrl-C after n batches."""
-    add = Ledger.add
+    ledger = in_use("ledger", "Ledger")
+    add = ledger.add
 
     def adds_then_stops(self, number, result):
         add(self, number, result)
         if len(self.done) == n:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Ledger, "add", adds_then_stops)
+    monkeypatch.setattr(ledger, "add", adds_then_stops)
 
 
 @pytest.fixture
@@ -111,8 +119,9 @@ def interrupted(place, monkeypatch, request):
 def images_encoded(monkeypatch):
     """Counts the images that pass the encoder from now on."""
     counted = []
-    encode = ViewTest.encode_image
-    monkeypatch.setattr(ViewTest, "encode_image", lambda self, x: counted.append(len(x)) or encode(self, x))
+    view_test = in_use("testtime", "ViewTest")
+    encode = view_test.encode_image
+    monkeypatch.setattr(view_test, "encode_image", lambda self, x: counted.append(len(x)) or encode(self, x))
     return counted
 
 
@@ -165,14 +174,15 @@ def test_a_ledger_in_order_takes_only_an_unbroken_beginning(tmp_path):
 
 def test_without_memory_the_views_pass_in_smaller_batches(place, monkeypatch, capsys):
     place.run("Compare", "enough", *METHODS)
-    encode = ViewTest.encode_image
+    view_test = in_use("testtime", "ViewTest")
+    encode = view_test.encode_image
 
     def with_little_memory(self, images):
         if len(images) > 10:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return encode(self, images)
 
-    monkeypatch.setattr(ViewTest, "encode_image", with_little_memory)
+    monkeypatch.setattr(view_test, "encode_image", with_little_memory)
     place.run("Compare", "little", *METHODS)
     assert "Out of memory: going on with 8 views at once" in capsys.readouterr().out
     for (predicted, _), (expected, _) in zip(
