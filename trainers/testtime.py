@@ -92,9 +92,10 @@ class ViewTest(ClipTrainer):
             except torch.OutOfMemoryError:
                 if self.encode_batch == 1:
                     raise
-                self.encode_batch = self.encode_batch // 2
-                print(f"Out of memory: going on with {self.encode_batch} views at once (VIEW_BATCH)")
-                torch.cuda.empty_cache()
+            # Not inside the handler, whose traceback would keep the tensors alive.
+            self.encode_batch //= 2
+            print(f"Out of memory: going on with {self.encode_batch} views at once (VIEW_BATCH)")
+            torch.cuda.empty_cache()
 
     def probabilities(self, prepared: tuple[Tensor, Tensor], part: Part) -> Tensor:
         """Class probabilities of a batch under one method: (B, K)."""
