@@ -78,7 +78,7 @@ class Compare(TestTimeTrainer):
         if not Path(source).is_dir():
             raise InputError(
                 f"TRAINER.COMPARE.PROMPTS has the entry {entry!r}, but there is no folder {source}, and it is no "
-                f"template with {{}} and no an ensemble ({', '.join(ENSEMBLES)})"
+                f"template with {{}} and no ensemble ({', '.join(ENSEMBLES)})"
             )
         return self.reader.run(source)[0]
 
@@ -87,7 +87,7 @@ class Compare(TestTimeTrainer):
         part.record = self.record.part(self.record.folder / prompt / name, trainer=name, prompt=prompt)
         part.evaluator = copy.copy(self.evaluator)
         part.evaluator.reset()
-        part.title = f"{prompt} {name}".strip()
+        part.title = f"{prompt} {name}"
         part.share = 1.0 if method.uses_views else 1 / self.view_config.n_views
         return part
 
