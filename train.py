@@ -179,14 +179,19 @@ def one_sentence(error: BaseException) -> str:
     return lines[-1].partition(": ")[2] if "Original Traceback" in str(error) else lines[0]
 
 
-def _terminate(*_) -> None:
-    raise KeyboardInterrupt  # torchrun and job schedulers end a process by SIGTERM: it has results to save
+def stop_at_sigterm() -> None:
+    """Makes SIGTERM, by which torchrun and job schedulers end a process, stop it as Ctrl-C does: it saves first."""
+
+    def stop(*_) -> None:
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, stop)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
-    with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGTERM, _terminate)
+    stop_at_sigterm()
     try:
         run(parse_args(argv))
     except (ValueError, OSError, FloatingPointError) as error:

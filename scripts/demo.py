@@ -87,6 +87,11 @@ class Run:
             return False
         return self.source is None or prompt_of(results) == prompt_of(self.source.results())
 
+    def accuracy(self) -> str:
+        """Of the test, for the terminal; empty for a comparison of several methods."""
+        accuracy = self.results()["splits"]["test"].get("accuracy")
+        return "" if accuracy is None else f"{accuracy:5.1f} %"
+
     def correct(self) -> list[bool]:
         """For each test image, in order, whether it was classified correctly."""
         with (self.folder / "predictions_test.csv").open() as file:
@@ -126,7 +131,7 @@ def execute(run: Run, number: int, total: int) -> None:
     """Does one run unless it is complete; its output goes to its log.txt only."""
     head = f"[{number:2d}/{total}] {run.method.name:<20s} seed {run.seed}  {STYLES[run.style]:<16s}"
     if run.is_current():
-        print(f"{head} {run.results()['splits']['test']['accuracy']:5.1f} %  (done before)")
+        print(f"{head} {run.accuracy()}  (done before)")
         return
     if run.results():  # of other settings: kept, but out of the way, lest training resume from it
         run.folder.rename(f"{run.folder}-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -134,9 +139,9 @@ def execute(run: Run, number: int, total: int) -> None:
     start, errors = time.perf_counter(), io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
         code = train.main(run.argv)
-    if code or not (results := run.results()):
+    if code or not run.results():
         sys.exit(f"\n{errors.getvalue().strip().splitlines()[-1]}\nthe log is {run.folder / 'log.txt'}")
-    print(f"\r{head} {results['splits']['test']['accuracy']:5.1f} %  ({time.perf_counter() - start:.0f} s)")
+    print(f"\r{head} {run.accuracy()}  ({time.perf_counter() - start:.0f} s)")
 
 
 class Table:

@@ -11,11 +11,9 @@ python parse_test_res.py OUT --table
 """
 
 import argparse
-import contextlib
 import dataclasses
 import os
 import shlex
-import signal
 import sys
 from pathlib import Path
 
@@ -153,14 +151,9 @@ def run(args: argparse.Namespace) -> int:
     return 0 if summary.good else 1
 
 
-def _terminate(*_) -> None:
-    raise KeyboardInterrupt
-
-
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
-    with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGTERM, _terminate)
+    train.stop_at_sigterm()
     try:
         return run(parse_args(argv))
     except (InputError, OSError) as error:

@@ -63,7 +63,7 @@ class _SafePickle:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint without running code from it.
+    """Reads a checkpoint without running code from it; names in its state dict lose DataParallel's "module.".
 
     Raises:
         InputError: the file is missing, truncated, no checkpoint, or holds anything that could run code.
@@ -89,7 +89,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} is not a checkpoint: expected a dict with a 'state_dict', found {_describe(checkpoint)}"
         )
-    return checkpoint
+    state = {name.removeprefix("module."): value for name, value in checkpoint["state_dict"].items()}
+    return {**checkpoint, "state_dict": state}
 
 
 def load_context(path: Path, learner: PromptLearner) -> int | None:
@@ -102,7 +103,7 @@ def load_context(path: Path, learner: PromptLearner) -> int | None:
         InputError: something is missing, is too much, or differs in shape; the message names both sides.
     """
     checkpoint = read_checkpoint(path)
-    state = {k.removeprefix("module."): v for k, v in checkpoint["state_dict"].items()}
+    state = checkpoint["state_dict"]
     names = [k for k in state if k not in FIXED_TOKENS]
     expected = list(learner.state_dict())
     if sorted(names) != sorted(expected):

@@ -137,7 +137,7 @@ def load_cache(path: Path, cache: Cache) -> int | None:
         InputError: the file holds something else, or a cache of another backbone or of other classes.
     """
     checkpoint = read_checkpoint(path)
-    state = {name.removeprefix("module."): value for name, value in checkpoint["state_dict"].items()}
+    state = checkpoint["state_dict"]
     expected = cache.state_dict()
     if sorted(state) != sorted(expected):
         raise InputError(f"{path} holds {list(state) or 'nothing'}, expected a cache of Tip-Adapter: {list(expected)}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
-from tlla.checkpoint import tensor_sha256
+from tlla.checkpoint import choose_checkpoint, tensor_sha256
 from tlla.clip import encode_images, image_size, load_clip
 from tlla.errors import InputError
 from tlla.registry import register
@@ -176,6 +177,26 @@ class ClipTrainer(TrainerX):
     def prompt(self) -> Tensor:
         """What identifies the text side in the record: the context vectors, or the text features of a template."""
         raise NotImplementedError
+
+
+class LearningTrainer(ClipTrainer):
+    """Learns something, saved under `learned`; records how long that took, and where what is tested comes from."""
+
+    learned = ""  # name of the registered model
+
+    def after_train(self) -> None:
+        """Records the time of this process's part of the training, then tests."""
+        self.record.update(train_seconds=round(time.time() - self.time_start, 1))
+        super().after_train()
+
+    def checkpoint(self, directory: str, epoch: int | None) -> Path:
+        """A run's checkpoint of a 1-based epoch; default: the newest, or the best on val if TEST.FINAL_MODEL is so."""
+        return choose_checkpoint(Path(directory) / self.learned, epoch, self.cfg.TEST.FINAL_MODEL == "best_val")
+
+    def note_loaded(self, what: str, path: Path, epoch: int | None) -> None:
+        """Says and records what was loaded."""
+        print(f"Loaded the {what} of epoch {epoch} from {path}")
+        self.record.update(loaded_from={"path": str(path), "epoch": epoch})
 
 
 class UntrainedTrainer(ClipTrainer):

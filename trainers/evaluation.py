@@ -22,7 +22,7 @@ from tlla.metrics import score
 from . import distributed
 from .ledger import Ledger
 from .parts import Meter, Part
-from .results import plain, versions
+from .results import Predictions, plain
 
 # Keys that change no result, so that a test may go on under other values.
 VOLATILE = (
@@ -95,7 +95,7 @@ def _test_name(trainer: Tested, split: str, parts: list[Part]) -> str:
         "parts": [[part.title, part.entries] for part in parts],
         "data": trainer.record.content["split_sha256"],
         "weights": tensor_sha256(trainer.clip_model.text_projection),
-        "versions": versions(),
+        "versions": trainer.record.content["versions"],
     }
     return f"{split}-{hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]}"
 
@@ -166,11 +166,9 @@ def _finish(trainer: Tested, split: str, parts: list[Part], shared: Meter, ledge
     results = [done[number] for number in sorted(done)]
     for i, meter in enumerate((shared, *(p.meter for p in parts))):
         meter.seconds = sum(result["seconds"][i] for result in results) / distributed.world_size()
-    for result in results:
-        for part, columns in zip(parts, result["rows"], strict=False):  # no rows: none of its images could be read
-            part.predictions.add(columns)
+    batches = [result["rows"] for result in results if result["rows"]]  # no rows: none of its images could be read
     skipped = [{"index": index, "reason": reason} for result in results for index, reason in result["bad"]]
-    if not any(result["rows"] for result in results):
+    if not batches:
         raise InputError(
             f"none of the {len(skipped)} images of the {split} split could be read: {skipped[0]['reason']}"
         )
@@ -178,7 +176,9 @@ def _finish(trainer: Tested, split: str, parts: list[Part], shared: Meter, ledge
         print(f"Skipped {len(skipped)} images that cannot be read; results.json lists them")
     found = None
     if distributed.is_first():
-        found = [part.finish(split, shared, trainer.num_classes, skipped) for part in parts]
+        predictions = map(Predictions, zip(*batches, strict=True))  # of each part
+        pairs = zip(parts, predictions, strict=True)
+        found = [part.finish(split, own, shared, trainer.num_classes, skipped) for part, own in pairs]
         ledger.remove()
     return distributed.from_first(found)
 

@@ -1,7 +1,7 @@
 """What the evaluation loop measures: which methods, how long they take and how much memory."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -53,13 +53,14 @@ class Part:
     method: Method | None = None
     title: str = ""
     share: float = 1.0  # of the shared time: a method that looks at one view needs one of V encoded
-    predictions: Predictions = field(default_factory=Predictions)
 
-    def finish(self, split: str, shared: Meter, n_classes: int, skipped: list[dict[str, Any]]) -> dict[str, float]:
+    def finish(
+        self, split: str, predictions: Predictions, shared: Meter, n_classes: int, skipped: list[dict[str, Any]]
+    ) -> dict[str, float]:
         """Runs the evaluator, which prints its lines, and writes the record; returns what the evaluator found."""
         if self.title:
             print(f"\n{self.title}")
-        columns = self.predictions.columns()
+        columns = predictions.columns
         pairs = zip(columns["prediction"].split(CHUNK), columns["label"].split(CHUNK), strict=True)
         for prediction, label in pairs:  # one-hot scores: those of images that an earlier process has tested are gone
             self.evaluator.process(F.one_hot(prediction, n_classes).float(), label)
@@ -71,5 +72,5 @@ class Part:
             "peak_memory_mb": max(shared.peak_mb, self.meter.peak_mb),
         }
         bad = {"skipped": skipped} if skipped else {}
-        self.record.add_split(split, self.predictions, results, seconds, **costs, **bad, **self.entries)
+        self.record.add_split(split, predictions, results, seconds, **costs, **bad, **self.entries)
         return results

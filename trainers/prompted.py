@@ -1,6 +1,5 @@
 """Training of context vectors: CoOp's loop with a step that can be sharpness-aware (lambda = 0 is CoOp's own)."""
 
-import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,13 +10,13 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import Tensor
 from yacs.config import CfgNode
 
-from tlla.checkpoint import choose_checkpoint, load_context
+from tlla.checkpoint import load_context
 from tlla.errors import InputError, within
 from tlla.prompt import PromptedCLIP, PromptLearner, check_prompt
 from tlla.sharpness import sharpness_step
 
 from . import distributed
-from .base import ClipTrainer
+from .base import LearningTrainer
 from .feature_cache import FeatureCache
 
 
@@ -39,7 +38,7 @@ def add_training_keys(node: CfgNode) -> None:
     node.CACHE_EPOCHS = 0  # n > 0: epochs after the n-th see the images of the first n again, as kept features
 
 
-class PromptTrainer(ClipTrainer):
+class PromptTrainer(LearningTrainer):
     """Learns context vectors; a subclass says how sharp a look its step takes around the prompt, or gives its own step.
 
     Attributes:
@@ -51,6 +50,7 @@ class PromptTrainer(ClipTrainer):
     rho = 0.0
     lam = 0.0
     model_class = PromptedCLIP
+    learned = "prompt_learner"
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Refuses a prompt that cannot be built before anything is loaded."""
@@ -72,7 +72,7 @@ class PromptTrainer(ClipTrainer):
         self.model = self.model_class(self.clip_model, learner, node.get("TEXT_CHUNK", 0)).to(self.device)
         self.optim = build_optimizer(learner, self.cfg.OPTIM)
         self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
-        self.register_model("prompt_learner", learner, self.optim, self.sched)
+        self.register_model(self.learned, learner, self.optim, self.sched)
         # fp16 gradients of a prompt underflow without a loss scale; bf16 has fp32's range and needs none.
         self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "amp" else None
 
@@ -167,11 +167,6 @@ class PromptTrainer(ClipTrainer):
         self.scaler.step(self.optim)
         self.scaler.update()
 
-    def after_train(self) -> None:
-        """Records the time of this process's part of the training, then tests."""
-        self.record.update(train_seconds=round(time.time() - self.time_start, 1))
-        super().after_train()
-
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Loads what a run has learned, exactly and strictly.
 
@@ -182,10 +177,8 @@ class PromptTrainer(ClipTrainer):
         if not directory:
             print("No --model-dir is given: testing the initial prompt")
             return
-        path = choose_checkpoint(Path(directory) / "prompt_learner", epoch, self.cfg.TEST.FINAL_MODEL == "best_val")
-        trained = load_context(path, self.model.prompt_learner)
-        print(f"Loaded the prompt of epoch {trained} from {path}")
-        self.record.update(loaded_from={"path": str(path), "epoch": trained})
+        path = self.checkpoint(directory, epoch)
+        self.note_loaded("prompt", path, load_context(path, self.model.prompt_learner))
 
     def model_inference(self, images: Tensor) -> Tensor:
         """Logits, (B, 3, H, W) -> (B, K)."""

@@ -59,7 +59,7 @@ class PromptReader:
     def run(self, directory: str, epoch: int | None = None) -> tuple[Classifier, dict[str, Any]]:
         """Of a run that learned a prompt (CoOp, CoCoOp, SAPT, TLLA), and where it came from, for the record."""
         path = find_epoch(Path(directory) / "prompt_learner", epoch)
-        state = {k.removeprefix("module."): v for k, v in read_checkpoint(path)["state_dict"].items()}
+        state = read_checkpoint(path)["state_dict"]
         ctx, conditional = state.get("ctx"), any(k.startswith("meta_net.") for k in state)
         if not isinstance(ctx, Tensor) or ctx.dim() not in (2, 3):
             raise InputError(f"{path} holds {sorted(state)[:5]}, expected the context vectors of a prompt ('ctx')")

@@ -25,40 +25,38 @@ PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch", "numpy", "pillow")
 
 
 class Predictions:
-    """What is kept of each image: no (N, K) table."""
+    """What is kept of each image: no (N, K) table.
 
-    def __init__(self) -> None:
-        self._batches: list[dict[str, Tensor]] = []
+    Args:
+        batches: Columns of COLUMNS and of the method's details, each (B,).
 
-    def add(self, columns: Mapping[str, Tensor]) -> None:
-        """Adds a batch's columns, each (B,): those of COLUMNS, and the method's details."""
-        self._batches.append(dict(columns))
+    Attributes:
+        columns: All images' columns, (N,), sorted by index.
+    """
 
-    def columns(self) -> dict[str, Tensor]:
-        """All images' columns (N,), sorted by index."""
-        joined = {name: torch.cat([batch[name] for batch in self._batches]) for name in self._batches[0]}
+    def __init__(self, batches: Sequence[Mapping[str, Tensor]]):
+        joined = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
         order = joined["index"].argsort()
-        return {name: values[order] for name, values in joined.items()}
+        self.columns = {name: values[order] for name, values in joined.items()}
 
     def per_class(self, classnames: Sequence[str]) -> list[dict[str, Any]]:
         """Name, number of images and accuracy in % of each class."""
-        columns = self.columns()
         rows = []
         for label, name in enumerate(classnames):
-            hits = (columns["rank"] == 0)[columns["label"] == label]
+            hits = (self.columns["rank"] == 0)[self.columns["label"] == label]
             rows.append({"class": name, "total": len(hits), "accuracy": 100 * hits.sum().item() / max(len(hits), 1)})
         return rows
 
     def summary(self) -> dict[str, float]:
         """Correct, total, accuracy in %, the metrics of `tlla.metrics`, and the mean of each detail."""
-        columns = self.columns()
+        columns = self.columns
         correct, total = int((columns["rank"] == 0).sum()), len(columns["index"])
         details = {name: values.double().mean().item() for name, values in columns.items() if name not in COLUMNS}
         return {"correct": correct, "total": total, "accuracy": 100 * correct / total, **summarize(columns), **details}
 
     def to_csv(self) -> str:
         """One row an image, sorted by index, with a header."""
-        columns = self.columns()
+        columns = self.columns
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)

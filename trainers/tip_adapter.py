@@ -12,7 +12,6 @@ Learning rate, epochs and AdamW are the OPTIM node's; its schedule goes by steps
 """
 
 import time
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -23,18 +22,17 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from tlla.checkpoint import choose_checkpoint, tensor_sha256
+from tlla.checkpoint import tensor_sha256
 from tlla.clip import logit_scale
 from tlla.errors import InputError, within
 from tlla.prompt import zeroshot_features
 from tlla.tip_adapter import Cache, grid, load_cache, make_keys, search
 
 from . import distributed
-from .base import ClipTrainer, registered
+from .base import LearningTrainer, registered
 from .parts import Part
 from .prompts import find_templates
 
-FOLDER = "tip_adapter"
 BEST = "model-best.pth.tar"
 
 
@@ -73,8 +71,10 @@ def check_settings(node: CfgNode) -> None:
         raise InputError(f"SEARCH_STEP must be two whole numbers, but got {tuple(node.SEARCH_STEP)}")
 
 
-class CacheTrainer(ClipTrainer):
+class CacheTrainer(LearningTrainer):
     """What both have in common: the cache, the search, the test."""
+
+    learned = "tip_adapter"
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Refuses settings that cannot work, before anything is loaded."""
@@ -91,7 +91,7 @@ class CacheTrainer(ClipTrainer):
         embed_dim = self.text_features.shape[1]
         self.cache = Cache(len(dataset.train_x), embed_dim, dataset.classnames, node.BETA, node.ALPHA).to(self.device)
         self.optim, self.sched = self.build_optim()
-        self.register_model(FOLDER, self.cache, self.optim, self.sched)
+        self.register_model(self.learned, self.cache, self.optim, self.sched)
 
     def build_optim(self) -> tuple:
         """Optimizer and schedule of the keys; None if they are not trained."""
@@ -152,11 +152,6 @@ class CacheTrainer(ClipTrainer):
         print(f"Best on val: beta {choice.beta:.4g}, alpha {choice.alpha:.4g}, accuracy {choice.accuracy:.1f}%")
         self.cache.set_strength(choice.beta, choice.alpha)
 
-    def after_train(self) -> None:
-        """Records the time of this process's part of the training, then tests."""
-        self.record.update(train_seconds=round(time.time() - self.time_start, 1))
-        super().after_train()
-
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Loads the cache of a run of either trainer, exactly and strictly.
 
@@ -166,10 +161,9 @@ class CacheTrainer(ClipTrainer):
         """
         if not directory:
             raise InputError("a test of Tip-Adapter needs a cache: name the run that made it by --model-dir")
-        path = choose_checkpoint(Path(directory) / FOLDER, epoch, self.cfg.TEST.FINAL_MODEL == "best_val")
+        path = self.checkpoint(directory, epoch)
         self.trained = load_cache(path, self.cache)
-        print(f"Loaded the cache of epoch {self.trained} from {path}")
-        self.record.update(loaded_from={"path": str(path), "epoch": self.trained})
+        self.note_loaded("cache", path, self.trained)
 
     def clip_logits(self, features: Tensor) -> Tensor:
         """Zero-shot logits of normalised features, (B, E) -> (B, K)."""

@@ -7,21 +7,16 @@ go on. Writes docs/methods.md's tables (methods.md), methods.csv with every run,
 """
 
 import argparse
-import contextlib
 import csv
-import io
 import json
 import statistics
-import sys
-import time
 from collections import defaultdict
 from pathlib import Path
 
 import matplotlib
 from tabulate import tabulate
 
-import train
-from scripts.demo import SOURCE, STYLES, Run
+from scripts.demo import SOURCE, STYLES, Run, execute
 from scripts.demo import Method as Row
 from tlla.methods import METHODS
 
@@ -57,20 +52,6 @@ def plan(output: Path, seeds: list[int]) -> list[Run]:
             load = ("--eval-only", "--model-dir", str(trained(name, seed, output).folder))
             runs += [_run(name, name, style, seed, output, *load) for style in STYLES if style != SOURCE]
     return runs
-
-
-def execute(run: Run, number: int, total: int) -> None:
-    """Does one run unless it is complete; what it prints goes to its log.txt."""
-    head = f"[{number:2d}/{total}] {run.method.name:<12s} seed {run.seed}  {STYLES[run.style]}"
-    if run.is_current():
-        print(f"{head}  (done before)")
-        return
-    start, errors = time.perf_counter(), io.StringIO()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
-        code = train.main(run.argv)
-    if code:
-        sys.exit(f"{head}\n{errors.getvalue().strip().splitlines()[-1]}\nthe log is {run.folder / 'log.txt'}")
-    print(f"{head}  ({time.perf_counter() - start:.0f} s)", flush=True)
 
 
 def collect(runs: list[Run]) -> list[dict]:

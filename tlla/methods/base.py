@@ -143,19 +143,28 @@ def tune(
 
 
 @dataclasses.dataclass
-class PromptTuning(Method):
-    """Tunes the context vectors for each image, by backprop through the text encoder. A subclass gives its `loss`."""
+class Tuning(Method):
+    """The settings of all methods that take some steps for each image, on its confident views; TPT's defaults."""
 
     needs_backprop: ClassVar[bool] = True
-    needs_text_encoder: ClassVar[bool] = True
 
-    top: float = 0.1  # share of the views that tune, chosen once, by the untuned prompt
-    lr: float = 5e-3  # AdamW's learning rate
-    steps: int = 1  # AdamW's steps
+    top: float = 0.1  # share of the views that tune
+    lr: float = 5e-3  # the optimizer's learning rate
+    steps: int = 1  # the optimizer's steps
 
     def __post_init__(self) -> None:
         check_share(top=self.top)
         check_at_least(0, lr=self.lr, steps=self.steps)
+
+
+@dataclasses.dataclass
+class PromptTuning(Tuning):
+    """Tunes the context vectors for each image, by backprop through the text encoder. A subclass gives its `loss`.
+
+    The confident views are chosen once, by the untuned prompt.
+    """
+
+    needs_text_encoder: ClassVar[bool] = True
 
     def loss(self, logits: Tensor, text: Tensor) -> Tensor:
         """Losses of images, from the confident views' logits, (B, s, K), and the class features, (B, K, E): (B,)."""

@@ -27,7 +27,7 @@ from tlla.classifier import Classifier
 from tlla.errors import InputError
 from tlla.selection import confident, entropy
 
-from .base import Method, check_at_least, check_share
+from .base import Tuning, check_at_least
 
 NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm)
 MOMENTUM = 0.9  # of SGD; plays no part in a single step
@@ -36,21 +36,18 @@ Parameters = dict[str, Tensor]  # by name, in the image encoder
 
 
 @dataclass
-class SAR(Method):
+class SAR(Tuning):
     """Adapts the image encoder's norm layers to the sure ones among an image's views, then predicts the plain view."""
 
-    needs_backprop: ClassVar[bool] = True
     needs_images: ClassVar[bool] = True
 
     e0: float = 0.4  # a view is reliable if its entropy is below this share of ln K
     rho: float = 0.05  # norm of SAM's perturbation of all tuned parameters together
-    top: float = 0.1  # share of the views that are the batch, chosen once, by the encoder as it was
     lr: float = 1e-3  # SGD's learning rate
-    steps: int = 1  # SGD's steps
 
     def __post_init__(self) -> None:
-        check_at_least(0, e0=self.e0, rho=self.rho, lr=self.lr, steps=self.steps)
-        check_share(top=self.top)
+        super().__post_init__()
+        check_at_least(0, e0=self.e0, rho=self.rho)
 
     def start(self, classifier: Classifier, seed: int = 0) -> None:
         """Refuses a classifier without an image encoder, or with one that has nothing to tune."""

@@ -6,7 +6,6 @@ It runs under fp16 autocast; here the loss is fp32. At least one view is kept, a
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,22 +13,15 @@ from torch import Tensor
 
 from tlla.selection import confident, marginal_entropy
 
-from .base import Method, check_at_least, check_share, tune
+from .base import Tuning, tune
 
 
 @dataclass
-class TPS(Method):
-    """Lowers TPT's entropy by shifting the class features, then predicts the plain view with the shifted ones."""
+class TPS(Tuning):
+    """Lowers TPT's entropy by shifting the class features, then predicts the plain view with the shifted ones.
 
-    needs_backprop: ClassVar[bool] = True
-
-    top: float = 0.1  # share of the views that tune, chosen anew at each step
-    lr: float = 5e-3  # AdamW's learning rate
-    steps: int = 1  # AdamW's steps
-
-    def __post_init__(self) -> None:
-        check_share(top=self.top)
-        check_at_least(0, lr=self.lr, steps=self.steps)
+    The confident views are chosen anew at each step.
+    """
 
     def predict_one(self, features: Tensor, text: Tensor) -> Tensor:
         """Class probabilities, (K,)."""
