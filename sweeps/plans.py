@@ -213,7 +213,7 @@ def compared(
     """Methods at test time on the hand-written prompt and on CoOp's, all in one pass over a dataset, for each seed."""
     chosen = {prompt: json.dumps(names, separators=(",", ":")) for prompt, names in methods.items()}
     key = "TRAINER.COMPARE.METHODS"
-    cfg, jobs = "vit_b16", []
+    jobs = []
     for target in targets:
         folder, opts = f"evaluation/Compare/{cfg}/{Path(target).stem}", augmix("Compare", target)
         jobs += [s.job("Compare", cfg, target, seed, folder, *opts, key, chosen["template"]) for seed in s.seeds]
