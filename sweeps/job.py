@@ -15,7 +15,6 @@ from trainers.evaluation import VOLATILE
 from trainers.results import plain, write_text
 
 LOG, STARTED = "sweep.log", "sweep.json"
-CACHES = ("TipAdapter", "TipAdapterF")  # what they have learned is no prompt, so that no fingerprint of it is recorded
 
 COMPLETE, UNFINISHED, NEW, STALE, OTHER = "complete", "unfinished", "new", "stale", "other"
 
@@ -88,13 +87,13 @@ class Job:
             return None
 
     def fingerprint(self) -> str:
-        """Of the prompt that a complete run tested; Compare's parts have it."""
+        """Of the prompt, or Tip-Adapter's cache, that a complete run tested; Compare's parts have it."""
         record = self.result()
         test = record["splits"][self.split]
         if "parts" in test:
             prompt, name = test["parts"][0]
             test = (_read(self.folder / prompt / name / "results.json") or {"splits": {}})["splits"].get(self.split, {})
-        return test.get("prompt_sha256", "")
+        return test.get("cache_sha256") or test.get("prompt_sha256", "")
 
     def differences(self) -> list[str]:
         """Settings in which the run that the folder holds differs from this job, as sentences."""
@@ -106,14 +105,13 @@ class Job:
         return [f"{key} is {there.get(key)!r} there and {here.get(key)!r} here" for key in keys]
 
     def state(self) -> str:
-        """COMPLETE, NEW, UNFINISHED, STALE (the source's prompt is another one now) or OTHER (other settings)."""
+        """COMPLETE, NEW, UNFINISHED, STALE (the source has learned anew) or OTHER (other settings)."""
         if self.differences():
             return OTHER
         if self.result() is None:
             return UNFINISHED if self.folder.is_dir() and any(self.folder.iterdir()) else NEW
-        if self.source and self.trainer not in CACHES:
-            if not self.source.result() or self.fingerprint() != self.source.fingerprint():
-                return STALE
+        if self.source and (not self.source.result() or self.fingerprint() != self.source.fingerprint()):
+            return STALE
         return COMPLETE
 
     def note_start(self) -> None:

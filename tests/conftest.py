@@ -4,6 +4,8 @@ import pytest
 import torch
 from clip.model import CLIP
 
+import parse_test_res
+
 TINY_VIT = (32, 32, 2, 64, 16, 77, 49408, 64, 1, 2)  # width must be at least 64: heads = width // 64
 TINY_RESNET = (32, 32, (1, 1, 1, 1), 8, None, 77, 49408, 64, 1, 2)
 CLASSNAMES = ["dog", "golden_retriever", "sea anemone", "T-shirt", "fire engine, fire truck", "u.s. mail"]
@@ -25,3 +27,15 @@ def tiny_clip() -> CLIP:
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def call(capsys):
+    """Runs parse_test_res.py: exit code, stdout, stderr."""
+
+    def run(*argv) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = parse_test_res.main([str(word) for word in argv])
+        return code, *capsys.readouterr()
+
+    return run

@@ -216,6 +216,9 @@ def test_only_the_same_settings_and_prompt_count_as_complete(fake, capsys):
     record["splits"]["test"]["prompt_sha256"] = "trained again"
     file.write_text(json.dumps(record))
     assert (training.state(), test.state()) == (COMPLETE, STALE)
+    record["splits"]["test"] |= {"prompt_sha256": str(training.folder), "cache_sha256": "Tip-Adapter's"}
+    file.write_text(json.dumps(record))
+    assert (training.state(), test.state()) == (COMPLETE, STALE)
     del record["train_seconds"]
     file.write_text(json.dumps(record))  # as tests of an epoch leave it
     assert training.state() == UNFINISHED

@@ -177,8 +177,10 @@ def test_best_val_tests_the_prompt_that_was_best_on_val(place):
     assert results["splits"]["test"]["prompt_sha256"] == tensor_sha256(saved["state_dict"]["ctx"])
     saved["state_dict"]["ctx"] += 1  # now it is certainly not the last epoch's
     torch.save(saved, path)
-    loaded = place.run("SAPT", "best_eval", "--eval-only", "--model-dir", str(place.folder / "best"), *best_val)
-    assert loaded["splits"]["test"]["prompt_sha256"] == tensor_sha256(saved["state_dict"]["ctx"])
+    for trainer in ("SAPT", "SingleView"):
+        flags = ("--eval-only", "--model-dir", str(place.folder / "best"), *best_val)
+        loaded = place.run(trainer, f"best_{trainer}", *flags)
+        assert loaded["splits"]["test"]["prompt_sha256"] == tensor_sha256(saved["state_dict"]["ctx"])
 
 
 def test_a_random_seed_is_drawn_and_recorded(place):

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tlla.checkpoint import find_epoch, load_context, read_checkpoint
+from tlla.checkpoint import choose_checkpoint, load_context, read_checkpoint
 from tlla.classifier import Classifier, ConditionalClassifier, PromptClassifier, from_templates
 from tlla.cocoop import ConditionalCLIP, ConditionalPromptLearner
 from tlla.errors import InputError, nearest
@@ -43,6 +43,7 @@ class PromptReader:
         position: Where the class name stands in a learned prompt; checkpoints do not say it.
         autocast: See `Classifier`.
         loss_scale: See `Classifier`.
+        best: Whether a run's epoch that was best on val is taken, not the newest.
     """
 
     clip_model: nn.Module
@@ -50,6 +51,7 @@ class PromptReader:
     position: str = "end"
     autocast: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     loss_scale: float = 1.0
+    best: bool = False
 
     def template(self, name: str) -> Classifier:
         """Of a template, an ensemble's name, or (empty) the dataset's own template."""
@@ -58,7 +60,7 @@ class PromptReader:
 
     def run(self, directory: str, epoch: int | None = None) -> tuple[Classifier, dict[str, Any]]:
         """Of a run that learned a prompt (CoOp, CoCoOp, SAPT, TLLA), and where it came from, for the record."""
-        path = find_epoch(Path(directory) / "prompt_learner", epoch)
+        path = choose_checkpoint(Path(directory) / "prompt_learner", epoch, self.best)
         state = read_checkpoint(path)["state_dict"]
         ctx, conditional = state.get("ctx"), any(k.startswith("meta_net.") for k in state)
         if not isinstance(ctx, Tensor) or ctx.dim() not in (2, 3):

@@ -156,7 +156,12 @@ class TestTimeTrainer(ViewTest, UntrainedTrainer):
         """Nothing is built before it is known which prompt is wanted."""
         node = self.cfg.TRAINER.PROMPT
         self.reader = PromptReader(
-            self.clip_model, self.dm.dataset, node.CLASS_TOKEN_POSITION, self.autocast, self.loss_scale
+            self.clip_model,
+            self.dm.dataset,
+            node.CLASS_TOKEN_POSITION,
+            self.autocast,
+            self.loss_scale,
+            best=self.cfg.TEST.FINAL_MODEL == "best_val",
         )
         self.classifier: Classifier | None = None
 

@@ -153,7 +153,7 @@ def _method_settings(record: Record) -> dict[str, str]:
         return {key: value for key, value in found.items() if key in (*VIEWS, *_short(record, "STSS"))}
     if trainer not in WITHOUT_VIEWS:
         found |= _short(record, "VIEWS")
-    if loaded_folder(record) is None:
+    if loaded_folder(record) is None and "train_seconds" not in record.content:
         found |= {"TEMPLATE": prompt_entry(record) or _short(record, "PROMPT").get("TEMPLATE", "")}
     return found
 
@@ -172,7 +172,8 @@ def _training_settings(record: Record, origin: Record | None) -> dict[str, str]:
         found |= {f"training {k}": v for k, v in leaves(origin.config, key).items()}
     epoch, last = record.content.get("loaded_from", {}).get("epoch"), origin.config["OPTIM"]["MAX_EPOCH"]
     chosen = origin.config["TEST"].get("FINAL_MODEL") == "best_val"  # another epoch for each seed
-    return found | {"epoch": "deployed" if chosen or epoch in (None, last) else str(epoch)}
+    only = origin.trainer == "TipAdapter"  # nothing is trained: all is in epoch 1
+    return found | {"epoch": "deployed" if chosen or only or epoch in (None, last) else str(epoch)}
 
 
 def _versions(record: Record) -> dict[str, str]:
