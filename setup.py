@@ -36,5 +36,5 @@ setup(
         "tensorboard",
         "matplotlib",
     ],
-    extras_require={"test": ["pytest", "ruff", "build", "torchmetrics"], "slurm": ["submitit"]},
+    extras_require={"test": ["pytest", "ruff", "build", "torchmetrics", "playwright"], "slurm": ["submitit"]},
 )

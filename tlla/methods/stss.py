@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tlla.selection import check_top_s, check_vote, lowest, score_views, take_views, vote
+from tlla.selection import ViewScores, check_top_s, check_vote, lowest, score_views, take_views, vote
 from tlla.sharpness import check_sharpness, random_directions
 
 from .base import Method, check_at_least
@@ -47,13 +47,19 @@ class STSS(Method):
     def _encode(self, contexts: Tensor) -> Tensor:
         """Class features of B contexts and their perturbations: (B, L, D) -> (R + 1, B, K, E)."""
         perturbed = torch.cat([contexts[None], contexts + self.directions[:, None]])  # (R + 1, B, L, D)
-        return self.classifier.encode(perturbed.flatten(0, 1)).unflatten(0, perturbed.shape[:2])
+        text = self.classifier.encode(perturbed.flatten(0, 1))
+        return text.view(*perturbed.shape[:2], *text.shape[1:])
+
+    @torch.no_grad()
+    def scores(self, features: Tensor) -> ViewScores:
+        """Scores of all views, from their features (B, V, E)."""
+        text = self._encode(self.classifier.context(features)) if self.text is None else self.text
+        return score_views(features, text, self.classifier.scale, self.lam)
 
     @torch.no_grad()
     def predict(self, features: Tensor, images: Tensor | None = None) -> Tensor:
         """Class probabilities, (B, K). Details: the share of the voting views that agree, and whether all do."""
-        text = self._encode(self.classifier.context(features)) if self.text is None else self.text
-        scores = score_views(features, text, self.classifier.scale, self.lam)
+        self.last_scores = scores = self.scores(features)  # for those who want to see them
         kept = take_views(scores.logits, lowest(scores.score, self.top_s))  # (B, s, K)
         probability = vote(kept, self.vote)
         agree = (kept.argmax(dim=-1) == probability.argmax(dim=-1, keepdim=True)).float()  # (B, s)

@@ -1,0 +1,67 @@
+"""What a run was: the facts at the head of its page, as (name, value) pairs of text."""
+
+from datetime import datetime
+from pathlib import Path
+
+from report.runs import read_record
+from tlla.errors import InputError
+from trainers.prompts import DEFAULT_TEMPLATE
+
+from .measure import Measured
+
+
+def main_facts(measured: Measured) -> list[tuple[str, str]]:
+    """Data, model, prompt, seed, settings, and when the results were written."""
+    record, method, views = measured.record, measured.method, measured.trainer.view_config
+    written = datetime.fromtimestamp((measured.folder / "results.json").stat().st_mtime)
+    low, high = views.scale
+    return [
+        ("Dataset", f"{record['dataset']}, {len(measured.views.index)} test images"),
+        ("CLIP", record["backbone"]),
+        ("Prompt", prompt_source(measured)),
+        ("Seed", str(record["seed"])),
+        ("Views", f"{views.n_views} an image, crops of {low:g} to {high:g} of its area{', AugMix' * views.augmix}"),
+        (
+            "Score",
+            f"entropy + {method.lam:g} \u00d7 sharpness, from {method.n_perturb} perturbations of norm {method.rho:g}",
+        ),
+        ("Vote", f"the {method.top_s} views of lowest score, by {vote_words(measured)}"),
+        ("Results of", f"{written:%Y-%m-%d %H:%M}"),
+    ]
+
+
+def vote_words(measured: Measured) -> str:
+    """How the kept views vote."""
+    return {"mean_prob": "mean probability", "mean_logit": "mean logit"}.get(measured.method.vote, "majority")
+
+
+def prompt_source(measured: Measured) -> str:
+    """Where the prompt comes from: a run and its epoch, this run's own training, or a template."""
+    loaded = measured.record.get("loaded_from")
+    if loaded:
+        path = Path(loaded["path"])
+        return f"{_trainer_of(path.parents[1])} of epoch {loaded['epoch']}, {path.parents[1]}"
+    if getattr(measured.trainer, "trains", True):
+        return "trained in this run"
+    template = measured.trainer.cfg.TRAINER.PROMPT.TEMPLATE
+    return str(template or getattr(measured.trainer.dm.dataset, "template", DEFAULT_TEMPLATE))
+
+
+def _trainer_of(folder: Path) -> str:
+    """Whose prompt a run learned; its record may be gone."""
+    try:
+        return f"{read_record(folder)['trainer']}'s"
+    except InputError:
+        return "a run's"
+
+
+def version_facts(measured: Measured) -> list[tuple[str, str]]:
+    """Folder, commit, versions and hashes, for those who want to have the same run again."""
+    record, split = measured.record, measured.record["splits"]["test"]
+    return [
+        ("Folder", str(measured.folder)),
+        ("Commit", record.get("git_commit") or "not a checkout"),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())),
+        ("sha256 of the test list", record["split_sha256"]["test"]),
+        ("sha256 of the prompt", split["prompt_sha256"]),
+    ]

@@ -1,0 +1,107 @@
+"""What each view of each test image says under STSS, of all images of a run's test."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from tlla.methods.stss import STSS
+from tlla.metrics import score
+from tlla.selection import lowest, select_and_vote, vote
+from trainers.evaluation import GuardedDataset, collate
+from trainers.testtime import ViewTest
+
+SPLIT = "test"
+TOP = 5  # classes of an image whose probabilities are kept
+
+
+@dataclass(frozen=True)
+class Views:
+    """N tested images in the order of the set, V views; classes are labels.
+
+    Attributes:
+        index: Position in the dataset, (N,).
+        label: Right class, (N,).
+        prediction: Class by STSS, (N,).
+        confidence: Probability of `prediction`, (N,).
+        one: Class by the plain view alone, (N,).
+        mean: Class by the mean probability of all views, (N,).
+        surest: Class by the same number of views and the same vote, selected by entropy alone, (N,).
+        shown: The `TOP` likeliest classes by STSS, then the label, then `one`, (N, TOP + 2).
+        shown_probability: Probabilities of `shown`, (N, TOP + 2).
+        entropy: Of each view, in nats, (N, V).
+        sharpness: Of each view, in nats, (N, V).
+        order: Views by ascending score, (N, V); the first s were kept.
+        view: Class by each view alone, (N, V).
+        view_confidence: Probability of `view`, (N, V).
+    """
+
+    index: Tensor
+    label: Tensor
+    prediction: Tensor
+    confidence: Tensor
+    one: Tensor
+    mean: Tensor
+    surest: Tensor
+    shown: Tensor
+    shown_probability: Tensor
+    entropy: Tensor
+    sharpness: Tensor
+    order: Tensor
+    view: Tensor
+    view_confidence: Tensor
+
+
+def all_views(trainer: ViewTest, method: STSS) -> Views:
+    """Tests all images, in the run's own batches; `method` has been started with the run's prompt."""
+    batches = [_views(trainer, method, batch) for batch in _batches(trainer) if batch]
+    columns = {field.name: torch.cat([getattr(b, field.name) for b in batches]) for field in fields(Views)}
+    place = columns["index"].argsort()
+    return Views(**{name: values[place] for name, values in columns.items()})
+
+
+def _batches(trainer: ViewTest) -> Iterator[dict[str, Any] | None]:
+    """The batches of the run's test; None for one of which nothing can be read."""
+    dataset = GuardedDataset(trainer.eval_dataset(SPLIT), trainer.cfg.TEST.SKIP_BAD_IMAGES)
+    order, size = trainer.eval_order(len(dataset)), trainer.eval_batch_size()
+    sampler = [order[start : start + size] for start in range(0, len(order), size)]
+    workers = trainer.cfg.DATALOADER.NUM_WORKERS
+    loader = DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate)
+    with tqdm(total=len(order), unit="img", desc=trainer.cfg.DATASET.NAME) as bar:
+        for (batch, _), indices in zip(loader, sampler, strict=True):
+            yield batch
+            bar.update(len(indices))
+
+
+@torch.no_grad()
+def _views(trainer: ViewTest, method: STSS, batch: dict[str, Any]) -> Views:
+    label = batch["label"].to(trainer.device)
+    features, _ = trainer.prepare(batch)
+    scores = method.scores(features)
+    probability = select_and_vote(scores, method.top_s, method.vote)  # (B, K)
+    own = score(probability, label)
+    view_confidence, view = scores.logits.softmax(dim=-1).max(dim=-1)  # (B, V)
+    likeliest = probability.topk(min(TOP, probability.shape[1])).indices
+    shown = torch.cat([likeliest, label[:, None], view[:, :1]], dim=1)
+    by_entropy = select_and_vote(replace(scores, score=scores.entropy), method.top_s, method.vote)
+    views = Views(
+        index=batch["index"],
+        label=label,
+        prediction=own["prediction"],
+        confidence=own["confidence"],
+        one=view[:, 0],
+        mean=vote(scores.logits, "mean_prob").argmax(dim=-1),
+        surest=by_entropy.argmax(dim=-1),
+        shown=shown,
+        shown_probability=probability.gather(1, shown),
+        entropy=scores.entropy,
+        sharpness=scores.sharpness,
+        order=lowest(scores.score, scores.score.shape[1]),
+        view=view,
+        view_confidence=view_confidence,
+    )
+    return Views(**{field.name: getattr(views, field.name).cpu() for field in fields(Views)})
