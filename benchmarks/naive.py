@@ -22,7 +22,7 @@ class FullLength:
         learner = model.prompt_learner
         self.model, self.n_ctx = model.clip, learner.n_ctx
         prompts = [" ".join(["X"] * self.n_ctx) + " " + name + learner.suffix for name in learner.classnames]
-        tokens = clip.tokenize(prompts).to(learner.eos.device)
+        tokens = clip.tokenize(prompts).to(learner.tokens.device)
         self.eos = tokens.argmax(dim=-1)
         self.embeddings = self.model.token_embedding(tokens)  # (K, 77, D)
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from clip.model import CLIP
 from conftest import TINY_RESNET, TINY_VIT, make_clip
 
+from tlla.backbones import Backbone
 from tlla.classifier import Classifier
 from tlla.clip import encode_images
 from tlla.errors import InputError
@@ -250,7 +251,8 @@ def test_mixed_precision_stays_near_full_precision(task):
 def test_what_cannot_be_adapted_is_refused(task):
     with pytest.raises(InputError, match="features alone are not enough"):
         METHODS["SAR"]().start(Classifier(task.text, task.scale))
-    without_norms = SimpleNamespace(visual=torch.nn.Linear(3, 3))
+    without_norms = Backbone()
+    without_norms.visual, without_norms.dtype = torch.nn.Linear(3, 3), torch.float32
     with pytest.raises(InputError, match="no norm layer"):
         METHODS["SAR"]().start(Classifier(task.text, task.scale, without_norms))
     with pytest.raises(InputError, match="pixels"):

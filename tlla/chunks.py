@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from .backbones import as_backbone
+
 LEAST = 64  # prompts that a chunk has before longer ones are kept apart; fewer would not fill a GPU
 BUDGET = 4 * 2**30  # bytes of activations; a graph with more is computed again, chunk by chunk, in the backward pass
 ACTIVATIONS = 14  # numbers that a graph keeps per token, layer and unit of width: 4 of attention, 10 of the MLP
@@ -14,9 +16,9 @@ ACTIVATIONS = 14  # numbers that a graph keeps per token, layer and unit of widt
 
 def token_limit(clip_model: nn.Module) -> int:
     """How many tokens' activations fit into the budget."""
-    transformer = clip_model.transformer
-    bytes_per_token = ACTIVATIONS * clip_model.dtype.itemsize * transformer.layers * transformer.width
-    return BUDGET // bytes_per_token
+    backbone = as_backbone(clip_model)
+    width = backbone.token_weight.shape[1]
+    return BUDGET // (ACTIVATIONS * backbone.dtype.itemsize * backbone.text_layers * width)
 
 
 def plan_chunks(lengths: Sequence[int], most: int, tokens: int) -> tuple[list[list[int]], bool]:
@@ -32,7 +34,8 @@ def plan_chunks(lengths: Sequence[int], most: int, tokens: int) -> tuple[list[li
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     limit = most or tokens
-    chunks, start, total = [], 0, 0
+    chunks: list[list[int]] = []
+    start = total = 0
     for end in range(1, len(order) + 1):
         longest, following = lengths[order[end - 1]], lengths[order[min(end, len(order) - 1)]]
         full = (end + 1 - start) * (1 if most else following) > limit

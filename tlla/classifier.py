@@ -8,16 +8,19 @@ Letters in shapes: B images, V views, K classes, L context tokens, D text width,
 
 import contextlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
+from .backbones import as_backbone
 from .clip import logit_scale
+from .cocoop import ConditionalCLIP
 from .errors import InputError
 from .prompt import PromptedCLIP, PromptLearner, check_template, zeroshot_features
 
-Autocast = Callable[[], contextlib.AbstractContextManager]
+Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
 class Classifier:
@@ -33,6 +36,7 @@ class Classifier:
 
     tunable = False  # whether there are context vectors `ctx` to perturb or to tune
     conditional = False  # whether class features depend on the image
+    ctx: Tensor  # if tunable
 
     def __init__(
         self,
@@ -44,7 +48,7 @@ class Classifier:
     ):
         self.text_features = text_features
         self.scale = scale
-        self.clip_model = clip_model
+        self.clip_model = None if clip_model is None else as_backbone(clip_model)
         self.autocast = autocast
         self.loss_scale = loss_scale
 
@@ -102,12 +106,14 @@ class PromptClassifier(Classifier):
 class ConditionalClassifier(PromptClassifier):
     """CoCoOp: an image's context is the learned one plus a shift that a small net makes from the plain view.
 
-    `model` is a `cocoop.ConditionalCLIP`.
-
     All views of an image share that context, as in TPT's code (azshue/TPT, clip/cocoop.py, gen_ctx).
     """
 
     conditional = True
+
+    def __init__(self, model: ConditionalCLIP, autocast: Autocast = contextlib.nullcontext, loss_scale: float = 1.0):
+        self.conditional_learner = model.prompt_learner
+        super().__init__(model, autocast, loss_scale)
 
     def fingerprint(self) -> Tensor:
         """The context vectors and the net's weights, in one row."""
@@ -116,7 +122,7 @@ class ConditionalClassifier(PromptClassifier):
     def context(self, features: Tensor) -> Tensor:
         """A context for each image: (B, L, D)."""
         with torch.no_grad():
-            return self.model.prompt_learner.shifted(features[:, 0])
+            return self.conditional_learner.shifted(features[:, 0])
 
     def text(self, features: Tensor) -> Tensor:
         """Class features by image: (B, K, E)."""
@@ -134,7 +140,7 @@ def from_templates(
     """A classifier from one template, whose words before the class name can then be tuned, or from an ensemble.
 
     Args:
-        clip_model: OpenAI's CLIP.
+        clip_model: Any CLIP.
         classnames: One name a class.
         templates: E.g. ``"a photo of a {}."``, or several.
         autocast: See `Classifier`.

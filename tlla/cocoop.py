@@ -7,6 +7,7 @@ Letters in shapes: B images, K classes, L context tokens, D text width, E joint 
 """
 
 from collections import OrderedDict
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ class MetaNet(nn.Sequential):
 
     def forward(self, features: Tensor) -> Tensor:
         """Shift of the context for each image."""
-        return super().forward(features)
+        return cast(Tensor, super().forward(features))  # type: ignore[no-untyped-call]
 
 
 class ConditionalPromptLearner(PromptLearner):
@@ -42,7 +43,7 @@ class ConditionalPromptLearner(PromptLearner):
     Its state dict holds ``ctx`` and ``meta_net.*``, as CoOp's checkpoints do.
 
     Args:
-        clip_model: OpenAI's CLIP; it is read, never changed.
+        clip_model: Any CLIP; it is read, never changed.
         classnames: One name a class; underscores are read as spaces.
         n_ctx: Number of context tokens L; with `ctx_init` the words decide and `n_ctx` is not used.
         ctx_init: Words whose embeddings the context starts from; empty: normal, std 0.02.
@@ -51,15 +52,21 @@ class ConditionalPromptLearner(PromptLearner):
     def __init__(self, clip_model: nn.Module, classnames: list[str], n_ctx: int = 4, ctx_init: str = ""):
         super().__init__(clip_model, classnames, n_ctx, ctx_init)
         # Drawn on the CPU, as the context is: the same seed gives the same net on every device.
-        self.meta_net = MetaNet(clip_model.text_projection.shape[1], self.ctx.shape[-1]).to(self.ctx.device)
+        self.meta_net = MetaNet(self._clip[0].embed_dim, self.ctx.shape[-1]).to(self.ctx.device)
 
     def shifted(self, image_features: Tensor) -> Tensor:
         """The context of each image, (B, E) -> (B, L, D)."""
-        return self.ctx + self.meta_net(image_features)[:, None]
+        shift: Tensor = self.meta_net(image_features)
+        return self.ctx + shift[:, None]
 
 
 class ConditionalCLIP(PromptedCLIP):
-    """A frozen CLIP whose class features depend on the image; its `prompt_learner` is a `ConditionalPromptLearner`."""
+    """A frozen CLIP whose class features depend on the image."""
+
+    prompt_learner: ConditionalPromptLearner
+
+    def __init__(self, clip_model: nn.Module, prompt_learner: ConditionalPromptLearner, text_chunk: int = 0):
+        super().__init__(clip_model, prompt_learner, text_chunk)
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """Scaled cosine similarities of images and their own class features: (B, E) and (B, K, E) -> (B, K)."""

@@ -50,16 +50,19 @@ def make_views_on_device(image: Tensor, crops: Tensor, config: ViewConfig) -> Te
     padded[:, :height, :width] = image
     with _exact_products(image.device):
         (x_at, y_at), (x_coarse, y_coarse), (x_fine, y_fine) = _weights(geometry.to(image.device), size, n_taps)
-        along_x = [_dense(part, x_at, columns).view(1, -1, columns) for part in (x_coarse, x_fine)]
-        half = _resample(*along_x, padded.view(1, -1, columns).transpose(1, 2))  # (1, V * size, 3 * rows)
-        along_y = [_dense(part, y_at, rows) for part in (y_coarse, y_fine)]
-        views = _resample(*along_y, half.view(n_views, -1, rows).transpose(1, 2))  # (V, size, size * 3)
+        coarse, fine = (_dense(part, x_at, columns).view(1, -1, columns) for part in (x_coarse, x_fine))
+        half = _resample(coarse, fine, padded.view(1, -1, columns).transpose(1, 2))  # (1, V * size, 3 * rows)
+        coarse, fine = (_dense(part, y_at, rows) for part in (y_coarse, y_fine))
+        views = _resample(coarse, fine, half.view(n_views, -1, rows).transpose(1, 2))  # (V, size, size * 3)
     return views.to(torch.uint8).view(n_views, size, size, 3).permute(0, 3, 1, 2)
 
 
 def _geometry(width: int, height: int, crops: Tensor, size: int) -> Tensor:
-    """Along x and y, for each view: where its box starts, the box's length, to which length that is resized, the first
-    output pixel, the step to the next one, and the radius of the filter. (2, V, 6) float64."""
+    """What resizing needs to know along x and y, for each view: (2, V, 6) float64.
+
+    Where its box starts, the box's length, to which length that is resized, the first output pixel, the step to the
+    next one, and the radius of the filter.
+    """
     geometry = torch.empty(2, len(crops) + 1, 6, dtype=torch.float64)
     resized, first = plain_geometry(width, height, size)
     left, top, right, bottom, flip = torch.as_tensor(crops).unbind(1)

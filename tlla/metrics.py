@@ -49,8 +49,6 @@ def summarize(columns: dict[str, Tensor]) -> dict[str, float]:
 def expected_calibration_error(confidence: Tensor, correct: Tensor, n_bins: int = ECE_BINS) -> float:
     """ECE (Guo et al., arXiv 1706.04599): mean |accuracy - confidence| over equal bins, weighted by their images.
 
-    Bins are [low, high), as torchmetrics has them; a confidence of exactly 1 stands in a bin of its own.
-
     Args:
         confidence: Probability of the predicted class, (N,).
         correct: Whether the prediction is right, (N,), bool.
@@ -59,8 +57,24 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, n_bins: int 
     Returns:
         A share, 0 to 1.
     """
+    _, right, sure = calibration_bins(confidence, correct, n_bins)
+    return ((right - sure).abs().sum() / len(confidence)).item()
+
+
+def calibration_bins(confidence: Tensor, correct: Tensor, n_bins: int = ECE_BINS) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, correct ones and the sum of confidences in each bin: three of shape (n_bins + 1,), float64.
+
+    Bins are [low, high), as torchmetrics has them; a confidence of exactly 1 stands in a bin of its own, the last.
+
+    Args:
+        confidence: Probability of the predicted class, (N,).
+        correct: Whether the prediction is right, (N,), bool.
+        n_bins: Number of bins of equal width.
+    """
     edges = torch.linspace(0, 1, n_bins + 1, device=confidence.device)
     index = torch.bucketize(confidence, edges, right=True) - 1  # (N,), 0 .. n_bins
-    gap = torch.zeros(n_bins + 1, dtype=torch.float64, device=confidence.device)
-    gap.index_add_(0, index, correct.double() - confidence.double())
-    return (gap.abs().sum() / len(confidence)).item()
+    rows = torch.stack([torch.ones_like(confidence), correct, confidence]).double()  # (3, N)
+    images, right, sure = torch.zeros(3, n_bins + 1, dtype=torch.float64, device=confidence.device).index_add_(
+        1, index, rows
+    )
+    return images, right, sure

@@ -4,52 +4,43 @@ One prompt model serves every method (zero-shot initialisation, CoOp, SAPT, STSS
 (Zhou et al., arXiv 2109.01134): ``[SOS, context, class name, ".", EOS]``
 with the class name at the end, in the middle or at the front.
 
-Three things differ from CoOp's code, none of which changes a logit: text sequences are cut at EOS (the text tower is
-causal and is read at EOS, so what comes later is never seen); many prompts pass the text encoder in chunks of similar
-length, whose activations are computed again in the backward pass if they would need too much memory; and the context
-stays in fp32 whatever the precision of the backbone.
+Three things differ from CoOp's code, none of which changes a logit: text sequences are cut at EOS (where the text tower
+is causal and is read at EOS, so that what comes later is never seen); many prompts pass the text encoder in chunks of
+similar length, whose activations are computed again in the backward pass if they would need too much memory; and the
+context stays in fp32 whatever the precision of the backbone.
 
 Letters in shapes: B images, K classes, L context tokens, T text tokens, D text width, E joint space, R perturbations.
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
-from clip import clip
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .backbones import Backbone, Tokenizer, as_backbone
 from .chunks import plan_chunks, token_limit
 from .clip import encode_images, logit_scale
 from .errors import InputError
 
 CLASS_TOKEN_POSITIONS = ("end", "middle", "front")
+PLACEHOLDERS = ("X", "x", "a", "the")  # words of one token, in most vocabularies
 
 
-def encode_embeddings(clip_model: nn.Module, x: Tensor, eos: Tensor) -> Tensor:
+def encode_embeddings(clip_model: Backbone, x: Tensor, tokens: Tensor) -> Tensor:
     """Text features of sequences that are given as token embeddings.
 
     Args:
-        clip_model: OpenAI's CLIP.
-        x: Embeddings without positions, (N, T, D), T <= context length.
-        eos: Position of EOS in each sequence, (N,), int64.
+        clip_model: Any CLIP.
+        x: Embeddings without positions, (N, T, D).
+        tokens: The tokens for which they stand, (N, T), int64.
 
     Returns:
         Normalised features, (N, E), float32.
     """
-    length = x.shape[1]
-    x = (x + clip_model.positional_embedding[:length]).type(clip_model.dtype)
-    x = x.permute(1, 0, 2)  # (T, N, D)
-    for block in clip_model.transformer.resblocks:
-        # The mask is cut here: OpenAI's block applies it in full, and would refuse a shorter sequence.
-        mask = block.attn_mask[:length, :length].to(dtype=x.dtype, device=x.device)
-        y = block.ln_1(x)
-        x = x + block.attn(y, y, y, need_weights=False, attn_mask=mask)[0]
-        x = x + block.mlp(block.ln_2(x))
-    x = x[eos, torch.arange(x.shape[1], device=x.device)]  # (N, D); ln_final is per token, so one row is enough
-    x = clip_model.ln_final(x).type(clip_model.dtype) @ clip_model.text_projection
-    return F.normalize(x.float(), dim=-1)
+    return F.normalize(clip_model.encode_embeddings(x, tokens).float(), dim=-1)
 
 
 def check_position(position: str) -> None:
@@ -65,49 +56,66 @@ def check_prompt(n_ctx: int, ctx_init: str, class_token_position: str) -> None:
         raise InputError(f"N_CTX must be at least 1 when CTX_INIT is empty, but got {n_ctx}")
 
 
-def tokenize_prompts(prompts: list[str], context_length: int) -> Tensor:
+def tokenize_prompts(clip_model: Backbone, prompts: list[str]) -> Tensor:
     """Tokens of full prompts, (K, context length), with an error that names the class that is too long."""
-    tokenizer = clip._tokenizer
+    tokenizer = clip_model.tokenizer
     for prompt in prompts:
-        n_tokens = len(tokenizer.encode(prompt)) + 2
-        if n_tokens > context_length:
+        n_tokens = len(tokenizer.encode(prompt)) + tokenizer.n_special
+        if n_tokens > clip_model.context_length:
             raise InputError(
-                f"the prompt {prompt!r} has {n_tokens} tokens (SOS and EOS included), but the text encoder takes "
-                f"{context_length}: shorten the class name or use fewer context tokens (N_CTX)"
+                f"the prompt {prompt!r} has {n_tokens} tokens (special ones included), but the text encoder takes "
+                f"{clip_model.context_length}: shorten the class name or use fewer context tokens (N_CTX)"
             )
-    return clip.tokenize(prompts, context_length=context_length)
+    return tokenizer(prompts)
+
+
+def _find_placeholder(tokenizer: Tokenizer, n_ctx: int) -> str:
+    """Words of `n_ctx` tokens, that stand where the context will be."""
+    for word in PLACEHOLDERS:
+        words = " ".join([word] * n_ctx)
+        if len(tokenizer.encode(words)) == n_ctx:
+            return words
+    raise InputError(
+        f"the tokenizer of this CLIP makes other than {n_ctx} tokens of {n_ctx} times any of {PLACEHOLDERS}, so that "
+        "there is no place for the context: prompt learning needs another backbone"
+    )
 
 
 def zeroshot_features(clip_model: nn.Module, classnames: list[str], templates: str | Sequence[str]) -> Tensor:
     """Text features of hand-written templates such as ``"a photo of a {}."``.
 
     Args:
-        clip_model: OpenAI's CLIP.
+        clip_model: Any CLIP.
         classnames: One name a class; underscores are read as spaces.
         templates: One template, or several: then a class's features are the normalised mean of its normalised ones.
 
     Returns:
         (K, E), normalised, float32.
     """
+    backbone = as_backbone(clip_model)
     templates = [templates] if isinstance(templates, str) else templates
-    total = sum(_template_features(clip_model, classnames, template) for template in templates)
+    total = reduce(torch.add, (_template_features(backbone, classnames, template) for template in templates))
     return F.normalize(total, dim=-1)
 
 
-def _template_features(clip_model: nn.Module, classnames: list[str], template: str) -> Tensor:
+def _template_features(clip_model: Backbone, classnames: list[str], template: str) -> Tensor:
     check_template(template)
-    device = clip_model.token_embedding.weight.device
     prompts = [template.format(name.replace("_", " ")) for name in classnames]
-    tokens = tokenize_prompts(prompts, clip_model.context_length).to(device)
-    eos = tokens.argmax(dim=-1)
-    x = clip_model.token_embedding(tokens[:, : int(eos.max()) + 1])  # (K, T, D)
-    return encode_embeddings(clip_model, x, eos)
+    tokens = tokenize_prompts(clip_model, prompts).to(clip_model.logit_scale.device)
+    return F.normalize(clip_model.encode_tokens(tokens).float(), dim=-1)
+
+
+def is_template(text: str) -> bool:
+    """Whether there is one {} for the class name, and no other brace, which would mean something to `str.format`."""
+    return text.count("{}") == 1 and not set("{}") & set(text.replace("{}", ""))
 
 
 def check_template(template: str) -> None:
     """Raises InputError unless the template has one place for the class name."""
-    if template.count("{}") != 1:
-        raise InputError(f"the prompt template {template!r} has no {{}} for the class name, or more than one")
+    if not is_template(template):
+        raise InputError(
+            f"the prompt template {template!r} has no {{}} for the class name, or more than one, or other braces"
+        )
 
 
 class PromptLearner(nn.Module):
@@ -117,7 +125,7 @@ class PromptLearner(nn.Module):
     another; `set_classes` swaps the names.
 
     Args:
-        clip_model: OpenAI's CLIP; its token embedding is read, never changed.
+        clip_model: Any CLIP; its token embedding is read, never changed.
         classnames: One name a class; underscores are read as spaces.
         n_ctx: Number of context tokens L; with `ctx_init` the words decide and `n_ctx` is not used.
         ctx_init: Words whose embeddings the context starts from, e.g. ``"a photo of a"``; empty: normal, std 0.02.
@@ -125,6 +133,10 @@ class PromptLearner(nn.Module):
         class_token_position: "end", "middle" or "front".
         suffix: Fixed text after the class name.
     """
+
+    embeddings: Tensor
+    tokens: Tensor
+    ctx_positions: Tensor
 
     def __init__(
         self,
@@ -140,20 +152,24 @@ class PromptLearner(nn.Module):
         check_prompt(n_ctx, ctx_init, class_token_position)
         ctx_init = ctx_init.replace("_", " ").strip()
         # Held in a tuple so that the frozen CLIP is not a submodule: it must appear in no state dict of the prompt.
-        self._clip = (clip_model,)
+        self._clip = (as_backbone(clip_model),)
         self.csc = csc
         self.class_token_position = class_token_position
         self.suffix = suffix
-        self.n_ctx = len(clip._tokenizer.encode(ctx_init)) if ctx_init else n_ctx
+        words = self._clip[0].tokenizer.encode(ctx_init)
+        self.n_ctx = len(words) or n_ctx
+        if self.n_ctx > (most := self._clip[0].context_length - 2):  # before prompts of that length are made of text
+            what = "CTX_INIT has" if words else "N_CTX is"
+            raise InputError(f"{what} {self.n_ctx:,} tokens, but the text encoder takes {most} beside SOS and EOS")
+        self._placeholder = _find_placeholder(self._clip[0].tokenizer, self.n_ctx)
         self.set_classes(classnames)
-        self.ctx = nn.Parameter(self._initial_context(ctx_init))
+        self.ctx = nn.Parameter(self._initial_context(words))
 
-    def _initial_context(self, words: str) -> Tensor:
-        weight = self._clip[0].token_embedding.weight
+    def _initial_context(self, words: list[int]) -> Tensor:
+        weight = self._clip[0].token_weight
         sets = len(self.classnames) if self.csc else 1
         if words:
-            tokens = clip.tokenize(words)[0, 1 : 1 + self.n_ctx].to(weight.device)
-            ctx = weight[tokens].detach().float().expand(sets, -1, -1).clone()
+            ctx = weight[words].detach().float().expand(sets, -1, -1).clone()
         else:
             # Drawn on the CPU: the same seed gives the same prompt on every device.
             ctx = torch.empty(sets, self.n_ctx, weight.shape[1]).normal_(std=0.02).to(weight.device)
@@ -170,29 +186,31 @@ class PromptLearner(nn.Module):
                 "train with CSC False to transfer a prompt"
             )
         clip_model = self._clip[0]
-        device = clip_model.token_embedding.weight.device
+        weight = clip_model.token_weight
         self.classnames = [name.replace("_", " ") for name in classnames]
-        prompts = [" ".join(["X"] * self.n_ctx) + " " + name + self.suffix for name in self.classnames]
-        tokens = tokenize_prompts(prompts, clip_model.context_length).to(device)
-        eos = tokens.argmax(dim=-1)
-        order = self._token_order(int(eos.max()) + 1).to(device)  # (K, T)
-        embeddings = clip_model.token_embedding(tokens.gather(1, order)).float()  # (K, T, D)
-        positions = ((order > 0) & (order <= self.n_ctx)).nonzero()[:, 1].view(-1, self.n_ctx)  # (K, L)
-        self.lengths = (eos + 1).tolist()
-        self.register_buffer("eos", eos, persistent=False)
-        self.register_buffer("embeddings", embeddings, persistent=False)
+        prompts = [f"{self._placeholder} {name}{self.suffix}" for name in self.classnames]
+        tokens = tokenize_prompts(clip_model, prompts).to(weight.device)
+        self.lengths = clip_model.lengths(tokens)
+        order = self._token_order(max(self.lengths)).to(weight.device)  # (K, T)
+        start = clip_model.tokenizer.n_before
+        positions = ((order >= start) & (order < start + self.n_ctx)).nonzero()[:, 1].view(-1, self.n_ctx)  # (K, L)
+        tokens = tokens.gather(1, order)
+        self.register_buffer("tokens", tokens, persistent=False)
+        self.register_buffer("embeddings", weight[tokens].float(), persistent=False)  # (K, T, D)
         self.register_buffer("ctx_positions", positions, persistent=False)
 
     def _token_order(self, length: int) -> Tensor:
         """For each place of the prompt, which token of ``[SOS, X × L, name, ".", EOS]`` stands there: (K, T)."""
         before = {"end": self.n_ctx, "middle": self.n_ctx // 2, "front": 0}[self.class_token_position]
+        tokenizer = self._clip[0].tokenizer
+        start = tokenizer.n_before
         rows = []
         for name in self.classnames:
-            n_name = len(clip._tokenizer.encode(name))
+            n_name = len(tokenizer.encode(name))
             order = list(range(length))
-            name_tokens = order[1 + self.n_ctx : 1 + self.n_ctx + n_name]
-            del order[1 + self.n_ctx : 1 + self.n_ctx + n_name]
-            order[1 + before : 1 + before] = name_tokens
+            name_tokens = order[start + self.n_ctx : start + self.n_ctx + n_name]
+            del order[start + self.n_ctx : start + self.n_ctx + n_name]
+            order[start + before : start + before] = name_tokens
             rows.append(order)
         return torch.tensor(rows)
 
@@ -224,7 +242,7 @@ class PromptedCLIP(nn.Module):
     """A frozen CLIP whose text side is prompted by context vectors. Same logits as CoOp's CustomCLIP.
 
     Args:
-        clip_model: OpenAI's CLIP; it is frozen and put in evaluation mode.
+        clip_model: Any CLIP; it is frozen and put in evaluation mode.
         prompt_learner: The context vectors and class names.
         text_chunk: At most so many prompts pass the text encoder at once, and a graph keeps the activations of no more.
             0: as many as fit into a fixed budget of memory, see `chunks`.
@@ -232,8 +250,8 @@ class PromptedCLIP(nn.Module):
 
     def __init__(self, clip_model: nn.Module, prompt_learner: PromptLearner, text_chunk: int = 0):
         super().__init__()
-        self.clip = clip_model.eval().requires_grad_(False)
-        self.prompt_learner = prompt_learner
+        self.clip = as_backbone(clip_model).eval().requires_grad_(False)
+        self.prompt_learner: PromptLearner = prompt_learner
         self.text_chunk = text_chunk
 
     def train(self, mode: bool = True) -> "PromptedCLIP":
@@ -286,13 +304,13 @@ class PromptedCLIP(nn.Module):
             else:
                 features.append(self._encode_pairs(*args))
         places = torch.tensor([i for chunk in chunks for i in chunk], device=ctx.device)
-        features = torch.cat(features)[places.argsort()].view(len(contexts), len(classes), -1)  # (R, K, E)
-        return features[0] if single else features
+        sorted_ = torch.cat(features)[places.argsort()].view(len(contexts), len(classes), -1)  # (R, K, E)
+        return sorted_[0] if single else sorted_
 
     def _encode_pairs(self, contexts: Tensor, prompts: Tensor, classes: Tensor, length: int) -> Tensor:
         """Features of N prompts of at most `length` tokens, by pairs of context and class: (N, E)."""
         x = self.prompt_learner(contexts, prompts, classes, length)  # (N, T, D)
-        return encode_embeddings(self.clip, x, self.prompt_learner.eos[classes])
+        return encode_embeddings(self.clip, x, self.prompt_learner.tokens[classes, :length])
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """Scaled cosine similarities: (..., E) and (K, E) -> (..., K), float32."""

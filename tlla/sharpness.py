@@ -86,7 +86,7 @@ def _loss_and_grad(loss_fn: LossFn, prompt: Tensor, loss_scale: float, reduce: R
 
 
 def random_directions(shape: tuple[int, ...], n: int, radius: float, seed: int) -> Tensor:
-    """n Gaussian directions scaled to Frobenius norm `radius` (STSS, below eq. 5): (n, *shape), float32, on the CPU.
+    """Gaussian directions scaled to Frobenius norm `radius` (STSS, below eq. 5): (n, *shape), float32, on the CPU.
 
     Direction r depends on (seed, r) alone, not on n.
     """

@@ -1,4 +1,5 @@
 """Ensembles of hand-written templates: the 80 and the 7 that CLIP's authors published for ImageNet (arXiv 2103.00020).
+
 CoOp's ZeroshotCLIP2 and Tip-Adapter use the 7. A class's features are the mean of its normalised features, normalised.
 """
 

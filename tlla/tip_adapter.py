@@ -9,6 +9,7 @@ Letters in shapes: B images, N cached images, K classes, E joint space.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ class Choice(NamedTuple):
 
 def make_keys(passes: Iterable[Tensor]) -> Tensor:
     """Keys from the features of the same images in several augmented passes, each (N, E), not normalised -> (N, E)."""
-    return F.normalize(sum(features.float() for features in passes), dim=-1)
+    return F.normalize(reduce(torch.add, (features.float() for features in passes)), dim=-1)
 
 
 def cache_logits(affinity: Tensor, values: Tensor, beta: Tensor | float) -> Tensor:
@@ -66,7 +67,7 @@ def search(
         alphas: Candidates.
     """
     hits = torch.zeros(len(betas), len(alphas), dtype=torch.int64)
-    parts = (tensor.split(SEARCH_CHUNK) for tensor in (features, labels, clip_logits))
+    parts = (torch.split(tensor, SEARCH_CHUNK) for tensor in (features, labels, clip_logits))
     for z, label, zero_shot in zip(*parts, strict=True):
         affinity = z @ keys.t()
         for b, beta in enumerate(betas):
@@ -88,6 +89,10 @@ class Cache(nn.Module):
         beta: Sharpness of the affinities.
         alpha: Weight of the cache.
     """
+
+    labels: Tensor
+    beta: Tensor
+    alpha: Tensor
 
     def __init__(self, n_images: int, embed_dim: int, classnames: Sequence[str], beta: float, alpha: float):
         super().__init__()

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
+from tlla.backbones import Backbone
 from tlla.checkpoint import choose_checkpoint, tensor_sha256
-from tlla.clip import encode_images, image_size, load_clip
+from tlla.clip import encode_images, load_clip
 from tlla.errors import InputError
 from tlla.registry import register
 
@@ -23,8 +24,28 @@ from .results import RunRecord
 from .sharing import share_loader
 
 PRECISIONS = ("fp32", "fp16", "bf16", "amp")
+PIXEL_TOLERANCE = 1e-3  # configs round
 
 registered = register(TRAINER_REGISTRY)
+
+
+def check_input(node: CfgNode, clip_model: Backbone) -> None:
+    """Raises InputError if the config makes images of another size or normalisation than the model takes."""
+    expected, name = clip_model.preprocessing, clip_model.name
+    size = expected.size
+    if tuple(node.SIZE) != (size, size):
+        raise InputError(
+            f"INPUT.SIZE is {tuple(node.SIZE)}, but {name} takes images of {size} x {size}: "
+            f'add INPUT.SIZE "({size}, {size})" to the command or the config'
+        )
+    for key, own in (("PIXEL_MEAN", expected.mean), ("PIXEL_STD", expected.std)):
+        found = list(node[key])
+        same = len(found) == len(own) and all(abs(a - b) < PIXEL_TOLERANCE for a, b in zip(found, own, strict=True))
+        if "normalize" in node.TRANSFORMS and not same:
+            raise InputError(
+                f"INPUT.{key} is {found}, but {name} takes images normalised by {list(own)}: "
+                f'add INPUT.{key} "{list(own)}" to the command or the config'
+            )
 
 
 class ClipTrainer(TrainerX):
@@ -54,12 +75,7 @@ class ClipTrainer(TrainerX):
             raise InputError("MODEL.BACKBONE.NAME is empty: name a CLIP in the config or by --backbone, e.g. ViT-B/16")
         self.precision = self._available_precision()
         self.clip_model = load_clip(name, self.device, half=self.precision == "fp16")
-        size = image_size(self.clip_model)
-        if tuple(self.cfg.INPUT.SIZE) != (size, size):
-            raise InputError(
-                f"INPUT.SIZE is {tuple(self.cfg.INPUT.SIZE)}, but {name} takes images of {size} x {size}: "
-                f'add INPUT.SIZE "({size}, {size})" to the command or the config'
-            )
+        check_input(self.cfg.INPUT, self.clip_model)
         super().build_data_loader()
         if distributed.world_size() > 1 and self.train_loader_x:
             self.train_loader_x = share_loader(self.train_loader_x)
@@ -94,7 +110,7 @@ class ClipTrainer(TrainerX):
             images, labels = batch["img"].to(self.device), batch["label"].to(self.device)
             features = self.encode_image(images)
         else:  # fewer images than processes
-            features = torch.empty(0, self.clip_model.text_projection.shape[1], device=self.device)
+            features = torch.empty(0, self.clip_model.embed_dim, device=self.device)
             labels = torch.empty(0, dtype=torch.long, device=self.device)
         total = int(distributed.sum_over_processes([labels.new_tensor(len(labels))])[0])
         return distributed.gather_rows(features, total), distributed.gather_rows(labels, total)

@@ -57,7 +57,7 @@ class ViewDataset(Dataset):
         try:
             image = read_image(item.impath)
         except (OSError, ValueError) as error:  # Pillow raises either
-            raise InputError(f"cannot read image {index} of the set, {item.impath}: {error}") from error
+            raise InputError(f"cannot read image {index} of the set: {error}") from error
         row = {"label": item.label, "index": index}
         if not self.on_device:
             return {"img": make_views(image, index, self.config), **row}

@@ -178,7 +178,7 @@ class PromptTuning(Tuning):
         """Class probabilities, (B, K)."""
         # Few classes would leave the text encoder idle, so that some images pass it together; many fill the memory.
         at_once = max(1, PROMPTS_AT_ONCE // len(self.classifier.text_features))
-        return torch.cat([self._predict(group) for group in features.split(at_once)])
+        return torch.cat([self._predict(group) for group in torch.split(features, at_once)])
 
     def _predict(self, features: Tensor) -> Tensor:
         classifier = self.classifier

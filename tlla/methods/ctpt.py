@@ -26,5 +26,5 @@ class CTPT(PromptTuning):
 
     def loss(self, logits: Tensor, text: Tensor) -> Tensor:
         """TPT's loss less the dispersion, the paper's ATFD: mean distance of the class features to their mean, (B,)."""
-        dispersion = (text - text.mean(dim=1, keepdim=True)).norm(dim=-1).mean(dim=1)
+        dispersion: Tensor = (text - text.mean(dim=1, keepdim=True)).norm(dim=-1).mean(dim=1)
         return marginal_entropy(logits) - self.lam * dispersion

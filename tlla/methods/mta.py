@@ -55,8 +55,9 @@ class MTA(Method):
         def shift(mode: Tensor, inlierness: Tensor) -> Tensor:
             # Weights are inlierness times density; as a softmax, they cannot all underflow.
             weight = (inlierness.log() + log_density(mode)).softmax(dim=-1)
-            shifted = (weight[..., None] * features).sum(dim=1)
-            return shifted / shifted.norm(dim=-1, keepdim=True)
+            shifted: Tensor = (weight[..., None] * features).sum(dim=1)
+            length: Tensor = shifted.norm(dim=-1, keepdim=True)
+            return shifted / length
 
         inlierness = torch.full_like(features[..., 0], 1 / features.shape[1])  # (B, V)
         mode = features[:, 0]

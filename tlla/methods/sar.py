@@ -53,10 +53,13 @@ class SAR(Tuning):
         """Refuses a classifier without an image encoder, or with one that has nothing to tune."""
         if classifier.clip_model is None:
             raise InputError("SAR adapts the image encoder, but there is no CLIP: features alone are not enough")
-        self.encoder = classifier.clip_model.visual
+        self.encoder, self.dtype = classifier.clip_model.visual, classifier.clip_model.dtype
         self.initial = dict(norm_parameters(self.encoder))
         if not self.initial:
-            raise InputError("SAR found no norm layer to adapt in the image encoder outside its last layers")
+            raise InputError(
+                f"SAR found no norm layer to adapt in the image encoder ({type(self.encoder).__name__}): "
+                "it needs a ViT or a ResNet as OpenAI or open_clip build them"
+            )
         self.threshold = self.e0 * math.log(len(classifier.text_features))
         super().start(classifier, seed)
 
@@ -112,16 +115,22 @@ class SAR(Tuning):
     def _logits(self, images: Tensor, text: Tensor, parameters: Parameters) -> Tensor:
         """Logits of images under other norm parameters: (N, 3, H, W) and (K, E) -> (N, K)."""
         with self.classifier.autocast():
-            images = images.type(self.classifier.clip_model.dtype)
-            features = functional_call(self.encoder, parameters, (images,))
+            found = functional_call(self.encoder, parameters, (images.type(self.dtype),))
+        features = found[0] if isinstance(found, tuple) else found  # CoCa's also gives its tokens
         return self.classifier.logits(F.normalize(features.float(), dim=-1), text)
 
 
 def norm_parameters(encoder: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Weights and biases, with their names, of the norm layers of CLIP's image encoder that SAR tunes."""
-    blocks = encoder.transformer.resblocks if hasattr(encoder, "transformer") else ()
+    """Weights and biases, with their names, of the norm layers of CLIP's image encoder that SAR tunes.
+
+    None if it is neither a ViT nor a ResNet as OpenAI and open_clip build them: then it is not known which to leave.
+    """
+    layers = dict(encoder.named_modules())
+    blocks = list(layers.get("transformer.resblocks", nn.Module()).children())
+    if not blocks and "layer4" not in layers:
+        return
     skipped = [f"transformer.resblocks.{i}" for i in range(len(blocks) * 3 // 4, len(blocks))]
     skipped += ["layer4", "ln_post"]
-    for layer_name, layer in encoder.named_modules():
+    for layer_name, layer in layers.items():
         if isinstance(layer, NORMS) and not any(f"{layer_name}.".startswith(f"{name}.") for name in skipped):
             yield from ((f"{layer_name}.{name}", p) for name, p in layer.named_parameters())

@@ -33,9 +33,9 @@ class TDA(Method):
     neg_beta: float = 1.0  # sharpness of its similarities
     neg_capacity: int = 2  # images a class; 0: no cache
     entropy_low: float = 0.2  # an image is unsure if its entropy / log2(K) lies between these
-    entropy_high: float = 0.5
+    entropy_high: float = 0.5  # upper end of that range
     mask_low: float = 0.03  # an unsure image speaks against classes with a probability between these
-    mask_high: float = 1.0
+    mask_high: float = 1.0  # upper end of that range
     top: float = 0.1  # share of the views that is kept
 
     def __post_init__(self) -> None:

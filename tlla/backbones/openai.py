@@ -1,0 +1,105 @@
+"""OpenAI's CLIP (Radford et al., arXiv 2103.00020), as its own code or a copy of its weights has it.
+
+Letters in shapes: N texts or images, T text tokens, D text width, E joint space.
+"""
+
+from typing import Any, cast
+
+import torch
+from clip import clip
+from clip.model import CLIP, convert_weights
+from torch import Tensor, nn
+
+from .base import Backbone, Preprocessing
+
+
+class OpenAITokenizer:
+    """OpenAI's byte pairs."""
+
+    n_before = 1
+    n_special = 2  # SOS and EOS
+
+    def __init__(self, context_length: int):
+        self.context_length = context_length
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of the words alone."""
+        return list(clip._tokenizer.encode(text))
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Tokens with SOS and EOS, padded by 0, (N, context length), int64."""
+        return cast(Tensor, clip.tokenize(texts, context_length=self.context_length, truncate=True))
+
+
+class OpenAICLIP(CLIP, Backbone):  # type: ignore[misc]  # clip has no types
+    """A `clip.model.CLIP` as a `Backbone`; it is all the former is. Made by `openai_view`."""
+
+    transformer: Any
+    token_embedding: nn.Embedding
+    positional_embedding: Tensor
+    ln_final: nn.Module
+    text_projection: Tensor
+
+    @property
+    def tokenizer(self) -> OpenAITokenizer:
+        """OpenAI's."""
+        return OpenAITokenizer(self.context_length)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """OpenAI's, at this model's size."""
+        return Preprocessing(cast(int, self.visual.input_resolution))
+
+    @property
+    def embed_dim(self) -> int:
+        """E, width of the joint space."""
+        return self.text_projection.shape[1]
+
+    @property
+    def text_layers(self) -> int:
+        """Number of layers of the text encoder."""
+        return len(self.blocks)
+
+    @property
+    def blocks(self) -> list[Any]:
+        """The text encoder's layers."""
+        return list(self.transformer.resblocks)
+
+    @property
+    def token_weight(self) -> Tensor:
+        """Embeddings of all tokens, (vocabulary, D)."""
+        return self.token_embedding.weight
+
+    def lengths(self, tokens: Tensor) -> list[int]:
+        """Up to EOS, whose number is the largest: (N, T) -> N numbers."""
+        return [int(eos) + 1 for eos in tokens.argmax(dim=-1)]
+
+    def encode_embeddings(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """Features of texts that are given as embeddings, (N, T, D) and (N, T) -> (N, E), T <= context length."""
+        length = x.shape[1]
+        x = (x + self.positional_embedding[:length]).type(self.dtype)
+        x = x.permute(1, 0, 2)  # (T, N, D)
+        for block in self.blocks:
+            # The mask is cut here: OpenAI's block applies it in full, and would refuse a shorter sequence.
+            mask = block.attn_mask[:length, :length].to(dtype=x.dtype, device=x.device)
+            y = block.ln_1(x)
+            x = x + block.attn(y, y, y, need_weights=False, attn_mask=mask)[0]
+            x = x + block.mlp(block.ln_2(x))
+        rows = torch.arange(x.shape[1], device=x.device)
+        x = x[tokens.argmax(dim=-1), rows]  # (N, D); ln_final is per token, so one row is enough
+        return cast(Tensor, self.ln_final(x).type(self.dtype) @ self.text_projection)
+
+    def fingerprint(self) -> Tensor:
+        """The text projection."""
+        return self.text_projection
+
+    def to_half(self) -> None:
+        """OpenAI's fp16."""
+        convert_weights(self)
+
+
+def openai_view(model: CLIP) -> OpenAICLIP:
+    """The same model, with the same parameters, buffers and modes, as a `Backbone`."""
+    view = OpenAICLIP.__new__(OpenAICLIP)
+    view.__dict__ = model.__dict__
+    return view

@@ -1,0 +1,204 @@
+"""Models of open_clip (Ilharco et al., https://github.com/mlfoundations/open_clip), an extra: ``tlla[open_clip]``.
+
+SigLIP is trained with a sigmoid for each pair, ``sigmoid(scale * cosine + bias)``. All methods here need probabilities
+that sum to 1 over the classes, so they take the softmax of ``scale * cosine``; the bias, the same for all classes,
+would cancel. The predicted class is SigLIP's own; the probability is not: it says which class, not whether it is one at
+all.
+
+Letters in shapes: N texts or images, T text tokens, D text width, E joint space.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .base import Backbone, Preprocessing
+
+POOLED_AT_EOS = ("argmax", "eos")  # of open_clip's pool types
+
+
+class OpenClipTokenizer:
+    """A tokenizer of open_clip's.
+
+    Args:
+        tokenizer: open_clip's `SimpleTokenizer` or `HFTokenizer`.
+    """
+
+    def __init__(self, tokenizer: Any):
+        self._tokenizer = tokenizer
+        self.context_length = int(tokenizer.context_length)
+        words = self.encode("a " * self.context_length)
+        row = self(["a " * self.context_length])[0].tolist()  # is cut: what is no word is special
+        if len(set(words)) != 1 or words[0] not in row:
+            raise InputError("this model's tokenizer makes more than one token of the word 'a': it cannot be used here")
+        self.n_before = row.index(words[0])
+        self.n_special = len(row) - row.count(words[0])
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of the words alone."""
+        own = self._tokenizer
+        if hasattr(own, "encode"):
+            return list(own.encode(text))
+        return list(own.tokenizer.encode(own.clean_fn(text), add_special_tokens=False))
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Tokens with special ones and padding, (N, context length), int64."""
+        return cast(Tensor, self._tokenizer(texts))
+
+
+class OpenClip(Backbone):
+    """A `CLIP`, `CustomTextCLIP` or `CoCa` of open_clip's.
+
+    Prompts are cut at EOS if the text encoder is causal and is read at EOS. Any other one gets its full length, through
+    its own code, in which only the output of the token embedding is replaced.
+
+    Args:
+        model: The model, in fp32 or with open_clip's fp16 weights.
+        tokenizer: Its tokenizer, of open_clip's.
+        preprocessing: What it expects of its images. Default: what open_clip has noted in it.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, preprocessing: Preprocessing | None = None):
+        super().__init__()
+        self.model: Any = model
+        self.visual = model.visual
+        self.logit_scale = model.logit_scale
+        self.tower: Any = getattr(model, "text", model)  # CLIP itself holds the parts of its text encoder
+        self.context_length = int(tokenizer.context_length)
+        self.dtype = _compute_dtype(self.visual)
+        self._tokenizer = OpenClipTokenizer(tokenizer)
+        self._preprocessing = preprocessing or preprocessing_of(model.visual, model.visual.preprocess_cfg)
+        self.pool_type = getattr(self.tower, "text_pool_type", None) or getattr(self.tower, "pool_type", None)
+        self.causal = (
+            getattr(self.tower, "attn_mask", None) is not None
+            and getattr(self.tower, "cls_emb", None) is None
+            and self.pool_type in POOLED_AT_EOS
+        )
+
+    @property
+    def tokenizer(self) -> OpenClipTokenizer:
+        """open_clip's."""
+        return self._tokenizer
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What the image encoder expects."""
+        return self._preprocessing
+
+    @property
+    def embed_dim(self) -> int:
+        """E, width of the joint space."""
+        projection = getattr(self.tower, "text_projection", None)
+        if isinstance(projection, nn.Linear):
+            return projection.out_features
+        if projection is not None:
+            return int(projection.shape[1])
+        return int(self.tower.output_dim) if hasattr(self.tower, "config") else self.token_weight.shape[1]
+
+    @property
+    def text_layers(self) -> int:
+        """Number of layers of the text encoder."""
+        if hasattr(self.tower, "config"):
+            return int(self.tower.config.num_hidden_layers)
+        return int(self.tower.transformer.layers)
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """The token embedding."""
+        found = getattr(self.tower, "token_embedding", None)
+        if found is None and hasattr(self.tower, "config"):  # one of Hugging Face's
+            found = self.tower.transformer.get_input_embeddings()
+        if not isinstance(found, nn.Embedding):
+            raise InputError(
+                f"the text encoder of this CLIP ({type(self.tower).__name__}) has no token embedding that is known "
+                "here: it takes templates, but no learned prompts; use ZeroshotCLIP, or another backbone"
+            )
+        return found
+
+    @property
+    def token_weight(self) -> Tensor:
+        """Embeddings of all tokens, (vocabulary, D)."""
+        return self.embedding.weight
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Features of normalised images, (N, 3, size, size) -> (N, E), not normalised."""
+        return cast(Tensor, self.model.encode_image(image.to(self.dtype), normalize=False))
+
+    def encode_tokens(self, tokens: Tensor) -> Tensor:
+        """Features of texts, (N, context length) -> (N, E), not normalised, by the model's own code."""
+        return cast(Tensor, self.model.encode_text(tokens, normalize=False))
+
+    def encode_embeddings(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """Features of texts that are given as embeddings, (N, T, D) and (N, T) -> (N, E)."""
+        if self.causal:
+            return self._encode_causal(x, tokens)
+        with _replaced_output(self.embedding, x):
+            return self.encode_tokens(tokens)
+
+    def _encode_causal(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """As open_clip's encode_text, which takes full length only."""
+        tower, length = self.tower, x.shape[1]
+        dtype = tower.transformer.get_cast_dtype()
+        x = x.to(dtype) + tower.positional_embedding[:length].to(dtype)
+        x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
+        x = tower.ln_final(x[torch.arange(len(x), device=x.device), self._eos(tokens)])  # (N, D)
+        projection = tower.text_projection
+        if projection is not None:
+            x = projection(x) if isinstance(projection, nn.Module) else x @ projection
+        return x
+
+    def _eos(self, tokens: Tensor) -> Tensor:
+        """Where the text encoder is read: (N, T) -> (N,)."""
+        if self.pool_type == "argmax":
+            return tokens.argmax(dim=-1)
+        eos: int = self.tower.eos_id if hasattr(self.tower, "eos_id") else self.tower.text_eos_id
+        return (tokens == eos).int().argmax(dim=-1)
+
+    def lengths(self, tokens: Tensor) -> list[int]:
+        """Up to EOS where that is enough, else the full length: (N, T) -> N numbers."""
+        return [int(eos) + 1 for eos in self._eos(tokens)] if self.causal else super().lengths(tokens)
+
+    def fingerprint(self) -> Tensor:
+        """The text projection; where there is none, the text encoder's last matrix."""
+        projection = getattr(self.tower, "text_projection", None)
+        if isinstance(projection, nn.Linear):
+            return projection.weight
+        if isinstance(projection, nn.Parameter):
+            return projection
+        return super().fingerprint()
+
+
+@contextmanager
+def _replaced_output(module: nn.Module, x: Tensor) -> Iterator[None]:
+    """Within, a call of the module gives `x`."""
+    handle = module.register_forward_hook(lambda module, inputs, output: x.to(output.dtype))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _compute_dtype(visual: nn.Module) -> torch.dtype:
+    """What the first convolution or linear layer computes in; norm layers stay in fp32."""
+    layers = (m for m in visual.modules() if isinstance(m, (nn.Conv2d, nn.Linear)))
+    return next(layers).weight.dtype
+
+
+def preprocessing_of(visual: Any, settings: dict[str, Any]) -> Preprocessing:
+    """open_clip's settings of a model as ours; InputError if images are not square."""
+    size = visual.image_size
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) != 1:
+        raise InputError(f"this model takes images of {tuple(size)} pixels, but only square ones are made here")
+    defaults = Preprocessing(0)
+    return Preprocessing(
+        size=sides.pop(),
+        mean=tuple(settings.get("mean", defaults.mean)),
+        std=tuple(settings.get("std", defaults.std)),
+        interpolation=settings.get("interpolation", defaults.interpolation),
+        resize=settings.get("resize_mode", defaults.resize),
+    )

@@ -1,0 +1,135 @@
+"""What a name such as ``open_clip:ViT-B-32/openai=weights.pt`` says of a model of open_clip. Needs open_clip."""
+
+import json
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import open_clip
+
+from ..errors import InputError, nearest
+
+HUB = "hf-hub:"
+USAGE = "<name>/<tag>, <name>/<tag>=<file>, <name>=<file>, <config.json>=<file> or hf-hub:<owner>/<repository>"
+PIXELS = ("mean", "std", "interpolation", "resize_mode")
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which model is meant.
+
+    Attributes:
+        name: Of open_clip's models, a JSON file in the format of open_clip's model configs, or ``hf-hub:...``.
+        tag: Of open_clip's pretrained weights; empty: none.
+        file: Of the weights; empty: open_clip downloads them.
+        config: The architecture; empty for ``hf-hub:...``.
+        preprocess: The preprocessing that a JSON file has beside the architecture.
+    """
+
+    name: str
+    tag: str = ""
+    file: str = ""
+    config: Config = field(default_factory=dict)
+    preprocess: Config = field(default_factory=dict)
+
+    @property
+    def quick_gelu(self) -> bool:
+        """Whether the architecture has QuickGELU."""
+        return bool(self.config.get("quick_gelu", False))
+
+    @property
+    def tags(self) -> list[str]:
+        """All tags of this name."""
+        return list(open_clip.list_pretrained_tags_by_model(self.name))
+
+    def tag_config(self, tag: str) -> Config:
+        """What open_clip knows of a tag."""
+        return dict(open_clip.get_pretrained_cfg(self.name, tag))
+
+    def tag_quick_gelu(self, tag: str) -> bool:
+        """Whether a tag's weights were trained with QuickGELU."""
+        return bool(self.tag_config(tag).get("quick_gelu", False))
+
+
+def parse(text: str) -> Source:
+    """Reads what follows ``open_clip:``; InputError if it is incomplete or unknown."""
+    head, _, file = text.partition("=")
+    path = head.startswith(HUB) or head.endswith(".json")
+    name, _, tag = (head, "", "") if path else head.partition("/")
+    if head.startswith(HUB) and file:
+        raise InputError(f"'open_clip:{text}' names a repository and a file: write <config.json>=<file> for files")
+    if head.startswith(HUB):
+        return Source(head)
+    config, preprocess = _read_json(Path(head).expanduser()) if path else (_known_config(name), {})
+    source = Source(name, tag, file, config, preprocess)
+    if not tag and not file:
+        known = f"; {name} has the tags {', '.join(source.tags)}" if source.tags else ""
+        raise InputError(f"'open_clip:{text}' says no weights: write {USAGE}{known}")
+    if tag and tag not in source.tags:
+        raise InputError(f"open_clip has no weights {tag!r} of {name}: {nearest(tag, source.tags)}")
+    if file and not Path(file).expanduser().is_file():
+        raise InputError(f"'open_clip:{text}' names weights that are not there: there is no file {file}")
+    return source
+
+
+def _known_config(name: str) -> Config:
+    known = open_clip.list_models()
+    if name not in known:
+        raise InputError(f"open_clip has no model {name!r}: {nearest(name, known)}")
+    return dict(open_clip.get_model_config(name))
+
+
+def _read_json(path: Path) -> tuple[Config, Config]:
+    """A model config, or an ``open_clip_config.json``, which has one inside and the preprocessing beside it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as a model config of open_clip: {error}") from error
+    found = content if isinstance(content, dict) else {}
+    config, preprocess = found.get("model_cfg", found), found.get("preprocess_cfg", {})
+    parts = [config, preprocess, *(config.get(key) for key in ("vision_cfg", "text_cfg") if isinstance(config, dict))]
+    if not all(isinstance(part, dict) for part in parts) or "embed_dim" not in config:
+        raise InputError(f"{path} is no model config of open_clip: it needs embed_dim, vision_cfg and text_cfg")
+    return config, preprocess
+
+
+def preprocess_of(source: Source) -> Config:
+    """What a file's model expects of its images: the JSON file's, the tag's, or what all tags of the name agree on."""
+    if source.preprocess or source.name.endswith(".json"):
+        return source.preprocess
+    tags = [source.tag] if source.tag else source.tags
+    found = [{key: value for key in PIXELS if (value := source.tag_config(tag).get(key)) is not None} for tag in tags]
+    if any(other != found[0] for other in found):
+        raise InputError(
+            f"the weights of {source.name} differ in the preprocessing of images, which a file does not say: "
+            f"write open_clip:{source.name}/<tag>={source.file} with one of {', '.join(tags)}"
+        )
+    return found[0] if found else {}
+
+
+def needs_quick_gelu(source: Source) -> bool:
+    """Whether a tag's weights need QuickGELU; InputError if they need GELU, but the architecture has QuickGELU."""
+    needed = source.tag_quick_gelu(source.tag)
+    if source.quick_gelu and not needed:
+        plain = source.name.removesuffix("-quickgelu")
+        raise InputError(f"the weights {source.tag} were trained with GELU, {source.name} has QuickGELU: use {plain}")
+    return needed
+
+
+def check_activation(source: Source, from_openai: bool) -> None:
+    """Refuses OpenAI's files without QuickGELU; warns if it cannot be known what another file was trained with."""
+    if from_openai and not source.quick_gelu:
+        name = f"{source.name}-quickgelu"
+        hint = name if name in open_clip.list_models() else 'a config with "quick_gelu": true'
+        raise InputError(f"{source.file} is OpenAI's and needs QuickGELU, but {source.name} has GELU: use {hint}")
+    others = [tag for tag in source.tags if source.tag_quick_gelu(tag) != source.quick_gelu]
+    if others and not from_openai:
+        kind = "QuickGELU" if source.quick_gelu else "GELU"
+        warnings.warn(
+            f"{source.file} is taken for weights trained with {kind}, as {source.name} has it, but {', '.join(others)} "
+            f"were not: write open_clip:{source.name}/<tag>={source.file} to be sure",
+            stacklevel=2,
+        )
