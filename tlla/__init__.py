@@ -2,14 +2,61 @@
 
 Paper: Li et al., "Test-time Loss Landscape Adaptation for Zero-Shot Generalization in Vision-Language Models",
 arXiv 2501.18864 (v2: "Flatness Guided Test-Time Adaptation", ICLR 2026). Nothing here needs Dassl or yacs.
+
+The names below are all that most uses need; docs/api.md shows them. They are imported when they are first used, so that
+``import tlla`` is quick.
 """
 
+import importlib
 import warnings
+from typing import TYPE_CHECKING, Any
 
 # clip-anytorch imports pkg_resources, which warns at every start of what no user can change.
 warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 from .errors import InputError  # noqa: E402
 
+if TYPE_CHECKING:
+    from .clip import available_models, load_clip
+    from .features import perturbed_text_features, stss
+    from .fit import train_prompt
+    from .images import read_image
+    from .learned_prompt import Prompt
+    from .predictions import Predictions
+    from .predictor import Predictor
+
 __version__ = "0.1.0"
-__all__ = ["InputError", "__version__"]
+__all__ = [
+    "InputError",
+    "Predictions",
+    "Predictor",
+    "Prompt",
+    "__version__",
+    "available_models",
+    "load_clip",
+    "perturbed_text_features",
+    "read_image",
+    "stss",
+    "train_prompt",
+]
+_HOMES = {
+    "Predictions": "predictions",
+    "Predictor": "predictor",
+    "Prompt": "learned_prompt",
+    "available_models": "clip",
+    "load_clip": "clip",
+    "perturbed_text_features": "features",
+    "read_image": "images",
+    "stss": "features",
+    "train_prompt": "fit",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,6 +8,7 @@ code never runs. Anything else but tensors and plain values is refused.
 import hashlib
 import pickle
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from .errors import InputError
 from .prompt import PromptLearner
+from .prompt_info import read_info
 
 FIXED_TOKENS = ("token_prefix", "token_suffix")  # CoOp saves the class tokens too; ours come from the class names
 
@@ -70,6 +72,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise InputError(f"there is no checkpoint at {path}: check --model-dir and --load-epoch")
+    check_uncompressed(path)
     try:
         try:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -80,7 +83,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} is refused: {error}; a checkpoint may hold tensors and plain values only, because loading "
             "anything else can run code"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+    except Exception as error:  # by the kind of damage RuntimeError, EOFError, KeyError, struct.error, ...
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{path} ({path.stat().st_size:,} bytes) is not a readable checkpoint ({reason}): it may be truncated"
@@ -89,8 +92,26 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(
             f"{path} is not a checkpoint: expected a dict with a 'state_dict', found {_describe(checkpoint)}"
         )
+    if strange := [name for name in checkpoint["state_dict"] if not isinstance(name, str)]:
+        raise InputError(f"{path} is not a checkpoint: its state_dict has the key {strange[0]!r}, expected names")
     state = {name.removeprefix("module."): value for name, value in checkpoint["state_dict"].items()}
     return {**checkpoint, "state_dict": state}
+
+
+def check_uncompressed(path: Path) -> None:
+    """Raises InputError for a zip that holds more bytes than it has: torch compresses nothing, only a bomb does."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, OSError):
+        return  # torch says what is wrong with it
+    if held > path.stat().st_size:
+        raise InputError(
+            f"{path} is refused: it has {path.stat().st_size:,} bytes and would unpack to {held:,}, but torch.save "
+            "compresses nothing: get the file from elsewhere"
+        )
 
 
 def load_context(path: Path, learner: PromptLearner) -> int | None:
@@ -100,7 +121,8 @@ def load_context(path: Path, learner: PromptLearner) -> int | None:
         The checkpoint's epoch.
 
     Raises:
-        InputError: something is missing, is too much, or differs in shape; the message names both sides.
+        InputError: something is missing, is too much, or differs in shape, or the file says that it is for another CLIP
+            or another place of the class name; the message names both sides.
     """
     checkpoint = read_checkpoint(path)
     state = checkpoint["state_dict"]
@@ -111,10 +133,17 @@ def load_context(path: Path, learner: PromptLearner) -> int | None:
         raise InputError(f"{path} holds {names or 'nothing'}, expected {wanted}{_whose(names)}")
     for name, own in learner.named_parameters():
         _check_tensor(path, name, state[name], own)
+    read_info(path, checkpoint).check_fits(path, learner)
     with torch.no_grad():
         for name, own in learner.named_parameters():
             own.copy_(state[name].float())
-    return checkpoint.get("epoch")
+    return _epoch(path, checkpoint.get("epoch"))
+
+
+def _epoch(path: Path, epoch: Any) -> int | None:
+    if epoch is not None and type(epoch) is not int:
+        raise InputError(f"{path} holds {_describe(epoch)} as 'epoch', expected a whole number")
+    return epoch
 
 
 def _whose(names: list[str]) -> str:
@@ -125,21 +154,25 @@ def _whose(names: list[str]) -> str:
 
 
 def _check_tensor(path: Path, name: str, found: Any, own: Tensor) -> None:
-    if not isinstance(found, Tensor):
-        raise InputError(f"{path} holds {_describe(found)} as {name!r}, expected a tensor")
+    if not isinstance(found, Tensor) or not found.is_floating_point() or found.layout != torch.strided or found.is_meta:
+        raise InputError(
+            f"{path} holds {_describe(found)} as {name!r}, expected a tensor of real numbers, dense and in memory"
+        )
     if found.shape != own.shape:
         raise InputError(
             f"{path} holds {_describe_weight(name, found)}, but this run is set to {_describe_weight(name, own)}: "
             "use the same N_CTX (or CTX_INIT), CSC, class set and backbone as in training"
         )
-    if not torch.isfinite(found).all():
+    if not torch.isfinite(found.float()).all():  # also what float32 cannot hold
         what = "the context vectors" if name == "ctx" else f"the weights {name!r}"
         raise InputError(f"{what} in {path} are not finite (NaN or infinite): train again")
 
 
 def choose_checkpoint(folder: Path, epoch: int | None, best: bool) -> Path:
-    """Path of the checkpoint to test: of `epoch`; without one the best on val if `best` and there is one, else the
-    newest."""
+    """Path of the checkpoint to test.
+
+    That of `epoch`; without one the best on val if `best` and there is one, else the newest.
+    """
     path = folder / "model-best.pth.tar"
     return path if epoch is None and best and path.is_file() else find_epoch(folder, epoch)
 
@@ -175,4 +208,6 @@ def _describe_weight(name: str, weight: Tensor) -> str:
 
 
 def _describe(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of {value.dtype}, {value.layout}, on {value.device}"
     return f"a dict with {sorted(map(str, value))[:5]}" if isinstance(value, dict) else type(value).__name__

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +11,10 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import Tensor
 from yacs.config import CfgNode
 
-from tlla.checkpoint import load_context
+from tlla.checkpoint import find_epoch, load_context
 from tlla.errors import InputError, within
 from tlla.prompt import PromptedCLIP, PromptLearner, check_prompt
+from tlla.prompt_info import describe
 from tlla.sharpness import sharpness_step
 
 from . import distributed
@@ -89,8 +91,11 @@ class PromptTrainer(LearningTrainer):
         )
 
     def before_train(self) -> None:
-        """Keeps features, if CACHE_EPOCHS says so."""
+        """Refuses to go on from a prompt that is not finite; keeps features, if CACHE_EPOCHS says so."""
         super().before_train()
+        if self.start_epoch and not all(p.isfinite().all() for p in self.model.prompt_learner.parameters()):
+            path = find_epoch(Path(self.cfg.RESUME or self.output_dir) / self.learned, self.start_epoch)
+            raise InputError(f"the context vectors in {path} are not finite: remove it, or train anew")
         if n_epochs := self.method_cfg.get("CACHE_EPOCHS", 0):
             self.train_loader_x = FeatureCache(self.train_loader_x, self.encode_batch, n_epochs)
 
@@ -166,6 +171,11 @@ class PromptTrainer(LearningTrainer):
         self.scaler.scale(loss)  # lets the scaler set up its state; the losses were scaled already
         self.scaler.step(self.optim)
         self.scaler.update()
+
+    def trainer_state(self, epoch: int) -> dict[str, Any]:
+        """Adds to a checkpoint which CLIP and which classes its prompt is for (our toolkit asks for it, not Dassl)."""
+        entry = describe(self.model.prompt_learner, self.cfg.MODEL.BACKBONE.NAME).as_entry()
+        return {**super().trainer_state(epoch), "prompt": entry}
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Loads what a run has learned, exactly and strictly.

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from tlla.checkpoint import choose_checkpoint, load_context, read_checkpoint
-from tlla.classifier import Classifier, ConditionalClassifier, PromptClassifier, from_templates
-from tlla.cocoop import ConditionalCLIP, ConditionalPromptLearner
+from tlla.checkpoint import choose_checkpoint
+from tlla.classifier import Classifier, from_templates
 from tlla.errors import InputError, nearest
-from tlla.prompt import PromptedCLIP, PromptLearner
+from tlla.prompt import check_template
+from tlla.prompts import learned_classifier
 from tlla.templates import ENSEMBLES
 
 DEFAULT_TEMPLATE = "a photo of a {}."
@@ -27,6 +27,7 @@ def find_templates(name: str, dataset: Any) -> str | tuple[str, ...]:
                 f"the prompt template {templates!r} has no {{}} for the class name and is no ensemble: "
                 f"{nearest(templates, list(ENSEMBLES))}"
             )
+        check_template(templates)
         print(f"Template: {templates!r}, for example {templates.format(dataset.classnames[0])!r}")
     else:
         print(f"Ensemble {name} of {len(templates)} templates")
@@ -38,9 +39,9 @@ class PromptReader:
     """Makes classifiers for one dataset and one CLIP.
 
     Attributes:
-        clip_model: OpenAI's CLIP.
+        clip_model: Any CLIP.
         dataset: Gives the class names and, perhaps, a template.
-        position: Where the class name stands in a learned prompt; checkpoints do not say it.
+        position: Where the class name stands in a learned prompt whose checkpoint does not say it.
         autocast: See `Classifier`.
         loss_scale: See `Classifier`.
         best: Whether a run's epoch that was best on val is taken, not the newest.
@@ -61,20 +62,8 @@ class PromptReader:
     def run(self, directory: str, epoch: int | None = None) -> tuple[Classifier, dict[str, Any]]:
         """Of a run that learned a prompt (CoOp, CoCoOp, SAPT, TLLA), and where it came from, for the record."""
         path = choose_checkpoint(Path(directory) / "prompt_learner", epoch, self.best)
-        state = read_checkpoint(path)["state_dict"]
-        ctx, conditional = state.get("ctx"), any(k.startswith("meta_net.") for k in state)
-        if not isinstance(ctx, Tensor) or ctx.dim() not in (2, 3):
-            raise InputError(f"{path} holds {sorted(state)[:5]}, expected the context vectors of a prompt ('ctx')")
-        learner = self._conditional(len(ctx)) if conditional else self._shared(ctx)
-        trained = load_context(path, learner)
+        classifier, trained = learned_classifier(
+            self.clip_model, self.dataset.classnames, path, self.position, self.autocast, self.loss_scale
+        )
         print(f"Loaded the prompt of epoch {trained} from {path}")
-        kind = ConditionalClassifier if conditional else PromptClassifier
-        model = (ConditionalCLIP if conditional else PromptedCLIP)(self.clip_model, learner)
-        return kind(model, self.autocast, self.loss_scale), {"path": str(path), "epoch": trained}
-
-    def _conditional(self, n_ctx: int) -> ConditionalPromptLearner:
-        return ConditionalPromptLearner(self.clip_model, self.dataset.classnames, n_ctx)
-
-    def _shared(self, ctx: Tensor) -> PromptLearner:
-        csc, names = ctx.dim() == 3, self.dataset.classnames
-        return PromptLearner(self.clip_model, names, ctx.shape[-2], "", csc, self.position)
+        return classifier, {"path": str(path), "epoch": trained}

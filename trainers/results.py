@@ -18,6 +18,8 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from tlla import __version__
+from tlla.files import write_bytes as write_bytes
+from tlla.files import write_text
 from tlla.metrics import summarize
 
 COLUMNS = ("index", "label", "prediction", "confidence", "rank", "nll", "brier")
@@ -128,19 +130,6 @@ class RunRecord:
     def write(self) -> None:
         """Writes ``results.json``."""
         write_text(self.folder / "results.json", json.dumps(self.content, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(data)
-    os.replace(part, path)
 
 
 def items_sha256(items: Iterable[Any], root: str) -> str:

@@ -1,0 +1,65 @@
+"""Text on pictures, in a font with most alphabets."""
+
+import io
+from functools import cache
+from pathlib import Path
+
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont
+
+INK = "#1a1a1a"
+
+
+@cache
+def font_of(size: int, bold: bool) -> ImageFont.FreeTypeFont:
+    """DejaVu, which comes with matplotlib and has most alphabets."""
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf" / name), size)
+
+
+def fitted(text: str, size: int, width: int, bold: bool) -> str:
+    """The text, cut so that it is no wider."""
+    font = font_of(size, bold)
+    text = text.encode("utf-8", "replace").decode().replace("\n", " ")
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def text_length(text: str, size: int, width: int, bold: bool) -> int:
+    """Length in pixels of what `draw_text` draws."""
+    return round(font_of(size, bold).getlength(fitted(text, size, width, bold)))
+
+
+def draw_text(
+    pen: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    text: str,
+    size: int,
+    width: int,
+    colour: str = INK,
+    bold: bool = False,
+    anchor: str = "la",
+) -> None:
+    """Draws a line of text.
+
+    Args:
+        pen: Draws on the picture.
+        place: Of the anchor, in pixels.
+        text: Is cut to fit.
+        size: Of the font, in pixels.
+        width: The most that it may take, in pixels.
+        colour: Of the letters.
+        bold: Whether they are bold.
+        anchor: Pillow's: "la" is the upper left corner, "ra" the upper right one.
+    """
+    pen.text(place, fitted(text, size, width, bold), fill=colour, font=font_of(size, bold), anchor=anchor)
+
+
+def png(image: Image.Image) -> bytes:
+    """A picture as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

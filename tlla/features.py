@@ -1,0 +1,92 @@
+"""STSS on features alone, for those who have them: no images, no model (arXiv 2501.18864, section 4.2).
+
+Letters in shapes: B images, V views, K classes, E joint space, R perturbations.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import InputError
+from .methods.stss import STSS
+from .prompts import PromptLike, make_classifier
+from .selection import score_views, select_and_vote
+from .sharpness import check_sharpness
+
+
+@torch.no_grad()
+def stss(
+    view_features: Tensor,
+    text_features: Tensor,
+    logit_scale: Tensor | float = 100.0,
+    *,
+    top_s: int = 16,
+    lam: float = 1.0,
+    vote: str = "mean_prob",
+) -> Tensor:
+    """Class probabilities by the views whose entropy is low and stays low when the prompt is perturbed.
+
+    Args:
+        view_features: Of one image's views, (V, E), or of several images', (B, V, E); they need not be normalised.
+        text_features: Of the class names, (R + 1, K, E): first of the prompt itself, then of R perturbed ones, as
+            `perturbed_text_features` makes them; they need not be normalised.
+        logit_scale: CLIP's inverse temperature, 100 for OpenAI's models.
+        top_s: Views that vote.
+        lam: Weight of the sharpness; 0 selects by entropy alone.
+        vote: "majority", "mean_prob" or "mean_logit".
+
+    Returns:
+        (K,) or (B, K), float32; rows sum to 1.
+
+    Raises:
+        InputError: shapes or settings do not fit.
+    """
+    check_sharpness(0.0, lam)
+    single = view_features.dim() == 2
+    if view_features.dim() not in (2, 3) or text_features.dim() != 3:
+        raise InputError(
+            "view features must be (V, E) or (B, V, E), and text features (R + 1, K, E), but got "
+            f"{tuple(view_features.shape)} and {tuple(text_features.shape)}"
+        )
+    if view_features.shape[-1] != text_features.shape[-1]:
+        raise InputError(
+            f"view features of width {view_features.shape[-1]} and text features of width {text_features.shape[-1]} "
+            "are not of the same CLIP"
+        )
+    views, text = (F.normalize(x.float(), dim=-1) for x in (view_features, text_features))
+    probability = select_and_vote(score_views(views[None] if single else views, text, logit_scale, lam), top_s, vote)
+    return probability[0] if single else probability
+
+
+@torch.no_grad()
+def perturbed_text_features(
+    model: nn.Module,
+    class_names: Sequence[str],
+    prompt: PromptLike = "a photo of a {}.",
+    n_perturb: int = 8,
+    rho: float = 0.5,
+    seed: int = 0,
+) -> Tensor:
+    """Class features of a prompt and of random perturbations of it: what `stss` needs.
+
+    Args:
+        model: CLIP.
+        class_names: One name a class.
+        prompt: A template or a learned prompt, see `tlla.prompts.make_classifier`; not an ensemble nor CoCoOp's, which
+            has other context vectors for each image.
+        n_perturb: R.
+        rho: Norm of a perturbation, over all context vectors.
+        seed: Of the perturbations.
+
+    Returns:
+        (R + 1, K, E), normalised, float32, on the model's device.
+    """
+    classifier = make_classifier(model, class_names, prompt)
+    if classifier.conditional:
+        raise InputError("CoCoOp's prompt depends on the image: its class features cannot be made beforehand")
+    method = STSS(rho=rho, n_perturb=n_perturb)
+    method.start(classifier, seed)
+    return cast(Tensor, method.text).squeeze(1)

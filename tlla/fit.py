@@ -1,0 +1,198 @@
+"""Learns a prompt from images and labels: CoOp's training with SAPT's step, without Dassl and yacs.
+
+SGD with momentum, a cosine schedule after one epoch at 1e-5, random resized crops and flips, as in CoOp's configs
+(Zhou et al., arXiv 2109.01134); the step is SAPT's (arXiv 2501.18864, eq. 2-4). lam = 0 is CoOp.
+
+Letters in shapes: B images, K classes, L context tokens, D text width, E joint space.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .backbones import as_backbone
+from .clip import encode_images, image_size, normalize
+from .errors import InputError
+from .images import read_image
+from .learned_prompt import Prompt
+from .prompt import PromptedCLIP, PromptLearner
+from .prompt_info import describe
+from .prompts import check_class_names
+from .sharpness import check_sharpness, sharpness_step
+from .view_loader import ImageLike
+from .views import ViewConfig, draw_crops
+
+WARMUP_LR = 1e-5  # of the first epoch
+MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4  # Dassl's defaults, which CoOp trains with
+
+Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
+
+
+def train_prompt(
+    model: nn.Module,
+    images: Sequence[ImageLike],
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    *,
+    rho: float = 0.05,
+    lam: float = 1.0,
+    epochs: int = 50,
+    lr: float = 0.002,
+    n_ctx: int = 4,
+    ctx_init: str = "a photo of a",
+    csc: bool = False,
+    class_token_position: str = "end",
+    batch_size: int = 32,
+    crop_scale: tuple[float, float] = (0.08, 1.0),
+    seed: int = 0,
+    workers: int = 0,
+    progress: bool = False,
+) -> Prompt:
+    """Learns context vectors, by default SAPT's: a prompt in a flat minimum.
+
+    Args:
+        model: CLIP, from `load_clip`; it is not changed.
+        images: Paths and images of Pillow's.
+        labels: Class of each image, 0 .. K - 1.
+        class_names: K names.
+        rho: Radius of the perturbation.
+        lam: Weight of the sharpness: 0 is CoOp, 1 is SAPT as in the paper.
+        epochs: Passes over the images.
+        lr: Learning rate after the first epoch.
+        n_ctx: Number of context tokens, if `ctx_init` is empty.
+        ctx_init: Words to start from; empty: random vectors.
+        csc: Whether each class has context vectors of its own.
+        class_token_position: "end", "middle" or "front".
+        batch_size: Images of a step. The rest of an epoch that does not fill a batch is left out, as in CoOp, unless
+            there are fewer images than that.
+        crop_scale: Range of the crops' area as a share of the image.
+        seed: Of the context, the order of the images and the crops.
+        workers: Threads that read images and make crops.
+        progress: Shows a bar on stderr.
+
+    Returns:
+        The prompt, for `Predictor(prompt=...)` and to `save`.
+
+    Raises:
+        InputError: an image that cannot be read, labels or settings that do not fit.
+        FloatingPointError: the training diverged.
+    """
+    names = check_class_names(class_names)
+    targets = _checked_labels(images, labels, len(names))
+    check_sharpness(rho, lam)
+    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, but got {value}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        learner = PromptLearner(model, names, n_ctx, ctx_init, csc, class_token_position)
+    prompted = PromptedCLIP(model, learner)
+    views = ViewConfig(image_size(model), epochs + 1, crop_scale, seed=seed)
+    loader = _Crops(prompted, images, targets, batch_size, views, workers)
+    losses = fit_context(prompted, loader.batches, epochs, lr, rho, lam, progress)
+    return Prompt(learner.ctx.detach().cpu(), describe(learner, as_backbone(model).name), epochs, losses)
+
+
+def fit_context(
+    prompted: PromptedCLIP, batches: Batches, epochs: int, lr: float, rho: float, lam: float, progress: bool = False
+) -> list[float]:
+    """Trains a prompted CLIP's context in place.
+
+    Args:
+        prompted: The model.
+        batches: Gives an epoch's batches by its number: normalised image features (B, E) and labels (B,).
+        epochs: Number of epochs.
+        lr: Base learning rate.
+        rho: Radius of the perturbation.
+        lam: Weight of the sharpness.
+        progress: Shows a bar on stderr.
+
+    Returns:
+        The mean loss of each epoch.
+    """
+    ctx = prompted.prompt_learner.ctx
+    optimizer = torch.optim.SGD([ctx], lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    losses: list[float] = []
+    with tqdm(total=epochs, unit="epoch", disable=not progress) as bar:
+        for epoch in range(epochs):
+            optimizer.param_groups[0]["lr"] = learning_rate(epoch, epochs, lr)
+            losses.append(_mean([_step(prompted, optimizer, z, y, rho, lam) for z, y in batches(epoch)]))
+            bar.update()
+            bar.set_postfix(loss=f"{losses[-1]:.3f}")
+    return losses
+
+
+def learning_rate(epoch: int, epochs: int, base: float) -> float:
+    """CoOp's: one epoch at 1e-5, then a cosine that begins at the base rate."""
+    return WARMUP_LR if epoch == 0 else 0.5 * base * (1 + math.cos(math.pi * (epoch - 1) / epochs))
+
+
+def _step(
+    prompted: PromptedCLIP, optimizer: torch.optim.Optimizer, features: Tensor, labels: Tensor, rho: float, lam: float
+) -> float:
+    def loss_fn(ctx: Tensor) -> Tensor:
+        return F.cross_entropy(prompted.logits(features, prompted.encode_text(ctx)), labels)
+
+    ctx = prompted.prompt_learner.ctx
+    step = sharpness_step(loss_fn, ctx, rho, lam)
+    if not step.finite:
+        raise FloatingPointError(
+            f"the loss or its gradient is not finite (loss {step.loss.item():.4g}): lower the learning rate or rho"
+        )
+    ctx.grad = step.gradient
+    optimizer.step()
+    return step.loss.item()
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+@dataclass(frozen=True)
+class _Crops:
+    """Batches of image features; in epoch e an image is seen through the crop of its view e + 1."""
+
+    prompted: PromptedCLIP
+    images: Sequence[ImageLike]
+    labels: Tensor
+    batch_size: int
+    views: ViewConfig
+    workers: int
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features (B, E) and labels (B,) of each batch of an epoch, shuffled."""
+        device = self.prompted.prompt_learner.ctx.device
+        generator = torch.Generator().manual_seed(self.views.seed * 100_003 + epoch)
+        order = torch.randperm(len(self.images), generator=generator)
+        full = len(order) - len(order) % self.batch_size or len(order)
+        with ThreadPoolExecutor(max(self.workers, 1)) as pool:
+            for chosen in torch.split(order[:full], self.batch_size):
+                crops = list(pool.map(partial(self._crop, epoch), chosen.tolist()))
+                pixels = normalize(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).to(device), self.prompted.clip)
+                with torch.no_grad():
+                    yield encode_images(self.prompted.clip, pixels), self.labels[chosen].to(device)
+
+    def _crop(self, epoch: int, index: int) -> np.ndarray:
+        image = read_image(self.images[index])
+        *box, flip = draw_crops(*image.size, index, self.views)[epoch].tolist()
+        size = (self.views.size, self.views.size)
+        view = image.crop(box).resize(size, Image.Resampling.BICUBIC)
+        return np.asarray(view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else view)
+
+
+def _checked_labels(images: Sequence[ImageLike], labels: Sequence[int], n_classes: int) -> Tensor:
+    if len(images) == 0 or len(images) != len(labels):
+        raise InputError(f"as many labels as images are needed, at least one, but got {len(labels)} and {len(images)}")
+    targets = torch.as_tensor(labels)
+    if targets.dim() != 1 or targets.is_floating_point() or targets.min() < 0 or targets.max() >= n_classes:
+        raise InputError(f"labels must be whole numbers from 0 to {n_classes - 1}, one an image")
+    return targets.long()

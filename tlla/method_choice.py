@@ -1,0 +1,66 @@
+"""A test-time method by name, with settings by name: what users type, checked."""
+
+import ast
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .errors import InputError, nearest
+from .methods import METHODS, Method, settings
+
+SHORT = {"tlla": "STSS", "single": "SingleView", "mean": "MeanViews", "entropy": "EntropyMean"}
+
+
+def find_method(name: str) -> type[Method]:
+    """The method of that name, upper or lower case; TLLA's is STSS. InputError if there is none."""
+    known = {known.lower(): known for known in METHODS} | SHORT
+    if name.lower() not in known:
+        raise InputError(f"there is no method {name!r}: {nearest(name, [*METHODS, *SHORT])}")
+    return METHODS[known[name.lower()]]
+
+
+def build_method(name: str, values: Mapping[str, Any]) -> Method:
+    """A method with some settings.
+
+    Args:
+        name: See `find_method`.
+        values: By field (``top_s``) or by config key (``TOP_S``).
+
+    Raises:
+        InputError: an unknown setting, or a value that it cannot take.
+    """
+    method = find_method(name)
+    fields = {f.name: f for f in dataclasses.fields(method)}
+    by_key = {key: field for key, (field, _) in settings(method).items()}
+    chosen = {}
+    for given, value in values.items():
+        field = by_key.get(given.upper(), given.lower())
+        if field not in fields:
+            known = nearest(given, list(fields)) if fields else "it has none"
+            raise InputError(f"{method.__name__} has no setting {given!r}: {known}")
+        chosen[field] = _converted(f"{method.__name__}'s setting {field}", value, fields[field].type)
+    return method(**chosen)
+
+
+def _converted(what: str, value: Any, kind: Any) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
+        raise InputError(f"{what} must be of the type {kind.__name__}, but got {value!r}")
+    return value
+
+
+def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
+    """``["top_s=8", "vote=majority"]`` as a dict. InputError for a text without ``=``, or a name that comes twice."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name.strip():
+            raise InputError(f"a setting must be NAME=VALUE, such as top_s=8, but got {pair!r}")
+        if name.strip() in found:
+            raise InputError(f"the setting {name.strip()!r} is given twice")
+        try:
+            found[name.strip()] = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):  # a bare word
+            found[name.strip()] = text.strip()
+    return found

@@ -1,0 +1,128 @@
+"""What the arguments of predict.py mean: images, class names, the CLIP, the predictor."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from .checkpoint import read_checkpoint
+from .clip import load_clip
+from .errors import InputError
+from .image_files import find_images
+from .method_choice import parse_settings
+from .predictor import Predictor
+from .prompt_info import PromptInfo, read_info
+from .prompts import find_checkpoint, named_templates
+
+TEMPLATE = "a photo of a {}."
+BACKBONE = "ViT-B/16"
+
+
+def read_inputs(args: argparse.Namespace) -> list[str]:
+    """Paths of all images, in the order of the arguments; - stands for those on the standard input."""
+    if args.images.count("-") > 1:
+        raise InputError("- stands for the paths on the standard input, and can be given once")
+    if "-" not in args.images:
+        return find_images(args.images)
+    at = args.images.index("-")
+    before, after = args.images[:at], args.images[at + 1 :]
+    given = _standard_input(b"\0" if args.null else b"\n")
+    return [*(find_images(before) if before else []), *given, *(find_images(after) if after else [])]
+
+
+def _standard_input(separator: bytes) -> list[str]:
+    paths = [os.fsdecode(part.rstrip(b"\r")) for part in sys.stdin.buffer.read().split(separator)]
+    found = [path for path in paths if path]
+    if not found:
+        raise InputError("there are no paths on the standard input: give one a line, or end each with NUL and add -0")
+    return found
+
+
+def build_predictor(args: argparse.Namespace) -> Predictor:
+    """Loads what the arguments name. InputError if something does not exist or does not fit."""
+    prompt = args.prompt or TEMPLATE
+    path = None if named_templates(prompt) else find_checkpoint(prompt, args.load_epoch)
+    info = PromptInfo() if path is None else read_info(path, read_checkpoint(path))
+    names = class_names(args, info)
+    values = parse_settings(args.set)
+    if args.explain and args.method.lower() not in ("tlla", "stss"):
+        raise InputError(
+            f"--explain shows the views that STSS keeps, but --method is {args.method}: leave one of them out"
+        )
+    try:
+        model = load_clip(args.backbone or info.backbone or BACKBONE, _device(args.device))
+    except InputError as error:
+        if args.backbone or not info.backbone:
+            raise
+        raise InputError(
+            f"{path} was learned for a CLIP that cannot be loaded; name it by --backbone: {error}"
+        ) from error
+    return Predictor(
+        model,
+        names,
+        path or prompt,
+        args.method,
+        n_views=args.views,
+        crop_scale=tuple(args.crop_scale),
+        augmix=args.augmix,
+        seed=args.seed,
+        batch_views=args.batch_views,
+        top_k=args.top_k,
+        precision=args.precision,
+        **values,
+    )
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of that name, by default a GPU if there is one."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either
+        raise InputError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def class_names(args: argparse.Namespace, info: PromptInfo) -> list[str]:
+    """The class names from the one source that was given, or those that a checkpoint was trained on."""
+    if args.classes:
+        return _distinct(args.classes, "--classes")
+    if args.classes_file:
+        return _distinct(_names_in(Path(args.classes_file)), args.classes_file)
+    if args.classes_from:
+        return _distinct(_subfolders(Path(args.classes_from)), args.classes_from)
+    if info.class_names:
+        return list(info.class_names)
+    learned = args.prompt and not named_templates(args.prompt)
+    where = f"the checkpoint {args.prompt} does not say" if learned else "it is not said"
+    raise InputError(
+        f"{where} which classes there are: give --classes cat dog, --classes-file with one name a line, or "
+        "--classes-from with a folder of one subfolder a class"
+    )
+
+
+def _names_in(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"--classes-file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"--classes-file {path} is not text in UTF-8: {error.reason}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _subfolders(path: Path) -> list[str]:
+    if not path.is_dir():
+        raise InputError(f"--classes-from {path} is not a folder: give one that has a subfolder for each class")
+    return sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _distinct(names: list[str], source: str) -> list[str]:
+    if not names:
+        raise InputError(f"{source} has no class names: give at least one")
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1] if len(set(names)) < len(names) else []
+    if twice:
+        raise InputError(f"{source} names a class twice: {', '.join(map(repr, twice[:5]))}")
+    return names

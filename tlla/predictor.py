@@ -1,0 +1,194 @@
+"""A CLIP, class names, a prompt and a test-time method: images in, predictions out. No Dassl, no config.
+
+Letters in shapes: B images, V views, K classes, E joint space.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .clip import encode_images, image_size, normalize
+from .errors import InputError
+from .method_choice import build_method
+from .methods import Method
+from .predictions import BadImage, Predictions, joined
+from .prompts import PromptLike, check_class_names, make_classifier
+from .selection import ViewScores, lowest
+from .view_loader import ImageLike, Loaded, load_batches
+from .views import ViewConfig
+
+FP16_LOSS_SCALE = 1000.0  # TPT's
+PRECISIONS = ("fp32", "amp")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of images, for those who want to look at more than the predictions.
+
+    Attributes:
+        predictions: Of the images that could be read, and the others' reasons.
+        loaded: The B images that could be read, with their views.
+        features: Of the views, normalised, (B, V, E).
+        scores: STSS's scores of the views; None for other methods.
+        kept: Indices of the views that voted, (B, s); None for other methods.
+    """
+
+    predictions: Predictions
+    loaded: list[Loaded]
+    features: Tensor
+    scores: ViewScores | None = None
+    kept: Tensor | None = None
+
+
+class Predictor:
+    """Predicts classes of images by a test-time method.
+
+    Random views of an image depend on `seed` and on the image's position among the images alone, not on the batch size
+    nor on other images. Online methods (TDA, DPE) learn from the images in their order, beginning anew in each call.
+
+    Args:
+        model: CLIP, from `load_clip`; where it is, the work is done.
+        class_names: One name a class; underscores are read as spaces.
+        prompt: See `tlla.prompts.make_classifier`: a template, an ensemble's name, a checkpoint or a run's folder,
+            context vectors, or what `train_prompt` returned.
+        method: A name of `tlla.methods.METHODS` in any case; "tlla" is STSS, "single" SingleView.
+        n_views: Views V of an image, the plain one included.
+        crop_scale: Range of the crops' area as a share of the image.
+        augmix: Whether the views also pass AugMix.
+        seed: Of the views and of the method's own random numbers.
+        batch_views: Views that pass the image encoder at once; less needs less memory, and changes no result but by
+            rounding.
+        top_k: Classes of an image that tables show.
+        precision: "fp32", or "amp": encoders in fp16 on a GPU.
+        settings: The method's, by name: ``top_s=8, lam=0.5``.
+
+    Raises:
+        InputError: something of this does not exist or does not fit; the message says what to do.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        class_names: Sequence[str],
+        prompt: PromptLike = "a photo of a {}.",
+        method: str = "STSS",
+        *,
+        n_views: int = 64,
+        crop_scale: tuple[float, float] = (0.08, 1.0),
+        augmix: bool = False,
+        seed: int = 0,
+        batch_views: int = 512,
+        top_k: int = 5,
+        precision: str = "fp32",
+        **settings: Any,
+    ):
+        for name, value in (("batch_views", batch_views), ("top_k", top_k)):
+            if value < 1:
+                raise InputError(f"{name} must be at least 1, but got {value}")
+        if precision not in PRECISIONS:
+            raise InputError(f"precision must be one of {PRECISIONS}, but got {precision!r}")
+        self.model = model
+        self.class_names = check_class_names(class_names)
+        self.device: torch.device = next(model.parameters()).device
+        self.amp = precision == "amp" and self.device.type != "cpu"
+        self.method: Method = build_method(method, settings)
+        self.method.check_views(n_views)
+        n_views = n_views if self.method.uses_views else 1
+        self.views = ViewConfig(image_size(model), n_views, crop_scale, augmix, seed)
+        self.batch_views = batch_views
+        self.top_k = top_k
+        self.classifier = make_classifier(
+            model, self.class_names, prompt, self._autocast, FP16_LOSS_SCALE if self.amp else 1.0
+        )
+        with torch.no_grad():
+            self.method.start(self.classifier, seed)
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a batch: as many as have `batch_views` views."""
+        return max(1, self.batch_views // self.views.n_views)
+
+    def predict(self, images: Iterable[ImageLike], progress: bool = False, workers: int = 0) -> Predictions:
+        """Predicts all images; those that cannot be read are listed in the result's `errors`.
+
+        Args:
+            images: Paths and images of Pillow's, mixed as you like; a generator is drawn from as it is needed.
+            progress: Shows a bar on stderr.
+            workers: Threads that read images and make views meanwhile.
+        """
+        total = len(images) if isinstance(images, Sized) else None
+        parts = [self._empty()]
+        with tqdm(total=total, unit="img", disable=not progress) as bar:
+            for batch in self.batches(images, workers):
+                parts.append(batch.predictions)
+                bar.update(len(batch.predictions) + len(batch.predictions.errors))
+        return joined(parts)
+
+    def batches(
+        self, images: Iterable[ImageLike], workers: int = 0, start: int = 0, thumbnails: bool = False
+    ) -> Iterator[Batch]:
+        """The same batch by batch, with views and scores.
+
+        Args:
+            images: As in `predict`.
+            workers: As in `predict`.
+            start: Index of the first image, if there were others before.
+            thumbnails: Whether small copies of the images are kept, for drawings.
+        """
+        if self.method.online:
+            self.method.reset()
+        before = time.perf_counter()
+        for loaded in load_batches(images, self.batch_size, self.views, workers, start, thumbnails):
+            batch = self._predict(loaded)
+            seconds = (time.perf_counter() - before) / len(loaded)
+            batch.predictions.seconds.fill_(seconds)
+            yield batch
+            before = time.perf_counter()
+
+    @torch.no_grad()
+    def _predict(self, loaded: list[Loaded]) -> Batch:
+        errors = [BadImage(one.index, one.name, one.reason) for one in loaded if one.views is None]
+        good = [one for one in loaded if one.views is not None]
+        if not good:
+            empty = self._empty()
+            empty.errors.extend(errors)
+            return Batch(empty, [], torch.empty(0))
+        views = torch.stack([one.views for one in good if one.views is not None])  # (B, V, 3, H, W)
+        pixels = normalize(views.to(self.device), self.model)
+        with self._autocast():
+            chunks = [encode_images(self.model, x) for x in torch.split(pixels.flatten(0, 1), self.batch_views)]
+        features = torch.cat(chunks).view(*views.shape[:2], -1)
+        probability = self.method.predict(features, pixels if self.method.needs_images else None)
+        scores, kept, details = self._selection(dict(self.method.details))
+        predictions = Predictions(
+            self.class_names,
+            [one.name for one in good],
+            torch.tensor([one.index for one in good]),
+            probability.float().cpu(),
+            torch.zeros(len(good)),
+            {name: values.float().cpu() for name, values in details.items()},
+            errors,
+            self.top_k,
+        )
+        return Batch(predictions, good, features, scores, kept)
+
+    def _selection(self, details: dict[str, Tensor]) -> tuple[ViewScores | None, Tensor | None, dict[str, Tensor]]:
+        """STSS's scores of the last batch, which of its views voted, and the details with their mean sharpness."""
+        scores, top_s = getattr(self.method, "last_scores", None), getattr(self.method, "top_s", 0)
+        if not isinstance(scores, ViewScores):
+            return None, None, details
+        kept = lowest(scores.score, top_s)
+        return scores, kept, {"sharpness": scores.sharpness.gather(1, kept).mean(dim=1), **details}
+
+    def _empty(self) -> Predictions:
+        index, probability = torch.empty(0, dtype=torch.long), torch.empty(0, len(self.class_names))
+        return Predictions(self.class_names, [], index, probability, torch.empty(0), top_k=self.top_k)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.float16, enabled=self.amp)

@@ -1,0 +1,85 @@
+"""What a checkpoint says about its prompt: for which CLIP, which classes and which place of the class name.
+
+It lies in ``checkpoint["trainer"]["prompt"]``, beside what CoOp and TPT read. Older files and CoOp's own lack it.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .backbones import as_backbone
+from .errors import InputError
+from .prompt import CLASS_TOKEN_POSITIONS, PromptLearner
+
+
+@dataclass(frozen=True)
+class PromptInfo:
+    """What is known of a prompt; empty is unknown.
+
+    Attributes:
+        class_names: Of the training.
+        backbone: Name or path under which CLIP was loaded.
+        weights_sha256: `weights_sha256` of that CLIP.
+        class_token_position: "end", "middle" or "front".
+    """
+
+    class_names: tuple[str, ...] = ()
+    backbone: str = ""
+    weights_sha256: str = ""
+    class_token_position: str = ""
+
+    def as_entry(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {**vars(self), "class_names": list(self.class_names)}
+
+    def check_fits(self, name: Path | str, learner: PromptLearner) -> None:
+        """Raises InputError if the prompt is for another CLIP, or has the class name in another place.
+
+        Args:
+            name: Of the file, for the message.
+            learner: That is to take the context vectors.
+        """
+        if self.weights_sha256 and self.weights_sha256 != weights_sha256(learner._clip[0]):
+            known = f"load that backbone (--backbone {self.backbone})" if self.backbone else "load that one"
+            raise InputError(
+                f"{name} was learned for the backbone {self.backbone or 'unnamed'!r}, but the CLIP in use has other "
+                f"weights: {known}, or train a prompt for this one"
+            )
+        position = learner.class_token_position
+        if self.class_token_position and self.class_token_position != position:
+            raise InputError(
+                f"{name} was learned with the class name at the place {self.class_token_position!r}, but this run is "
+                f"set to {position!r}: set CLASS_TOKEN_POSITION {self.class_token_position}"
+            )
+
+
+def describe(learner: PromptLearner, backbone: str) -> PromptInfo:
+    """What there is to say about a learner's prompt."""
+    sha256 = weights_sha256(learner._clip[0])
+    return PromptInfo(tuple(learner.classnames), backbone, sha256, learner.class_token_position)
+
+
+def read_info(path: Path, checkpoint: Mapping[str, Any]) -> PromptInfo:
+    """What a checkpoint that was read from `path` says. InputError if that is not what `describe` has written."""
+    trainer = checkpoint.get("trainer")
+    entry = trainer.get("prompt") if isinstance(trainer, dict) else None
+    if entry is None:
+        return PromptInfo()
+    names = entry.get("class_names") if isinstance(entry, dict) else None
+    texts = [entry.get(k, "") for k in ("backbone", "weights_sha256", "class_token_position")] if names else []
+    if not isinstance(names, (list, tuple)) or not names or not all(isinstance(x, str) for x in (*names, *texts)):
+        raise InputError(f"the note on the prompt in {path} is damaged: train again, or remove its entry 'prompt'")
+    backbone, sha256, position = texts
+    if position and position not in CLASS_TOKEN_POSITIONS:
+        raise InputError(f"{path} says that the class name stands at {position!r}, not one of {CLASS_TOKEN_POSITIONS}")
+    return PromptInfo(tuple(names), backbone, sha256, position)
+
+
+def weights_sha256(clip_model: nn.Module) -> str:
+    """sha256 of the weights' fingerprint rounded to fp16: the same for a CLIP in half and in full precision."""
+    rounded = as_backbone(clip_model).fingerprint().detach().half().float().cpu().contiguous()
+    return hashlib.sha256(rounded.numpy().tobytes()).hexdigest()

@@ -1,0 +1,144 @@
+"""Any prompt for any method: a template, an ensemble's name, a checkpoint, a run's folder, or context vectors."""
+
+import contextlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from .backbones import as_backbone
+from .checkpoint import find_epoch, load_context, read_checkpoint
+from .classifier import Autocast, Classifier, ConditionalClassifier, PromptClassifier, from_templates
+from .cocoop import ConditionalCLIP, ConditionalPromptLearner
+from .errors import InputError, nearest
+from .learned_prompt import Prompt
+from .prompt import PromptedCLIP, PromptLearner
+from .prompt_info import read_info
+from .templates import ENSEMBLES
+
+PromptLike = str | os.PathLike[str] | Tensor | Prompt
+
+
+def make_classifier(
+    model: nn.Module,
+    class_names: Sequence[str],
+    prompt: PromptLike,
+    autocast: Autocast = contextlib.nullcontext,
+    loss_scale: float = 1.0,
+) -> Classifier:
+    """The text side of a prompt.
+
+    Args:
+        model: CLIP.
+        class_names: One name a class.
+        prompt: A template with ``{}`` for the class name; "imagenet7" or "imagenet80"; a checkpoint or the folder of a
+            run that trained a prompt (CoOp, CoCoOp, SAPT, TLLA); context vectors (L, D), or (K, L, D) by class, which
+            stand before the class name; or what `train_prompt` returned.
+        autocast: See `Classifier`.
+        loss_scale: See `Classifier`.
+
+    Raises:
+        InputError: the prompt is none of these, or does not fit the model or the classes.
+    """
+    names = check_class_names(class_names)
+    if isinstance(prompt, Tensor):
+        prompt = Prompt(prompt)
+    if isinstance(prompt, Prompt):
+        return PromptClassifier(PromptedCLIP(model, _learner_of(model, names, prompt)), autocast, loss_scale)
+    templates = named_templates(str(prompt))
+    if templates is not None:
+        return from_templates(model, names, templates, autocast, loss_scale)
+    return learned_classifier(model, names, find_checkpoint(prompt), None, autocast, loss_scale)[0]
+
+
+def check_class_names(class_names: Sequence[str]) -> list[str]:
+    """The names as a list; InputError if there are none, or if one is no text or has no words."""
+    if isinstance(class_names, str):
+        raise InputError(
+            f"the class names must be a list of texts, but got the text {class_names!r}: put it into a list"
+        )
+    names = list(class_names)
+    if not names:
+        raise InputError("the list of class names is empty: give at least one class")
+    for name in names:
+        if not isinstance(name, str) or not name.replace("_", " ").strip():
+            raise InputError(f"each class name must be a text with words in it, but got {name!r}")
+    return names
+
+
+def named_templates(name: str) -> str | tuple[str, ...] | None:
+    """The template or the ensemble that a text means; None if it must be a path."""
+    return ENSEMBLES.get(name) or (name if "{}" in name else None)
+
+
+def find_checkpoint(place: str | os.PathLike[str], epoch: int | None = None) -> Path:
+    """The file of a learned prompt: the file itself, or a run's newest epoch.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(place).expanduser()
+    if path.is_dir():
+        inside = path / "prompt_learner"
+        return find_epoch(inside if inside.is_dir() else path, epoch)
+    if path.is_file():
+        return path
+    raise InputError(
+        f"the prompt {str(place)!r} is no template (it has no {{}} for the class name), no file, no folder of a run, "
+        f"and no ensemble: {nearest(str(place), list(ENSEMBLES))}"
+    )
+
+
+def learned_classifier(
+    model: nn.Module,
+    class_names: list[str],
+    path: Path,
+    position: str | None = None,
+    autocast: Autocast = contextlib.nullcontext,
+    loss_scale: float = 1.0,
+) -> tuple[Classifier, int | None]:
+    """The text side of a checkpoint, and its epoch.
+
+    Args:
+        model: CLIP.
+        class_names: One name a class.
+        path: The file.
+        position: Where the class name stands if the file does not say it; None: at the end.
+        autocast: See `Classifier`.
+        loss_scale: See `Classifier`.
+    """
+    checkpoint = read_checkpoint(path)
+    state = checkpoint["state_dict"]
+    ctx, conditional = state.get("ctx"), any(k.startswith("meta_net.") for k in state)
+    if not isinstance(ctx, Tensor) or ctx.dim() not in (2, 3):
+        raise InputError(f"{path} holds {sorted(state)[:5]}, expected the context vectors of a prompt ('ctx')")
+    most = as_backbone(model).context_length - 2
+    if not 1 <= (tokens := ctx.shape[-2]) <= most:
+        raise InputError(f"{path} holds a prompt of {tokens:,} tokens, but the text encoder takes 1 to {most}")
+    if conditional:
+        conditional_learner = ConditionalPromptLearner(model, class_names, len(ctx))
+        epoch = load_context(path, conditional_learner)
+        return ConditionalClassifier(ConditionalCLIP(model, conditional_learner), autocast, loss_scale), epoch
+    position = read_info(path, checkpoint).class_token_position or position or "end"
+    learner = PromptLearner(model, class_names, ctx.shape[-2], "", ctx.dim() == 3, position)
+    epoch = load_context(path, learner)
+    return PromptClassifier(PromptedCLIP(model, learner), autocast, loss_scale), epoch
+
+
+def _learner_of(model: nn.Module, class_names: list[str], prompt: Prompt) -> PromptLearner:
+    ctx = prompt.ctx
+    if ctx.dim() not in (2, 3) or not ctx.is_floating_point() or not ctx.isfinite().all():
+        raise InputError(
+            "context vectors must be finite floats of shape (L, D) or (K, L, D), but got "
+            f"{tuple(ctx.shape)}, {ctx.dtype}"
+        )
+    width = as_backbone(model).token_weight.shape[1]
+    if ctx.shape[-1] != width:
+        raise InputError(f"context vectors of width {ctx.shape[-1]} do not fit this CLIP, whose text has width {width}")
+    if ctx.dim() == 3 and len(ctx) != len(class_names):
+        raise InputError(f"there are contexts for {len(ctx)} classes, but {len(class_names)} class names")
+    learner = PromptLearner(model, class_names, ctx.shape[-2], "", ctx.dim() == 3, prompt.position)
+    prompt.info.check_fits("the prompt", learner)
+    learner.ctx.data.copy_(ctx.detach())
+    return learner

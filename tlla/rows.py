@@ -1,0 +1,80 @@
+"""Predictions as rows: plain dicts, one an image, and the texts that are made of them (JSON lines, CSV, a table)."""
+
+import csv
+import io
+import json
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+Row = dict[str, Any]  # index, file, and either error, or prediction, probability, top, entropy, details, seconds
+LONGEST = 44  # characters of a file's name in a table
+
+
+def rounded(value: float) -> float:
+    """Six significant digits: what a file needs of a float32."""
+    return float(f"{value:.6g}")
+
+
+def json_line(row: Row) -> str:
+    """A row as one line."""
+    return json.dumps(row, ensure_ascii=False) + "\n" if _is_text(row) else json.dumps(row) + "\n"
+
+
+def _is_text(row: Row) -> bool:
+    """Whether UTF-8 can hold the row: a file's name may have bytes that are none."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    """One line an image, with a header; of an image that could not be read, the reason in the last column."""
+    good = next((row for row in rows if "error" not in row), {})
+    details = [key for key in good if key not in ("index", "file", "prediction", "probability", "top")]
+    others = range(2, len(good.get("top", ())) + 1)
+    ranks = [name for r in others for name in (f"prediction_{r}", f"probability_{r}")]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["index", "file", "prediction", "probability", *details, *ranks, "error"])
+    for row in rows:
+        cells = [row.get(key, "") for key in ("index", "file", "prediction", "probability", *details)]
+        lower = [cell for pair in row.get("top", ())[1:] for cell in pair] or [""] * len(ranks)
+        writer.writerow([*cells, *lower, row.get("error", "")])
+    return text.getvalue()
+
+
+def table_text(rows: Iterable[Row]) -> str:
+    """A table for the terminal: file, the most probable classes, entropy, agreement of the votes."""
+    good = [row for row in rows if "error" not in row]
+    if not good:
+        return ""
+    details = [key for key in ("entropy", "sharpness", "agreement") if key in good[0]]
+    header = ["file", "prediction", "%", *(f"{rank}." for rank in range(2, len(good[0]["top"]) + 1)), *details]
+    return tabulate([_cells(row, details) for row in good], header, disable_numparse=True, colalign=_align(header))
+
+
+def _cells(row: Row, details: Sequence[str]) -> list[str]:
+    others = [f"{printable(name)} {100 * p:.1f}" for name, p in row["top"][1:]]
+    values = [f"{row[key]:.0%}" if key == "agreement" else f"{row[key]:.3f}" for key in details]
+    return [shortened(row["file"]), printable(row["prediction"]), f"{100 * row['probability']:.1f}", *others, *values]
+
+
+def _align(header: Sequence[str]) -> list[str]:
+    return ["right" if name in ("%", "entropy", "sharpness", "agreement") else "left" for name in header]
+
+
+def printable(text: str) -> str:
+    """A text as a terminal can show it: without what is not Unicode, and without signs that would steer it."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return "".join(repr(sign)[1:-1] if unicodedata.category(sign) == "Cc" else sign for sign in text)
+
+
+def shortened(name: str) -> str:
+    """The end of a long name, fit for printing."""
+    name = printable(name)
+    return name if len(name) <= LONGEST else "..." + name[3 - LONGEST :]

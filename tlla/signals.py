@@ -1,0 +1,24 @@
+"""How a command line is stopped."""
+
+import contextlib
+import os
+import signal
+from typing import Any
+
+
+def stop_at_sigterm() -> None:
+    """Makes SIGTERM, by which torchrun and job schedulers end a process, stop it as Ctrl-C does: it saves first."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, stop)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # a script's, while it imported its modules
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def leave_stopping_to_parent(worker_id: int) -> None:
+    """For a loader's workers: a terminal's Ctrl-C and a scheduler's SIGTERM come to all processes at once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # of another end torch would make an error in the parent

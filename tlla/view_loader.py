@@ -1,0 +1,98 @@
+"""Images and their views, a batch at a time, read ahead by threads if asked to: never all in memory."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from .errors import InputError
+from .images import read_image
+from .views import ViewConfig, make_views
+
+ImageLike = str | os.PathLike[str] | Image.Image
+THUMBNAIL = 512  # longest side of what is kept of an image for a drawing, in pixels
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One image, or why there is none.
+
+    Attributes:
+        index: Position among the images.
+        name: Path, or "image <index>".
+        views: (V, 3, size, size) as `make_views` gives them; None if the image cannot be read.
+        reason: Why not.
+        size: Width and height of the image, upright, in pixels.
+        thumbnail: The image, made small; only on request.
+    """
+
+    index: int
+    name: str
+    views: Tensor | None = None
+    reason: str = ""
+    size: tuple[int, int] = (0, 0)
+    thumbnail: Image.Image | None = None
+
+
+def load(index: int, source: ImageLike, config: ViewConfig, thumbnail: bool = False) -> Loaded:
+    """Reads an image and makes its views."""
+    if not isinstance(source, (str, os.PathLike, Image.Image)):
+        raise InputError(
+            f"image {index} is a {type(source).__name__}, expected a path or an image of Pillow's: "
+            "an array becomes one by PIL.Image.fromarray"
+        )
+    name = getattr(source, "filename", "") or f"image {index}" if isinstance(source, Image.Image) else os.fspath(source)
+    try:
+        image = read_image(source)
+    except InputError as error:
+        return Loaded(index, str(name), reason=str(error))
+    views = make_views(image, index, config)
+    size = image.size
+    if thumbnail:
+        image.thumbnail((THUMBNAIL, THUMBNAIL))
+    return Loaded(index, str(name), views, "", size, image if thumbnail else None)
+
+
+def load_batches(
+    images: Iterable[ImageLike],
+    batch_size: int,
+    config: ViewConfig,
+    workers: int = 0,
+    start: int = 0,
+    thumbnail: bool = False,
+) -> Iterator[list[Loaded]]:
+    """Batches of images in their order; a generator of images is drawn from as they are needed.
+
+    Args:
+        images: Paths or images of Pillow's.
+        batch_size: Images of a batch.
+        config: Which views.
+        workers: Threads that load the next batch meanwhile; 0: none.
+        start: Index of the first image.
+        thumbnail: Whether to keep a small copy of each image.
+    """
+    if workers < 0:
+        raise InputError(f"workers must be at least 0, but got {workers}")
+    numbered = enumerate([images] if isinstance(images, (str, Path, Image.Image)) else images, start)
+    if not workers:
+        while batch := [load(i, image, config, thumbnail) for i, image in islice(numbered, batch_size)]:
+            yield batch
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[Loaded]] = deque()
+        try:
+            while True:
+                ahead = islice(numbered, 2 * batch_size - len(waiting))
+                waiting += [pool.submit(load, i, image, config, thumbnail) for i, image in ahead]
+                if not waiting:
+                    return
+                yield [waiting.popleft().result() for _ in range(min(batch_size, len(waiting)))]
+        finally:
+            for future in waiting:
+                future.cancel()
