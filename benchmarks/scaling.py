@@ -1,22 +1,20 @@
 """How the cost of STSS for a test image grows with views V, classes K and perturbations R, beside the image encoder.
 
-Draws output/benchmarks/scaling.png: seconds after the encoding, and what encoding the same views costs.
+Draws output/benchmarks/scaling.svg and .png: seconds after the encoding, and what encoding the same views costs.
 
     python -m benchmarks.scaling
 """
 
 from typing import Any
 
-import matplotlib
 import torch
 import torch.nn.functional as F
 
+from report import style
+from report.style import plt
 from tlla.selection import score_views, select_and_vote
 
 from . import common
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
 
 BASE = {"V": 64, "K": 1000, "R": 8}
 GRID = {"V": (8, 16, 32, 64, 128, 256), "K": (10, 30, 100, 300, 1000, 3000), "R": (0, 1, 2, 4, 8, 16, 32)}
@@ -46,18 +44,16 @@ def draw(rows: list[dict[str, Any]], encoder: float, path: Any) -> None:
     for axis, name in zip(axes, GRID, strict=True):
         own = [row for row in rows if row["varied"] == name]
         x = [row[name] for row in own]
-        axis.plot(x, [row["seconds"] for row in own], "o-", color="#d94801", label="STSS: scores and vote")
+        axis.plot(x, [row["seconds"] for row in own], **style.line(0), label="STSS: scores and vote")
         lines = [encoder * (value if name == "V" else BASE["V"]) for value in x]
-        axis.plot(x, lines, "--", color="#3182bd", label="image encoder on the views")
+        axis.plot(x, lines, **{**style.line(1), "marker": ""}, label="image encoder on the views")
         axis.set_xscale("symlog" if name == "R" else "log")
         axis.set_yscale("log")
         fixed = ", ".join(f"{key} = {value}" for key, value in BASE.items() if key != name)
         axis.set_xlabel(f"{name}   ({fixed})")
-        axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("seconds for an image")
-    axes[0].legend(fontsize=8, frameon=False)
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    style.save(figure, path)
 
 
 def main() -> None:
@@ -71,7 +67,7 @@ def main() -> None:
             found = common.in_own_process(stss, *sizes.values(), args.device, max(args.repeats, 5))
             rows.append({"varied": name, **sizes, "seconds": found["median"], "peak MB": found["peak_mb"]})
     common.report("scaling", rows, args)
-    draw(rows, encoded["median"] / 16, args.output / "scaling.png")
+    draw(rows, encoded["median"] / 16, args.output / "scaling")
 
 
 if __name__ == "__main__":

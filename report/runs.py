@@ -14,6 +14,7 @@ from yacs.config import CfgNode
 import datasets
 import trainers
 from tlla.errors import InputError
+from tlla.tables.records import wrong_entry
 from trainers.base import ClipTrainer
 
 
@@ -26,11 +27,10 @@ def read_record(folder: str | Path) -> dict[str, Any]:
         raise InputError(
             f"{folder} has no results.json ({error.strerror}): name the folder of a complete run"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}): was it edited?") from error
-    missing = {"trainer", "dataset", "config", "splits"} - set(record if isinstance(record, dict) else ())
-    if missing:
-        raise InputError(f"{path} is no record of a run: it lacks {', '.join(sorted(missing))}")
+    if wrong := wrong_entry(record):
+        raise InputError(f"{path} is no record of a run: {wrong}")
     return record
 
 

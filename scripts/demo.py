@@ -1,7 +1,7 @@
 """The paper's method on the embedded benchmark: trains CoOp and SAPT on one drawing style, tests on all of them.
 
 Every cell of the table is a run of train.py with its own folder (log.txt, results.json, predictions). Runs that are
-complete are skipped, interrupted ones go on. Writes table.md, results.csv and figure.png.
+complete are skipped, interrupted ones go on. Writes table.md, results.csv and the figure.
 
     python scripts/demo.py --output output/demo --seeds 1
 """
@@ -18,17 +18,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
+from report.style import HATCHES, plt, save  # noqa: E402
 from trainers.results import plain  # noqa: E402
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
 
 STYLES = {
     "emoji": "Noto (source)",
@@ -40,6 +37,7 @@ STYLES = {
     "emoji_fluent_3d": "Fluent 3D",
 }
 SOURCE = "emoji"
+SHADES = ("#d9d9d9", "#9ecae1", "#3182bd", "#fdae6b", "#d94801")  # of the bars: pairs of one prompt
 
 
 @dataclass(frozen=True)
@@ -208,24 +206,21 @@ def draw(table: Table, path: Path) -> None:
     }
     figure, axis = plt.subplots(figsize=(10, 3.8))
     width = 0.8 / len(METHODS)
-    shades = ("#d9d9d9", "#9ecae1", "#3182bd", "#fdae6b", "#d94801")
-    for i, (method, shade) in enumerate(zip(METHODS, shades, strict=True)):
+    for i, method in enumerate(METHODS):
         values = [table.accuracies(method, styles) for styles in groups.values()]
         errors = [statistics.stdev(v) if len(v) > 1 else 0 for v in values]
         places = [x + (i - len(METHODS) / 2 + 0.5) * width + (x > 1) * 0.3 for x in range(len(groups))]
-        hatch = "///" if method.prompt_of else None  # tells the methods apart in greyscale, too
-        means = [statistics.mean(v) for v in values]
-        axis.bar(places, means, width, yerr=errors, color=shade, edgecolor="white", hatch=hatch, label=method.name)
+        look = {"color": SHADES[i], "edgecolor": "black", "linewidth": 0.5, "hatch": HATCHES[i]}
+        axis.bar(places, list(map(statistics.mean, values)), width, yerr=errors, label=method.name, **look)
     axis.set_xticks([x + (x > 1) * 0.3 for x in range(len(groups))], groups, fontsize=8)
     axis.set_ylabel("top-1 accuracy, %")
-    axis.legend(fontsize=8, ncols=len(METHODS), loc="upper center", bbox_to_anchor=(0.5, 1.13), frameon=False)
-    axis.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path, dpi=140)
+    axis.grid(axis="x", visible=False)
+    figure.legend(loc="outside upper center", ncols=len(METHODS))
+    save(figure, path)
 
 
 def write(table: Table, output: Path) -> str:
-    """Writes table.md, results.csv and figure.png; returns the tables for the terminal."""
+    """Writes table.md, results.csv and the figure; returns the tables for the terminal."""
     tables = [
         [table.headers("top-1 accuracy, %"), *table.accuracy_rows()],
         [table.headers("less CoOp, 95 % interval"), *table.difference_rows()],
@@ -238,7 +233,7 @@ def write(table: Table, output: Path) -> str:
         for (name, style, seed), run in table.runs.items():
             test = run.results()["splits"]["test"]
             writer.writerow((name, style, seed, test["accuracy"], test["images_per_second"], test["peak_memory_mb"]))
-    draw(table, output / "figure.png")
+    draw(table, output / "figure")
     narrow = [list(zip(*rows, strict=True)) for rows in tables]  # a terminal is higher than wide
     return "\n\n".join(tabulate(rows, "firstrow", disable_numparse=True) for rows in narrow)
 
@@ -256,7 +251,7 @@ def main() -> None:
         execute(run, number, len(runs))
     text = write(Table(runs, args.seeds), args.output)
     print(f"\nSeeds {args.seeds}; the intervals are paired over images\n\n{text}")
-    print(f"\nWritten to {args.output}: table.md, results.csv, figure.png; each run's log is under runs/")
+    print(f"\nWritten to {args.output}: table.md, results.csv, figure.svg, figure.png; each run's log is under runs/")
 
 
 if __name__ == "__main__":

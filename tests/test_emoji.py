@@ -12,7 +12,8 @@ from dassl.utils import set_random_seed
 from PIL import Image
 
 import train
-from tlla.clip import _read_state_dict, assets_dir, find_weights, image_size, load_clip
+from tlla.clip import assets_dir, find_weights, image_size, load_clip
+from tlla.weights import read_state_dict
 
 FOLDER = assets_dir() / "emoji"
 INDEX = json.loads((FOLDER / "index.json").read_text(encoding="utf-8"))
@@ -89,7 +90,7 @@ def test_attributions_name_every_style():
 def test_emoji_clip_is_openais_layout_and_small():
     path = find_weights("EmojiCLIP")
     assert path.stat().st_size <= 16_000_000
-    state = _read_state_dict(path)
+    state = read_state_dict(path)
     assert state["token_embedding.weight"].shape[0] == 49408 and state["positional_embedding"].shape[0] == 77
     assert {v.dtype for v in state.values() if v.is_floating_point()} == {torch.float16}
     assert image_size(build_model(dict(state))) == image_size(load_clip("EmojiCLIP")) == 64

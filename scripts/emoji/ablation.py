@@ -12,11 +12,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib
 import torch
+from matplotlib.ticker import FuncFormatter
 from tabulate import tabulate
 from torch import Tensor
 
+from report import style
+from report.style import plt
 from tlla.clip import load_clip
 from tlla.prompt import PromptedCLIP, PromptLearner
 from tlla.selection import VOTES, ViewScores, lowest, score_views, select_and_vote
@@ -24,9 +26,6 @@ from tlla.sharpness import random_directions
 
 from .assets import read_index
 from .tuning import Source, accuracy, mean_std, tune_prompts
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
 
 CTX_INIT = "an icon of a"
 SCALES = ((0.08, 1.0), (0.3, 1.0), (0.5, 1.0))
@@ -141,34 +140,30 @@ def choose(rows: list[dict]) -> dict:
 
 
 def draw(rows: list[dict], how: str, s: int, path: Path) -> None:
-    """Accuracy against s, R and rho', for each prompt, at the paper's crops."""
+    """Accuracy against s, R and rho', for each prompt, at the paper's crops: <path>.svg and <path>.png."""
     rows = [r for r in rows if r["crops"] == "0.08-1" and r["vote"] == how]
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4), sharey=True)
-    for color, marker, name in zip(("0.55", "C0", "C3"), "osD", dict.fromkeys(r["prompt"] for r in rows), strict=True):
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), sharey=True)
+    for i, name in enumerate(dict.fromkeys(r["prompt"] for r in rows)):
         own = [r for r in rows if r["prompt"] == name]
-        for rule, style in (("entropy", "--"), ("STSS", "-")):
+        for rule, dash in (("entropy", "--"), ("STSS", "-")):
             line = [r for r in own if r["rule"] == rule and r["rho"] in (0.0, 0.5) and r["R"] in (0, 8)]
-            _plot(axes[0], line, "s", style + marker, color, f"{name}, {rule}")
+            _plot(axes[0], line, "s", i, linestyle=dash, label=f"{name}, {rule}")
         at_s = [r for r in own if r["rule"] == "STSS" and r["s"] == s]
-        _plot(axes[1], [r for r in at_s if r["rho"] == 0.5], "R", "-" + marker, color)
-        _plot(axes[2], sorted((r for r in at_s if r["R"] == 8), key=lambda r: r["rho"]), "rho", "-" + marker, color)
+        _plot(axes[1], [r for r in at_s if r["rho"] == 0.5], "R", i)
+        _plot(axes[2], sorted((r for r in at_s if r["R"] == 8), key=lambda r: r["rho"]), "rho", i)
     for axis, label in zip(
-        axes, ("views that vote, s", f"perturbations, R (s = {s})", f"radius, rho' (s = {s})"), strict=True
+        axes, ("views that vote, s", f"perturbations, R (s = {s})", f"radius, ρ′ (s = {s})"), strict=True
     ):
         axis.set_xlabel(label)
         axis.set_xscale("log", base=2)
-        axis.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel(f"accuracy on the source, %\n({how})")
-    axes[0].legend(fontsize=7)
-    figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes[0].set_ylabel(f"accuracy on the source, %\n({how.replace('_', ' ')})")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    style.save(figure, path)
 
 
-def _plot(axis, rows: list[dict], key: str, style: str, color: str, label: str = "") -> None:
-    axis.plot([r[key] for r in rows], [r["accuracy"] for r in rows], style, color=color, markersize=4, label=label)
+def _plot(axis, rows: list[dict], key: str, i: int, **changes) -> None:
+    axis.plot([r[key] for r in rows], [r["accuracy"] for r in rows], **{**style.line(i), "linestyle": "-", **changes})
 
 
 def markdown(result: dict) -> str:
@@ -232,7 +227,7 @@ def main() -> None:
     result = {"chosen": chosen, "prompts": tuned["rows"], "selection": selection, "diagnosis": diagnosis}
     (args.output / "ablation.json").write_text(json.dumps(result, indent=1) + "\n")
     (args.output / "tables.md").write_text(markdown(result) + "\n")
-    draw(selection, chosen["VOTE"], chosen["TOP_S"], args.output / "ablation.png")
+    draw(selection, chosen["VOTE"], chosen["TOP_S"], args.output / "ablation")
     print(markdown(result))
 
 

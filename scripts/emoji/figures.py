@@ -7,15 +7,13 @@ import argparse
 import json
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image
 
+from report.style import line, plt, save
+
 from .assets import FOLDER, read_index
 from .split import STYLES
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
 
 FIGURES = Path(__file__).parents[2] / "docs" / "figures"
 NAMES = {
@@ -33,49 +31,48 @@ SHOWN = "mammal bird fruit meal land_vehicle clothing sports_equipment household
 def styles_sheet(path: Path) -> None:
     """The first test emoji of ten classes, a row for each style."""
     index = read_index()
-    figure, axes = plt.subplots(len(STYLES), len(SHOWN), figsize=(9.2, 6.6))
+    figure, axes = plt.subplots(len(STYLES), len(SHOWN), figsize=(6.4, 4.6))
     for row, style in zip(axes, STYLES, strict=True):
         items = index["items"][style]["test"]
         for ax, slug in zip(row, SHOWN, strict=True):
             item = next(i for i in items if f"/{slug}/" in i[0])
             ax.imshow(np.asarray(Image.open(FOLDER / item[0]).convert("RGB")), interpolation="lanczos")
             ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_color("0.85")
+            ax.grid(False)
+            ax.spines[:].set(visible=True, color="0.85")
             if style == "noto":
-                ax.set_title(slug.replace("_", "\n", 1), fontsize=8)
-        row[0].set_ylabel(NAMES[style], rotation=0, ha="right", va="center", fontsize=8)
-    figure.tight_layout(pad=0.4)
-    figure.savefig(path, dpi=90, metadata={"Software": None})
-    Image.open(path).convert("RGB").save(path, optimize=True)
+                ax.set_title(slug.replace("_", "\n", 1), fontsize=6)
+        row[0].set_ylabel(NAMES[style], rotation=0, ha="right", va="center", fontsize=6)
+    save(figure, path)[0].unlink()  # an SVG of pictures has no use
+    Image.open(path.with_suffix(".png")).convert("RGB").save(path.with_suffix(".png"), optimize=True)
 
 
 def curve(log: Path, path: Path) -> None:
     """Zero-shot accuracy on the source's val split, and the logit scale, against images seen."""
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    seen = [line["samples"] / 1e6 for line in lines]
+    lines = [json.loads(entry) for entry in log.read_text(encoding="utf-8").splitlines()]
+    seen = [entry["samples"] / 1e6 for entry in lines]
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3))
-    left.plot(seen, [line["val"] for line in lines], color="C0")
+    look = [{**line(i), "marker": ""} for i in range(2)]
+    left.plot(seen, [entry["val"] for entry in lines], **look[0])
     left.set(xlabel="images seen (millions)", ylabel="zero-shot accuracy, source val (%)", ylim=(0, None))
-    right.plot(seen, [line["loss"] for line in lines], color="C3", label="loss")
+    right.plot(seen, [entry["loss"] for entry in lines], **look[0], label="loss")
     right.set(xlabel="images seen (millions)", ylabel="training loss", ylim=(0, None))
     scale = right.twinx()
-    scale.plot(seen, [line["scale"] for line in lines], color="C2", linestyle="--", label="logit scale")
+    scale.plot(seen, [entry["scale"] for entry in lines], **look[1], label="logit scale")
     scale.set(ylabel="logit scale", ylim=(0, None))
+    scale.grid(False)
+    scale.spines["right"].set_visible(True)
     right.legend(handles=right.lines + scale.lines, loc="lower left", fontsize=8)
-    figure.tight_layout()
-    for suffix in (".png", ".svg"):
-        metadata = {"Software": None} if suffix == ".png" else {"Date": None}
-        figure.savefig(path.with_suffix(suffix), dpi=110, metadata=metadata)
+    save(figure, path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--curve", type=Path, help="curve.jsonl of a pre-training run")
     log = parser.parse_args().curve
-    FIGURES.mkdir(parents=True, exist_ok=True)
-    styles_sheet(FIGURES / "emoji_styles.png")
+    styles_sheet(FIGURES / "emoji_styles")
     if log:
-        curve(log, FIGURES / "emoji_pretrain.png")
+        curve(log, FIGURES / "emoji_pretrain")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """All test-time methods on the embedded benchmark: source and shifted styles, three prompts, several seeds.
 
 Trains the prompts on the source, then runs Compare on each style. Runs that are complete are skipped, interrupted ones
-go on. Writes docs/methods.md's tables (methods.md), methods.csv with every run, and methods.png.
+go on. Writes docs/methods.md's tables (methods.md), methods.csv with every run, and the picture.
 
     python -m scripts.emoji.methods --output output/methods --seeds 1 2 3
 """
@@ -13,15 +13,13 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-import matplotlib
 from tabulate import tabulate
 
+from report.labels import name_points
+from report.style import line, plt, save
 from scripts.demo import SOURCE, STYLES, Run, execute
 from scripts.demo import Method as Row
 from tlla.methods import METHODS
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
 
 PROMPTS = ("hand-written", "CoOp", "SAPT")
 RIVALS = ("CoCoOp", "TipAdapter", "TipAdapterF")  # trained on the source, tested on one view
@@ -136,44 +134,30 @@ class Summary:
         """For each prompt, accuracy on the shifted styles against the seconds that a method adds to the encoding."""
         figure, axes = plt.subplots(1, len(PROMPTS), figsize=(12, 4.2), sharex=True, sharey=True)
         encoding = self.seconds("MeanViews", PROMPTS[0], "seconds_per_image")
+        points: dict[str, list[tuple[float, float, str]]] = {prompt: [] for prompt in PROMPTS}
         for axis, prompt in zip(axes, PROMPTS, strict=True):
-            points = []
             for method in (m for m, p in self.keys if p == prompt and m in METHODS):
                 x = self.seconds(method, prompt, "method_seconds_per_image")
                 y = statistics.mean(self.by_seed(method, prompt, "accuracy", shifted=True))
-                backprop = METHODS[method].needs_backprop
-                axis.scatter(x, y, marker="s" if backprop else "o", color="#d94801" if backprop else "#3182bd", s=24)
-                points.append((y, x, method))
-            _label(axis, sorted(points))
-            axis.axvline(encoding, color="#969696", linestyle="--", linewidth=0.8)
+                axis.plot(x, y, **_look(METHODS[method].needs_backprop))
+                points[prompt].append((x, y, method))
+            axis.axvline(encoding, color="0.5", linestyle="--", linewidth=0.8)
             axis.set_xscale("log")
             axis.set_title(f"{prompt} prompt", fontsize=10)
             axis.set_xlabel("seconds per image, beside the encoding")
-            axis.spines[["top", "right"]].set_visible(False)
         axes[0].set_ylabel("top-1 accuracy on the shifted styles, %")
-        axes[0].scatter([], [], marker="o", color="#3182bd", label="without backprop")
-        axes[0].scatter([], [], marker="s", color="#d94801", label="with backprop")
-        axes[0].plot([], [], "--", color="#969696", label=f"encoding 64 views: {encoding:.2f} s")
-        axes[0].legend(fontsize=7, loc="lower right")
-        figure.tight_layout()
-        figure.savefig(path, dpi=150)
+        handles = [axes[0].plot([], [], **_look(backprop))[0] for backprop in (False, True)]
+        handles += axes[0].plot([], [], "--", color="0.5", linewidth=0.8)
+        labels = ("without backprop", "with backprop", f"encoding 64 views: {encoding:.2f} s")
+        figure.legend(handles, labels, loc="outside lower center", ncols=3)
+        figure.canvas.draw()  # the names need the axes in their places
+        for axis, prompt in zip(axes, PROMPTS, strict=True):
+            name_points(axis, points[prompt])
+        save(figure, path)
 
 
-def _label(axis: plt.Axes, points: list[tuple[float, float, str]]) -> None:
-    """Names in a column right of the points, (y, x, name) by ascending y, far enough from each other to be read."""
-    place, step = -float("inf"), 0.19
-    for y, x, name in points:
-        place = max(y, place + step)
-        axis.annotate(
-            name,
-            (x, y),
-            xytext=(1.02, place),
-            textcoords=("axes fraction", "data"),
-            fontsize=6.5,
-            va="center",
-            arrowprops={"arrowstyle": "-", "linewidth": 0.3, "color": "#bdbdbd"},
-            annotation_clip=False,
-        )
+def _look(backprop: bool) -> dict[str, object]:
+    return {**line(2 if backprop else 1), "marker": "s" if backprop else "o", "linestyle": "none"}
 
 
 def write_csv(rows: list[dict], path: Path) -> None:
@@ -199,8 +183,8 @@ def main() -> None:
     pages = "\n\n".join((summary.accuracy(), summary.calibration(), summary.rivals()))
     (args.output / "methods.md").write_text(pages + "\n")
     write_csv(summary.rows, args.output / "methods.csv")
-    summary.draw(args.output / "methods.png")
-    print(f"\n{pages}\n\nWritten to {args.output}: methods.md, methods.csv, methods.png")
+    summary.draw(args.output / "methods")
+    print(f"\n{pages}\n\nWritten to {args.output}: methods.md, methods.csv, methods.svg, methods.png")
 
 
 if __name__ == "__main__":

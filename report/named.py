@@ -1,0 +1,39 @@
+"""Runs on the command line, with a name if the user gives one: NAME=RUN, or RUN alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tlla.errors import InputError
+from tlla.tables.records import Record
+from tlla.tables.runs import Origins, label
+
+from .runs import read_record
+
+HELP = "folder of a finished run, or NAME=folder; runs of one name are seeds (or datasets) of one curve"
+
+
+def named_runs(arguments: Sequence[str]) -> dict[str, list[Path]]:
+    """The runs of each name, in the order of the command line; without a name it is the method, as in the tables.
+
+    Args:
+        arguments: As given by the user. A folder whose path has an equals sign is taken as it is.
+
+    Raises:
+        InputError: A folder does not exist, or is named twice.
+    """
+    found: dict[str, list[Path]] = {}
+    for argument in arguments:
+        name, _, folder = ("", "", argument) if Path(argument).is_dir() else argument.rpartition("=")
+        path = Path(folder)
+        if not path.is_dir():
+            raise InputError(f"there is no folder {folder}: name the folder of a finished run, or NAME=folder")
+        if any(path.resolve() == other.resolve() for runs in found.values() for other in runs):
+            raise InputError(f"{folder} is given twice: name each run once")
+        found.setdefault(name or method_label(path), []).append(path)
+    return found
+
+
+def method_label(folder: Path) -> str:
+    """The method of a run as the tables name it, e.g. TLLA or STSS+CoOp."""
+    record = Record(folder, read_record(folder))
+    return label(record, Origins([record]).of(record))

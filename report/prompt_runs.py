@@ -1,0 +1,162 @@
+"""Finished runs of CoOp, SAPT or TLLA, opened to look around their prompts: losses of any context, in full precision.
+
+Letters in shapes: n contexts, B images, K classes, L context tokens, D text width, E joint space.
+"""
+
+import argparse
+import contextlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from dassl.data.data_manager import DatasetWrapper
+from dassl.data.transforms import build_transform
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from tlla.errors import InputError
+from tlla.prompt import PromptLearner
+from trainers.prompted import PromptTrainer
+
+from .named import HELP, named_runs
+from .runs import open_run, read_record
+
+NODES = {"CoOp": "COOP", "SAPT": "SAPT", "TLLA": "SAPT"}  # where a trainer's prompt is configured
+
+
+@dataclass(frozen=True)
+class Images:
+    """Image features, normalised, (B, E), and labels, (B,)."""
+
+    features: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class PromptRun:
+    """A run under the name that the user gave it."""
+
+    name: str
+    folder: Path
+    trainer: PromptTrainer
+
+    @property
+    def seed(self) -> int:
+        """The run's."""
+        return self.trainer.cfg.SEED
+
+    @property
+    def ctx(self) -> Tensor:
+        """The context vectors, (L, D), or (K, L, D) if class-specific."""
+        return self.trainer.model.prompt_learner.ctx.detach()
+
+    @property
+    def words(self) -> str:
+        """What the context started from, CTX_INIT; empty: from random numbers."""
+        return self.trainer.method_cfg.CTX_INIT
+
+    def words_context(self) -> Tensor:
+        """The context vectors of `words`, of the shape of `ctx`."""
+        learner = self.trainer.model.prompt_learner
+        initial = PromptLearner(self.trainer.clip_model, learner.classnames, ctx_init=self.words, csc=learner.csc)
+        return initial.ctx.detach()
+
+    @property
+    def training_sha256(self) -> str:
+        """Fingerprint of the images that the run was trained on."""
+        return self.trainer.record.content["split_sha256"]["train_x"]
+
+    def training_images(self, most: int = 0) -> Images:
+        """Training images without augmentation: all, or `most` of them, evenly spaced in the order of the classes."""
+        items = self.trainer.dm.dataset.train_x
+        n = min(most, len(items)) if most else len(items)
+        return self.encode([items[i * len(items) // n] for i in range(n)])
+
+    @torch.no_grad()
+    def encode(self, items: Sequence[Any]) -> Images:
+        """Images as a test sees them."""
+        cfg = self.trainer.cfg
+        with contextlib.redirect_stdout(io.StringIO()):  # the toolkit's account of the transform
+            transform = build_transform(cfg, is_train=False)
+        dataset = DatasetWrapper(cfg, items, transform=transform)
+        loader = DataLoader(dataset, cfg.DATALOADER.TEST.BATCH_SIZE, num_workers=cfg.DATALOADER.NUM_WORKERS)
+        parts = [(self.trainer.encode_image(batch["img"].to(self.trainer.device)), batch["label"]) for batch in loader]
+        features, labels = zip(*parts, strict=True)
+        return Images(torch.cat(features), torch.cat(labels).to(self.trainer.device))
+
+    def logits(self, contexts: Tensor, features: Tensor) -> Tensor:
+        """Of images under n contexts: (n, L, D) and (B, E) -> (n, B, K)."""
+        model = self.trainer.model
+        return model.logit_scale * features @ model.encode_text(contexts).mT
+
+    def cross_entropy(self, images: Images) -> Callable[[Tensor], Tensor]:
+        """The mean cross entropy of images as a function of contexts, (n, L, D) -> (n,)."""
+
+        def loss(contexts: Tensor) -> Tensor:
+            return mean_cross_entropy(self.logits(contexts, images.features), images.labels)
+
+        return loss
+
+
+def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Of the same images under n contexts: (n, B, K) and (B,) -> (n,)."""
+    losses = F.cross_entropy(logits.transpose(1, 2), labels.expand(len(logits), -1), reduction="none")  # (n, B)
+    return losses.mean(dim=1)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say which runs and which images."""
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=HELP)
+    parser.add_argument("--images", type=int, default=256, help="training images, 0: all (default: 256)")
+    parser.add_argument(
+        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a config key of all runs"
+    )
+
+
+def open_runs(args: argparse.Namespace) -> list[PromptRun]:
+    """The runs of the command line, in its order.
+
+    Raises:
+        InputError: A run has no prompt to look around, two of a name share a seed, or their datasets differ.
+    """
+    if args.images < 0:
+        raise InputError(f"--images must be at least 0, but got {args.images}")
+    opts = [word for pair in args.set for word in pair]
+    named = named_runs(args.runs).items()
+    runs = [open_prompt(name, folder, opts) for name, folders in named for folder in folders]
+    seen: dict[tuple[str, int], Path] = {}
+    for run in runs:
+        if (other := seen.setdefault((run.name, run.seed), run.folder)) != run.folder:
+            raise InputError(
+                f"{run.folder} and {other} are both seed {run.seed} of {run.name}: give them different names"
+            )
+        if (own := _setting(run)) != (first := _setting(runs[0])):
+            raise InputError(f"{run.folder} is {own}, but {runs[0].folder} is {first}: compare runs of one setting")
+    return runs
+
+
+def _setting(run: PromptRun) -> str:
+    cfg = run.trainer.cfg
+    return f"a run on {cfg.DATASET.NAME} with {cfg.MODEL.BACKBONE.NAME}"
+
+
+def open_prompt(name: str, folder: Path, opts: Sequence[str] = ()) -> PromptRun:
+    """Opens a run in fp32: half precision would hide the small differences that are looked for.
+
+    Raises:
+        InputError: It has no prompt of its own that is the same for all images, or no training images.
+    """
+    trainer_name = read_record(folder)["trainer"]
+    if trainer_name not in NODES:
+        raise InputError(f"{folder} is a run of {trainer_name}: name one of CoOp, SAPT or TLLA")
+    trainer = open_run(folder, f"TRAINER.{NODES[trainer_name]}.PREC", "fp32", *opts)
+    if not trainer.dm.dataset.train_x:
+        raise InputError(
+            f"{folder} is a run on {trainer.cfg.DATASET.NAME}, which has no training images: name the run that "
+            "trained the prompt"
+        )
+    return PromptRun(name, folder, trainer)

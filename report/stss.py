@@ -1,0 +1,163 @@
+"""STSS under many settings for one finished run: its prompt, its views, and what each setting gets right.
+
+The views are encoded once; a setting is then a few products of features (arXiv 2501.18864, eq. 5-8).
+"""
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from torch import Tensor
+from tqdm import tqdm
+
+from tlla.checkpoint import tensor_sha256
+from tlla.classifier import Classifier
+from tlla.errors import InputError
+from tlla.methods.stss import STSS
+from tlla.selection import VOTES, score_views, select_and_vote
+from trainers.testtime import ViewTest
+
+from .runs import open_run, read_record
+from .views import ViewBank
+
+PROMPTS = {"CoOp": "COOP", "SAPT": "SAPT"}  # trainers that test one view: STSS is tried on their prompt
+RHOS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 4.0)
+LAMBDAS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+N_PERTURB = (0, 1, 2, 4, 8, 16, 32)
+N_VIEWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+TOP_S = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """STSS's settings: rho', lambda, perturbations R, views V, voting views s, vote."""
+
+    rho: float
+    lam: float
+    n_perturb: int
+    n_views: int
+    top_s: int
+    vote: str
+
+    @property
+    def scoring(self) -> tuple[float, float, int, int]:
+        """What the scores of the views depend on."""
+        return self.rho, self.lam, self.n_perturb, self.n_views
+
+
+@dataclass(frozen=True)
+class StssRun:
+    """A run opened for STSS.
+
+    Attributes:
+        folder: The run's.
+        trainer: With the images and the image encoder.
+        classifier: The prompt that the run has tested.
+        own: The run's settings.
+        recorded: Correct images by split, as the run has recorded them under these settings; {} if it has not.
+    """
+
+    folder: Path
+    trainer: ViewTest
+    classifier: Classifier
+    own: Setting
+    recorded: dict[str, int]
+
+
+def open_stss(folder: Path, *opts: str) -> StssRun:
+    """Opens a run of TLLA or STSS (a part of Compare, too), or of CoOp or SAPT, whose prompt then gets STSS's defaults.
+
+    Args:
+        folder: The run's.
+        opts: KEY VALUE pairs on top of the run's config.
+
+    Raises:
+        InputError: STSS cannot be tried on such a run.
+    """
+    record = read_record(folder)
+    name = record["trainer"]
+    if name in PROMPTS:
+        node = record["config"]["TRAINER"][PROMPTS[name]]
+        as_stss = [x for key in ("CLASS_TOKEN_POSITION", "PREC") for x in (f"TRAINER.PROMPT.{key}", node[key])]
+        trainer = open_run(folder, "TRAINER.NAME", "STSS", *as_stss, *opts)
+        if trainer.classifier is None:
+            with contextlib.redirect_stdout(io.StringIO()):
+                trainer.load_model(str(folder))
+        _check_prompt(folder, record, trainer.classifier)
+    elif name in ("TLLA", "STSS"):
+        trainer = open_run(folder, *opts)
+    else:
+        raise InputError(f"{folder} is a run of {name}: name one of TLLA, STSS, CoOp or SAPT")
+    with contextlib.redirect_stdout(io.StringIO()):  # which prompts it has loaded
+        prompts = trainer.classifiers()
+    classifier = prompts[record["prompt"]] if "prompt" in record else next(iter(prompts.values()))
+    if classifier.conditional or not classifier.tunable:
+        raise InputError(f"{folder} has no prompt that is the same for all images: STSS's settings cannot be varied")
+    own = Setting(n_views=trainer.view_config.n_views, **dataclasses.asdict(trainer.methods["STSS"]))
+    recorded = {} if opts or name in PROMPTS else {s: test["correct"] for s, test in record["splits"].items()}
+    return StssRun(folder, trainer, classifier, own, recorded)
+
+
+def _check_prompt(folder: Path, record: dict, classifier: Classifier) -> None:
+    tested = {test["prompt_sha256"] for test in record["splits"].values()}
+    if tested and tensor_sha256(classifier.fingerprint()) not in tested:
+        raise InputError(
+            f"the newest prompt of {folder} is not the one that it has tested: test the epoch that you mean with "
+            "--trainer TLLA --eval-only --model-dir --load-epoch, and name that run"
+        )
+
+
+def variations(own: Setting) -> Iterator[tuple[str, Setting]]:
+    """What is varied, and the setting: each alone around the run's own. With fewer views, the same share of them votes.
+
+    The references are the plain view alone, the mean probability of all views, and entropy selection (lambda = 0).
+    """
+    change = dataclasses.replace
+    yield "own", own
+    yield "one view", change(own, lam=0.0, n_perturb=0, n_views=1, top_s=1, vote="mean_prob")
+    yield "mean of all views", change(own, lam=0.0, n_perturb=0, top_s=own.n_views, vote="mean_prob")
+    yield "entropy selection", change(own, lam=0.0, n_perturb=0)
+    for name, values in (("rho", RHOS), ("lam", LAMBDAS), ("n_perturb", N_PERTURB)):
+        yield from ((name, change(own, **{name: value})) for value in _with(values, getattr(own, name)))
+    yield from (("top_s", change(own, top_s=s)) for s in _with(TOP_S, own.top_s) if s <= own.n_views)
+    for n_views in (v for v in _with(N_VIEWS, own.n_views) if v <= own.n_views):
+        top_s = max(1, round(own.top_s * n_views / own.n_views))
+        yield "n_views", change(own, n_views=n_views, top_s=top_s)
+    yield from (("vote", change(own, vote=how)) for how in VOTES)
+
+
+def _with(values: Sequence, own: float) -> list:
+    return sorted({*values, own})
+
+
+def correct_images(run: StssRun, views: ViewBank, settings: Sequence[Setting]) -> dict[Setting, int]:
+    """How many images each setting classifies correctly."""
+    texts = class_features(run, settings)
+    correct = dict.fromkeys(sorted(settings), 0)
+    for features, labels in tqdm(views.batches(), total=len(views), desc="settings", leave=False):
+        features, labels = features.to(run.trainer.device), labels.to(run.trainer.device)
+        for (rho, lam, n_perturb, n_views), group in groupby(correct, lambda setting: setting.scoring):
+            text = texts[rho][: n_perturb + 1]
+            scores = score_views(features[:, :n_views], text, run.classifier.scale, lam)
+            for setting in group:
+                prediction = select_and_vote(scores, setting.top_s, setting.vote).argmax(dim=-1)
+                correct[setting] += int((prediction == labels).sum())
+    return correct
+
+
+def class_features(run: StssRun, settings: Sequence[Setting]) -> dict[float, Tensor]:
+    """By rho', the class features of the prompt and of as many perturbed ones as any setting needs: (R + 1, 1, K, E).
+
+    The first perturbations of many are those of few: direction r depends on the seed and r alone.
+    """
+    texts = {}
+    for rho in sorted({setting.rho for setting in settings}):
+        most = max(setting.n_perturb for setting in settings if setting.rho == rho)
+        stss = STSS(rho=rho, n_perturb=most)
+        stss.start(run.classifier, run.trainer.view_config.seed)
+        texts[rho] = stss.text
+    return texts

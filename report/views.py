@@ -1,0 +1,103 @@
+"""All views of a run's images, encoded once and kept: what every setting of STSS is then computed from.
+
+Letters in shapes: N images, V views, E joint space.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from tlla.checkpoint import tensor_sha256
+from tlla.errors import InputError
+from trainers.evaluation import GuardedDataset, collate
+from trainers.results import write_bytes
+from trainers.testtime import ViewTest
+
+
+@dataclass(frozen=True)
+class ViewBank:
+    """Features of all views of a split's images.
+
+    Attributes:
+        features: Normalised, (N, V, E), float32; read from the disk piece by piece.
+        labels: (N,), int64.
+        at_once: Images that a test takes at once.
+    """
+
+    features: Tensor
+    labels: Tensor
+    at_once: int
+
+    def __len__(self) -> int:
+        return -(-len(self.labels) // self.at_once)
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features (B, V, E) and labels (B,), one batch of a test each."""
+        return zip(self.features.split(self.at_once), self.labels.split(self.at_once), strict=True)
+
+
+def view_bank(trainer: ViewTest, split: str, folder: Path) -> ViewBank:
+    """The views of a split, encoded now or by an earlier call with the same images, views and image encoder.
+
+    Args:
+        trainer: Of an opened run.
+        split: "val" or "test".
+        folder: Where the features are kept: 4 V E bytes an image (130 kB with 64 views of ViT-B/16).
+
+    Raises:
+        InputError: The split has no images, or none can be read.
+    """
+    if not getattr(trainer.dm.dataset, split):
+        raise InputError(f"{trainer.cfg.DATASET.NAME} has no {split} images: choose the other --split")
+    file = folder / f"{trainer.cfg.DATASET.NAME}_{split}_{_key(trainer, split)}.pt"
+    if not file.is_file():
+        buffer = io.BytesIO()
+        torch.save(_encode(trainer, split), buffer)
+        write_bytes(file, buffer.getvalue())
+    kept = torch.load(file, weights_only=True, mmap=True)
+    return ViewBank(kept["features"], kept["labels"], trainer.eval_batch_size())
+
+
+def _key(trainer: ViewTest, split: str) -> str:
+    """Fingerprint of all that can change a feature."""
+    everything = {
+        "images": trainer.record.content["split_sha256"][split],
+        "views": asdict(trainer.view_config),
+        "how": {name: trainer.views_node[name] for name in ("VIEW_BATCH", "ON_DEVICE")},
+        "weights": [tensor_sha256(weight) for weight in trainer.clip_model.visual.state_dict().values()],
+        "precision": [trainer.precision, str(trainer.device)],
+        "versions": trainer.record.content["versions"],
+        "skip": trainer.cfg.TEST.SKIP_BAD_IMAGES,
+    }
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@torch.no_grad()
+def _encode(trainer: ViewTest, split: str) -> dict[str, Tensor]:
+    """Features and labels of all images that can be read, in the batches of a test, on the CPU."""
+    dataset: Dataset = GuardedDataset(trainer.eval_dataset(split), trainer.cfg.TEST.SKIP_BAD_IMAGES)
+    loader = DataLoader(
+        dataset,
+        batch_size=trainer.eval_batch_size(),
+        num_workers=trainer.cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=collate,
+    )
+    trainer.before_test()
+    features, labels = [], []
+    with tqdm(total=len(dataset), unit="img", desc=f"{trainer.cfg.DATASET.NAME} {split}") as bar:
+        for batch, bad in loader:
+            if batch:
+                features.append(trainer.prepare(batch)[0].cpu())
+                labels.append(batch["label"])
+            bar.update(len(bad) + (len(batch["label"]) if batch else 0))
+    if not features:
+        raise InputError(f"none of the {split} images of {trainer.cfg.DATASET.NAME} can be read")
+    return {"features": torch.cat(features), "labels": torch.cat(labels)}

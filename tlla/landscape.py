@@ -1,0 +1,98 @@
+"""Loss landscapes around a prompt: planes of filter-normalised random directions.
+
+Li et al., "Visualizing the Loss Landscape of Neural Nets" (arXiv 1712.09913): a random direction says something about
+flatness only if each of its filters is as long as the network's own, or else longer weights look flatter. The filters
+of a prompt are its context vectors.
+
+Differs from the paper: the two directions of a plane are made orthogonal, context vector by context vector, where the
+paper relies on random vectors being nearly so. Both are then exactly as long as the prompt, and the distance of a point
+of the plane from the prompt is ``sqrt(alpha^2 + beta^2) * ||p||``.
+
+Letters in shapes: n contexts, L context tokens, D text width. A class-specific context, (K, L, D), serves as well.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from .errors import InputError
+
+BatchLoss = Callable[[Tensor], Tensor]  # contexts (n, L, D) -> losses (n,), or several of each context, (n, ...)
+
+CHUNK = 64  # contexts that pass the text encoder at once
+
+
+class Surface(NamedTuple):
+    """Losses over a plane: `losses[i, j]`, (steps, steps, ...), at p + alphas[i] * d1 + betas[j] * d2. On the CPU.
+
+    The prompt itself is in the middle, alphas[steps // 2] = betas[steps // 2] = 0.
+    """
+
+    alphas: Tensor
+    betas: Tensor
+    losses: Tensor
+
+
+def filter_normalised_plane(ctx: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Two orthogonal random directions of a prompt's shape, whose context vectors are as long as the prompt's.
+
+    The directions of two prompts under one seed point the same way in each context vector and differ in length alone.
+
+    Args:
+        ctx: The context vectors, (L, D).
+        seed: Of the Gaussian draws, which are made on the CPU.
+
+    Returns:
+        d1 and d2, each (L, D): ``d1[l] . d2[l] = 0`` and ``||d1[l]|| = ||d2[l]|| = ||ctx[l]||``.
+
+    Raises:
+        InputError: D is 1, where there are no two orthogonal directions.
+    """
+    if ctx.shape[-1] < 2:
+        raise InputError(f"a plane needs context vectors of at least 2 numbers, but they are of shape {ctx.shape}")
+    generator = torch.Generator().manual_seed(seed)
+    first, second = torch.randn(2, *ctx.shape, generator=generator).to(ctx)
+    first = F.normalize(first, dim=-1)
+    second = F.normalize(second - (second * first).sum(dim=-1, keepdim=True) * first, dim=-1)
+    length = ctx.detach().norm(dim=-1, keepdim=True)
+    return length * first, length * second
+
+
+@torch.no_grad()
+def surface(
+    loss: BatchLoss, ctx: Tensor, d1: Tensor, d2: Tensor, span: float, steps: int, chunk: int = CHUNK, title: str = ""
+) -> Surface:
+    """Losses on a square grid of the plane through `ctx`.
+
+    Args:
+        loss: Of a batch of contexts.
+        ctx: The prompt in the middle, (L, D).
+        d1: Direction of the first axis, (L, D).
+        d2: Direction of the second axis, (L, D).
+        span: The grid reaches from -span to span along both. With filter-normalised directions 1 is the prompt's norm.
+        steps: Points along each axis; odd, so that the prompt is one of them.
+        chunk: Contexts that `loss` is given at once.
+        title: What the progress bar says; empty: no bar.
+
+    Raises:
+        InputError: `span` or `steps` cannot be used.
+    """
+    if steps < 3 or steps % 2 == 0:
+        raise InputError(f"steps must be odd and at least 3, so that the prompt is in the middle, but got {steps}")
+    if not 0 < span < float("inf"):
+        raise InputError(f"span must be a finite number > 0, but got {span}")
+    half = steps // 2
+    axis = torch.arange(-half, half + 1, dtype=ctx.dtype) * (span / half)
+    points = torch.cartesian_prod(axis, axis).to(ctx.device)  # (steps * steps, 2)
+    losses = []
+    with tqdm(total=len(points), unit="prompt", desc=title, disable=not title) as bar:
+        for part in torch.split(points, chunk):
+            alpha, beta = part.view(len(part), 2, *[1] * ctx.dim()).unbind(dim=1)  # each (n, 1, 1)
+            losses.append(loss(ctx + alpha * d1 + beta * d2).cpu())
+            bar.update(len(part))
+    stacked = torch.cat(losses)
+    return Surface(axis, axis.clone(), stacked.view(steps, steps, *stacked.shape[1:]))
