@@ -9,9 +9,15 @@ failed, 2 the input was wrong; set TLLA_DEBUG=1 to see the traceback of an error
 
 import argparse
 import contextlib
+import functools
 import os
+import re
 import signal
 import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the modules below are imported shows no traceback
+
 from pathlib import Path
 
 import torch
@@ -24,7 +30,10 @@ from yacs.config import CfgNode
 import datasets
 import trainers
 from tlla.errors import InputError, nearest
+from tlla.signals import stop_at_sigterm
 from trainers import distributed
+from trainers.limits import check_limits
+from trainers.yaml_files import load_yaml
 
 HERE = Path(__file__).resolve().parent
 
@@ -42,7 +51,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config-file", action="append", default=[], help="config of the method; the last wins")
     parser.add_argument("--dataset-config-file", help="config of the dataset")
     parser.add_argument("--trainer", help="SAPT, TLLA, CoOp, CoCoOp, ZeroshotCLIP, TPT, ZERO, Compare ...")
-    parser.add_argument("--backbone", help="a CLIP by name (ViT-B/16, RN50, EmojiCLIP ...) or the path of its weights")
+    parser.add_argument(
+        "--backbone", help="a CLIP: a name such as ViT-B/16, a file of weights, or open_clip:<name>/<tag>"
+    )
     parser.add_argument("--head", help="name of a head (not used by the methods here)")
     parser.add_argument("--eval-only", action="store_true", help="test without training")
     parser.add_argument("--model-dir", default="", help="run whose prompt --eval-only tests")
@@ -62,10 +73,12 @@ def build_cfg(args: argparse.Namespace) -> CfgNode:
     cfg = get_cfg_default()
     trainers.add_configs(cfg)
     datasets.add_configs(cfg)
+    defaults = cfg.clone()
     for file in filter(None, (args.dataset_config_file, *args.config_file)):
         _merge_file(cfg, file)
     _merge_flags(cfg, args)
-    _merge(cfg, lambda: cfg.merge_from_list(args.opts), "the command line")
+    _merge(cfg, lambda: _merge_pairs(cfg, args.opts), "the command line")
+    check_limits(cfg, defaults)
     _check_registered("--trainer (TRAINER.NAME)", cfg.TRAINER.NAME, TRAINER_REGISTRY.registered_names())
     _check_registered("DATASET.NAME", cfg.DATASET.NAME, DATASET_REGISTRY.registered_names())
     cfg.freeze()
@@ -80,19 +93,52 @@ def _merge_file(cfg: CfgNode, file: str) -> None:
         raise InputError(f"there is no config file {file}: {nearest(Path(file).name, present)}")
     if path.suffix not in (".yaml", ".yml"):
         raise InputError(f"the config file {path} must be YAML (.yaml), not {path.suffix or 'a file without suffix'}")
-    _merge(cfg, lambda: cfg.merge_from_file(str(path)), str(path))
+    content = load_yaml(path)
+    if not isinstance(content, dict):
+        what = "is empty" if content is None else f"holds a {type(content).__name__}"
+        raise InputError(f"the config file {path} {what}: keys and values were expected, such as SEED: 1")
+    _merge(cfg, lambda: cfg.merge_from_other_cfg(CfgNode(_with_floats(content, cfg))), str(path))
+
+
+def _with_floats(content: dict, node: CfgNode) -> dict:
+    """Whole numbers become floats where the config has a float: yacs takes no 0 for 0.0."""
+    found = {}
+    for key, value in content.items():
+        default = node.get(key)
+        if isinstance(value, dict) and isinstance(default, CfgNode):
+            value = _with_floats(value, default)
+        elif isinstance(default, float) and type(value) is int:
+            value = float(value)
+        found[key] = value
+    return found
 
 
 def _merge(cfg: CfgNode, merge, source: str) -> None:
     """Runs one of yacs's merges and says in one sentence what it did not like."""
     try:
         merge()
-    except (KeyError, AssertionError) as error:
-        key = str(error.args[0]).rsplit(": ", 1)[-1]
-        raise InputError(f"{source} sets the unknown config key {key}: {nearest_key(key, cfg)}") from error
-    except Exception as error:  # yaml's errors and yacs's type errors share no base class
-        reason = " ".join(str(error).split())
+    except Exception as error:  # yacs's errors share no base class
+        reason = " ".join(str(error.args[0] if error.args else error).split())
+        if reason.startswith("Non-existent"):
+            key = reason.rsplit(": ", 1)[-1]
+            raise InputError(f"{source} sets the unknown config key {key}: {nearest_key(key, cfg)}") from error
+        if len(reason) > 400:  # it names the key at its end
+            reason = f"{reason[:250]} ... {reason[-120:]}"
         raise InputError(f"{source} cannot be merged into the config: {reason}") from error
+
+
+def _merge_pairs(cfg: CfgNode, pairs: list[str]) -> None:
+    for key in set(pairs[::2]) - set(_all_keys(cfg)):
+        raise KeyError(f"Non-existent config key: {key}")
+    pairs = list(pairs)
+    for i in range(1, len(pairs), 2):
+        if re.fullmatch(r"[+-]?\d+", pairs[i]) and isinstance(_value(cfg, pairs[i - 1]), float):
+            pairs[i] += ".0"
+    cfg.merge_from_list(pairs)
+
+
+def _value(cfg: CfgNode, key: str) -> object:
+    return functools.reduce(lambda node, name: node[name], key.split("."), cfg)
 
 
 def nearest_key(key: str, cfg: CfgNode) -> str:
@@ -175,18 +221,14 @@ def _listing(args: argparse.Namespace) -> str:
 
 def one_sentence(error: BaseException) -> str:
     """The message of an error; from a loader's worker process, without the traceback that torch wraps around it."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1].partition(": ")[2] if "Original Traceback" in str(error) else lines[0]
+    text = str(error).strip() or type(error).__name__
+    if "Original Traceback" in text:
+        return text.splitlines()[-1].partition(": ")[2]
+    return text.replace("\n", "\\n") if isinstance(error, InputError) else text.splitlines()[0]  # names may be odd
 
 
-def stop_at_sigterm() -> None:
-    """Makes SIGTERM, by which torchrun and job schedulers end a process, stop it as Ctrl-C does: it saves first."""
-
-    def stop(*_) -> None:
-        raise KeyboardInterrupt
-
-    with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGTERM, stop)
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -201,7 +243,10 @@ def main(argv: list[str] | None = None) -> int:
         if not diverged or distributed.is_first():  # all processes see the same loss
             print(f"error: {one_sentence(error)}", file=sys.stderr)
         return 1 if diverged else 2
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if _is_out_of_memory(error) and not os.environ.get("TLLA_DEBUG"):
+            print(f"error: there is not enough memory ({one_sentence(error)}): use smaller batches", file=sys.stderr)
+            return 1
         if distributed.world_size() == 1 or os.environ.get("TLLA_DEBUG"):
             raise
         print(

@@ -1,5 +1,6 @@
 """Unpacking archives from elsewhere: nothing outside the folder, no links, no file of the user's overwritten."""
 
+import lzma
 import os
 import shutil
 import stat
@@ -15,6 +16,8 @@ from tqdm import tqdm
 
 from tlla.errors import InputError
 
+MOST_INFLATED = 100  # times its size that an archive may unpack to
+
 
 @contextmanager
 def _open(path: Path) -> Iterator[tuple[list[Any], Any]]:
@@ -25,12 +28,19 @@ def _open(path: Path) -> Iterator[tuple[list[Any], Any]]:
                 yield archive.infolist(), archive.open
         else:
             with tarfile.open(path) as archive:
-                yield archive.getmembers(), archive.extractfile
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+                yield _members(archive), archive.extractfile
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
         reason = str(error).partition("\n")[0].rstrip(":")
         raise InputError(
             f"{path} is not a whole zip or tar archive ({reason}); delete it and download it again"
         ) from error
+
+
+def _members(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    try:
+        return archive.getmembers()
+    except OSError as error:  # a size that no file has, or bad compression
+        raise tarfile.ReadError(str(error)) from error
 
 
 def _describe(member: Any) -> tuple[str, int, bool, bool]:
@@ -64,7 +74,21 @@ def _plan(archive: Path, members: list[Any], strip: str) -> list[tuple[Any, Pure
         raise InputError(
             f"{archive} holds no files below {strip or 'its top'}: it is not the archive that was expected"
         )
+    _check_size(archive, sum(size for _, _, size in files))
     return files
+
+
+def _check_size(archive: Path, size: int) -> None:
+    """Raises InputError if the files would fill the disk, or if so little cannot hold so much but in a bomb."""
+    packed, free = archive.stat().st_size, shutil.disk_usage(archive.parent).free
+    if size > MOST_INFLATED * packed + (16 << 20):
+        raise InputError(
+            f"{archive} has {packed:,} bytes and unpacks to {size:,}, as no images do; nothing was unpacked"
+        )
+    if size > free:
+        raise InputError(
+            f"{archive} unpacks to {size / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free; nothing was unpacked"
+        )
 
 
 def unpack(archive: Path, folder: Path, strip: str = "") -> int:

@@ -9,6 +9,7 @@ from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 from yacs.config import CfgNode
 
 from tlla.errors import InputError
+from tlla.prompt import is_template
 from tlla.registry import register
 
 from .catalog import CATALOG, drive_url
@@ -24,11 +25,7 @@ NEW_SPLIT_SEED = 1  # of the splits that DATASET.ALLOW_NEW_SPLIT makes
 
 def choose_template(option: str, default: str) -> str:
     """DATASET.TEMPLATE if given, else the dataset's own."""
-    try:
-        usable = not option or option.format("X") != option
-    except (IndexError, KeyError, ValueError):
-        usable = False
-    if not usable:
+    if option and not is_template(option):
         raise InputError(f"DATASET.TEMPLATE must hold {{}} for the class name, and no other braces, but got {option!r}")
     return option or default
 

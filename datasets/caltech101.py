@@ -17,4 +17,5 @@ class Caltech101(SplitDataset):
     image_folder = "101_ObjectCategories"
 
     def make_split(self, rng: random.Random) -> Parts:
+        """Splits all images anew but those of IGNORED, under the names of RENAMED."""
         return split_items(list_classes(self.image_dir, self.advice(), IGNORED, RENAMED), rng)

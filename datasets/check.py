@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dassl.data.datasets import DATASET_REGISTRY
-from PIL import Image
+from dassl.utils import ImageError, read_image
 from tqdm import tqdm
 from yacs.config import CfgNode
 
@@ -152,8 +152,7 @@ def _images(image_dir: str, items: list[Item]) -> Iterator[Finding]:
 
 def _unreadable(path: str) -> str:
     try:
-        with Image.open(path) as image:
-            image.convert("RGB")
-    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and more
-        return type(error).__name__
+        read_image(path)
+    except ImageError as error:
+        return type(error.__cause__).__name__
     return ""

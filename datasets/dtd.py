@@ -15,4 +15,5 @@ class DescribableTextures(SplitDataset):
     template = "{} texture."
 
     def make_split(self, rng: random.Random) -> Parts:
+        """Splits all images anew."""
         return split_items(list_classes(self.image_dir, self.advice()), rng)

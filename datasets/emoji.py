@@ -32,7 +32,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         index["classes"], index["items"]["noto"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is not the benchmark's index ({type(error).__name__}: {error}); {advice}") from error
     return index
 

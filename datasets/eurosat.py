@@ -28,4 +28,5 @@ class EuroSAT(SplitDataset):
     template = "a centered satellite photo of {}."
 
     def make_split(self, rng: random.Random) -> Parts:
+        """Splits all images anew, under the names of RENAMED."""
         return split_items(list_classes(self.image_dir, self.advice(), rename=RENAMED), rng)

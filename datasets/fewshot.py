@@ -81,7 +81,7 @@ class DrawFile:
                 print(f"{self.path} was drawn from another split or listing: drawing again")
                 return None
             return {part: [(self._inside(p), int(y)) for p, y in content[part]] for part in content["parts"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             print(f"{self.path} is not a stored draw ({type(error).__name__}: {error}): drawing again")
             return None
 

@@ -46,11 +46,16 @@ def _list(folder: str, folders: bool, advice: str) -> list[str]:
     try:
         with os.scandir(folder) as entries:
             # is_dir and is_file come with the listing: a million files are listed without a million look-ups.
-            return sorted(
-                e.name for e in entries if not e.name.startswith(".") and (e.is_dir() if folders else e.is_file())
-            )
+            return sorted(e.name for e in entries if not e.name.startswith(".") and _is(e, folders))
     except OSError as error:
         raise InputError(f"{folder} cannot be listed ({error.strerror}); {advice}") from error
+
+
+def _is(entry: os.DirEntry, folder: bool) -> bool:
+    try:
+        return entry.is_dir() if folder else entry.is_file()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def read_lines(path: str, advice: str) -> list[str]:
@@ -82,18 +87,20 @@ def write_text(path: Path, text: str, what: str) -> bool:
         os.replace(part, path)
         return True
     except OSError as error:
-        part.unlink(missing_ok=True) if os.path.isdir(part.parent) else None
         if str(path.parent) not in _unwritable:
             _unwritable.add(str(path.parent))
             print(f"{path.parent} cannot be written to ({error.strerror}): {what} is not stored")
         return False
+    finally:
+        if os.path.lexists(part):
+            part.unlink()
 
 
 def read_json(path: str, advice: str) -> Any:
     """A JSON file's content."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error}); {advice}") from error
 
 

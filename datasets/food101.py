@@ -15,4 +15,5 @@ class Food101(SplitDataset):
     template = "a photo of {}, a type of food."
 
     def make_split(self, rng: random.Random) -> Parts:
+        """Splits all images anew."""
         return split_items(list_classes(self.image_dir, self.advice()), rng)

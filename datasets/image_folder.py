@@ -26,7 +26,7 @@ def read_csv(path: Path) -> Parts:
         raise InputError(f"{path} is not a CSV file ({error})") from error
     parts: Parts = {part: [] for part in PARTS}
     for line, row in enumerate(rows, start=2):
-        if not all(row.get(column) for column in COLUMNS) or row["split"] not in PARTS:
+        if not all(row.get(column) for column in COLUMNS) or row["split"] not in PARTS or None in row:
             raise InputError(
                 f"{path}, line {line}: a path, a class and a split of {PARTS} were expected, in columns "
                 f"named {','.join(COLUMNS)}"

@@ -23,25 +23,40 @@ class Item(NamedTuple):
 def some(names: Iterable[Any], count: int = 3) -> str:
     """The first few names for a message."""
     names = list(names)
-    # File names that are not UTF-8 hold what cannot be printed.
-    shown = (str(name).encode("utf-8", "backslashreplace").decode() for name in names[:count])
-    return ", ".join(shown) + (" ..." if len(names) > count else "")
+    return ", ".join(map(_printable, names[:count])) + (" ..." if len(names) > count else "")
+
+
+def _printable(name: Any) -> str:
+    """File names may hold line breaks and what is not UTF-8, and may be long."""
+    text = str(name).encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def class_names(items: Iterable[Item], source: str) -> dict[int, str]:
     """Label -> class name.
 
     Raises:
-        InputError: a label has two names.
+        InputError: a label has two names, or one without a word in it, or one that is not Unicode.
     """
     names: dict[int, str] = {}
     for item in items:
+        if not item.classname.replace("_", " ").strip():
+            raise InputError(f"{source} gives label {item.label} a class name without a word in it, {item.classname!r}")
+        if not _is_unicode(item.classname):
+            raise InputError(f"{source} gives label {item.label} a class name that is not UTF-8, {item.classname!r}")
         if names.setdefault(item.label, item.classname) != item.classname:
             raise InputError(
                 f"{source} gives label {item.label} two class names, {names[item.label]!r} and {item.classname!r}; "
                 "each label needs exactly one"
             )
     return names
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def check_labels(parts: dict[str, list[Item]], source: str) -> None:
@@ -54,7 +69,8 @@ def check_labels(parts: dict[str, list[Item]], source: str) -> None:
     labels = {item.label for item in parts[basis]}
     if not labels:
         raise InputError(f"{source} has no {basis} images")
-    if lost := sorted(set(range(max(labels) + 1)) - labels):
+    if max(labels) >= len(labels):
+        lost = [label for label in range(min(max(labels), len(labels) + 4)) if label not in labels]
         raise InputError(
             f"{source} has {len(labels)} classes with {basis} images, but labels up to {max(labels)}: {some(lost)} "
             "are missing, so that class names would not match labels; complete the data or number the classes from 0"

@@ -19,6 +19,7 @@ class OxfordFlowers(SplitDataset):
     template = "a photo of a {}, a type of flower."
 
     def make_split(self, rng: random.Random) -> Parts:
+        """Splits all images anew; labels are those of imagelabels.mat."""
         labels = read_mat(f"{self.dataset_dir}/imagelabels.mat", self.advice())["labels"][0]
         names = read_json(f"{self.dataset_dir}/cat_to_name.json", self.advice())
         if lost := {str(label) for label in labels} - set(names):

@@ -17,6 +17,7 @@ class OxfordPets(SplitDataset):
     template = "a photo of a {}, a type of pet."
 
     def make_split(self, rng: random.Random) -> Parts:
+        """Splits the authors' trainval list into train and val; their test list is the test set."""
         train, val = split_trainval(self._read_list("trainval.txt"), rng)
         return {"train": train, "val": val, "test": self._read_list("test.txt")}
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ def read_split(path: str | Path) -> Parts:
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         parts = {part: content[part] for part in ("train", "test")} | {"val": content.get("val", [])}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        parts = {part: list(rows) for part, rows in parts.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f'{path} is not a split file ({type(error).__name__}: {error}); JSON with "train", "val" and "test" lists '
             "of [path, label, class name] was expected: download it again"
@@ -39,8 +41,10 @@ def _item(row: Any, where: str) -> Item:
         path, label, classname = row
         if not (isinstance(path, str) and isinstance(classname, str) and path and classname and int(label) >= 0):
             raise ValueError
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where} is {row!r}; [path, label (0 or more), class name] was expected") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"{where} is {reprlib.repr(row)}; [path, label (0 or more), class name] was expected"
+        ) from error
     return Item(path, int(label), classname)
 
 

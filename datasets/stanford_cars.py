@@ -15,6 +15,7 @@ class StanfordCars(SplitDataset):
     dataset_dir = "stanford_cars"
 
     def make_split(self, rng: random.Random) -> Parts:
+        """Splits the authors' training images into train and val; their test images are the test set."""
         train, val = split_trainval(self._read("cars_train", "devkit/cars_train_annos.mat"), rng)
         return {"train": train, "val": val, "test": self._read("cars_test", "cars_test_annos_withlabels.mat")}
 

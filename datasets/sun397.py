@@ -16,6 +16,7 @@ class SUN397(SplitDataset):
     image_folder = "SUN397"
 
     def make_split(self, rng: random.Random) -> Parts:
+        """Splits the authors' first training list into train and val; their first test list is the test set."""
         classes = read_lines(f"{self.dataset_dir}/ClassName.txt", self.advice())
         labels = {path.lstrip("/"): label for label, path in enumerate(classes)}
         train, val = split_trainval(self._read_list("Training_01.txt", labels), rng)

@@ -18,6 +18,7 @@ class UCF101(SplitDataset):
     template = "a photo of a person doing {}."
 
     def make_split(self, rng: random.Random) -> Parts:
+        """Splits the authors' first training list into train and val; their first test list is the test set."""
         classes = self._lines("classInd.txt")
         labels = {name: int(number) - 1 for number, name in map(str.split, classes)}
         train, val = split_trainval(self._read_list("trainlist01.txt", labels), rng)

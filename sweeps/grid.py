@@ -19,9 +19,8 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from tlla.errors import InputError, nearest
+from trainers.yaml_files import load_yaml
 
 from .job import Job, check
 from .plans import NODES, Settings, shots
@@ -37,8 +36,9 @@ NAMES = {str: "name", int: "whole number", list: "list", dict: "mapping"}
 
 def grid(s: Settings, file: str) -> list[Job]:
     """The runs of a grid file, and the tests of what they have learned; InputError names the file and the key."""
+    content = _load(file)
     try:
-        jobs = _jobs(s, _load(file), Path(file).stem)
+        jobs = _jobs(s, content, Path(file).stem)
         check(jobs)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
@@ -75,20 +75,17 @@ def _opts(content: dict) -> tuple[str, ...]:
 
 
 def _load(file: str) -> dict:
-    try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"the grid cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"this is no YAML: {' '.join(str(error).split())}") from error
+    content = load_yaml(Path(file))
     if not isinstance(content, dict):
-        raise InputError(f"a grid must be a mapping with the keys {', '.join(KINDS)}")
+        raise InputError(f"{file}: a grid must be a mapping with the keys {', '.join(KINDS)}")
     return content
 
 
 def _check(content: dict) -> None:
     """Raises InputError for a key that is unknown, missing, or of the wrong kind."""
     _check_part(content, KINDS, "")
+    if Path(name := content.get("name", "")).is_absolute() or ".." in Path(name).parts:
+        raise InputError(f"name must be a folder below the output root, but got {name!r}")
     for number, entry in enumerate(content.get("then", [])):
         if not isinstance(entry, dict):
             raise InputError(f"then[{number}] must be a mapping with {', '.join(THEN)}, but got {entry!r}")

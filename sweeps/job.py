@@ -98,7 +98,7 @@ class Job:
     def differences(self) -> list[str]:
         """Settings in which the run that the folder holds differs from this job, as sentences."""
         found = _read(self.folder / "results.json") or _read(self.folder / STARTED) or {}
-        if "config" not in found:
+        if not isinstance(found.get("config"), dict):
             return []
         there, here = _flat(found["config"]), _flat(self.config_values)
         keys = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
@@ -159,7 +159,7 @@ def _config(argv: tuple[str, ...]) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 

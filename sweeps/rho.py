@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,9 @@ def read(value: str, source: str) -> float:
     try:
         content = json.loads(Path(value).read_text(encoding="utf-8"))
         rho, of = float(content["rho"]), content["source"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not 0 <= rho < math.inf:
+            raise ValueError(f"its rho is {rho}")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"--rho {value} is no record of rho_grid.sh: {error}") from error
     if of != Path(source).stem:
         raise InputError(f"--rho {value} was chosen on {of}, but the prompts are trained on {Path(source).stem}")

@@ -64,7 +64,11 @@ def test_a_config_that_is_python_or_broken_yaml_is_refused(place, capfd, tmp_pat
     (tmp_path / "code.py").write_text("raise SystemExit('it ran')")
     (tmp_path / "broken.yaml").write_text("TRAINER: [")
     (tmp_path / "object.yaml").write_text("OUTPUT_DIR: !!python/object/apply:os.getcwd []")
-    for name, part in (("code.py", "must be YAML"), ("broken.yaml", "cannot be merged"), ("object.yaml", "cannot be")):
+    for name, part in (
+        ("code.py", "must be YAML"),
+        ("broken.yaml", "cannot be read as YAML"),
+        ("object.yaml", "cannot be"),
+    ):
         assert part in fails(capfd, place.argv("SAPT", "wrong", "--config-file", str(tmp_path / name)))
 
 

@@ -233,7 +233,7 @@ DEFECTS = {
     copied: "a second run of seed 2 with the same settings as",
     only_val: "no result of the test split",
     of_another_project: "results.json is not complete, or not of train.py",
-    a_list: "no result of the test split",
+    a_list: "results.json is not complete, or not of train.py: it holds a list",
     other_images: "not comparable with the other seeds: split hash another, not hash of Imag",
     without_metric: "accuracy is NaN or infinite",
 }

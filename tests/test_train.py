@@ -224,6 +224,16 @@ def test_a_configs_settings_are_overridden_in_coops_order(place):
     assert (cfg.SEED, cfg.OPTIM.LR, cfg.TRAINER.SAPT.N_CTX, cfg.TRAINER.SAPT.RHO) == (0, 0.5, 3, 0.05)
 
 
+def test_a_whole_number_is_taken_where_a_float_is_meant(place):
+    file = place.folder / "whole.yaml"
+    file.write_text("TRAINER: {SAPT: {RHO: 1}}\nTEST: {SAVE_EVERY: 600}\n")
+    argv = place.argv("SAPT", "unused", "--config-file", str(file), "TRAINER.SAPT.LAMBDA", "0", "OPTIM.MAX_EPOCH", "2")
+    cfg = train.build_cfg(train.parse_args(argv))
+    found = (cfg.TRAINER.SAPT.RHO, cfg.TEST.SAVE_EVERY, cfg.TRAINER.SAPT.LAMBDA, cfg.OPTIM.MAX_EPOCH)
+    assert found == (1, 600, 0, 2)
+    assert [type(value) for value in found] == [float, float, float, int]
+
+
 def test_of_several_configs_the_later_wins(place):
     tuned = ("--config-file", "configs/trainers/TDA/imagenet_r.yaml")
     cfg = train.build_cfg(train.parse_args(place.argv("TDA", "x", *tuned)))

@@ -13,6 +13,7 @@ method would need alone: its share of loading, making and encoding the views, pl
 import copy
 import csv
 import io
+from collections import Counter
 from pathlib import Path
 
 from tabulate import tabulate
@@ -58,18 +59,21 @@ class Compare(TestTimeTrainer):
         for name in names:
             if name not in METHODS:
                 raise InputError(
-                    f"TRAINER.COMPARE.METHODS has {name!r}, which is no method: {nearest(name, [*METHODS])}"
+                    f"TRAINER.COMPARE.METHODS has {name!r}, which is no method: {nearest(str(name), [*METHODS])}"
                 )
         return names
 
     def classifiers(self) -> dict[str, Classifier]:
         """TRAINER.COMPARE.PROMPTS, or the one prompt of --model-dir or TRAINER.PROMPT."""
-        prompts = self.cfg.TRAINER.COMPARE.PROMPTS
+        prompts = list(map(str, self.cfg.TRAINER.COMPARE.PROMPTS))
+        name, count = Counter(entry.partition("=")[0] for entry in prompts).most_common(1)[0] if prompts else ("", 0)
+        if count > 1:
+            raise InputError(f"TRAINER.COMPARE.PROMPTS has more than one prompt named {name!r}: rename one")
         return {entry.partition("=")[0]: self._classifier(entry) for entry in prompts} or super().classifiers()
 
     def _classifier(self, entry: str) -> Classifier:
         name, equals, source = entry.partition("=")
-        if not equals or not name or "/" in name:
+        if not equals or not name or name in (".", "..") or set("/\0") & set(name):
             raise InputError(
                 f"TRAINER.COMPARE.PROMPTS has the entry {entry!r}: write name=source, e.g. CoOp=output/coop/seed1"
             )

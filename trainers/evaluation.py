@@ -15,9 +15,11 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 from yacs.config import CfgNode
 
+from tlla.backbones import Backbone
 from tlla.checkpoint import tensor_sha256
 from tlla.errors import InputError
 from tlla.metrics import score
+from tlla.signals import leave_stopping_to_parent
 
 from . import distributed
 from .ledger import Ledger
@@ -49,14 +51,23 @@ class Tested(Protocol):
     cfg: CfgNode
     device: torch.device
     record: Any
-    clip_model: torch.nn.Module
+    clip_model: Backbone
     num_classes: int
 
-    def eval_dataset(self, split: str) -> Dataset: ...
-    def eval_batch_size(self) -> int: ...
-    def eval_order(self, total: int) -> list[int]: ...
-    def prepare(self, batch: dict[str, Tensor]) -> Any: ...
-    def probabilities(self, prepared: Any, part: Part) -> Tensor: ...
+    def eval_dataset(self, split: str) -> Dataset:
+        """The images of a split."""
+
+    def eval_batch_size(self) -> int:
+        """Images at once."""
+
+    def eval_order(self, total: int) -> list[int]:
+        """The order in which the images are seen."""
+
+    def prepare(self, batch: dict[str, Tensor]) -> Any:
+        """What all parts share of a batch."""
+
+    def probabilities(self, prepared: Any, part: Part) -> Tensor:
+        """Class probabilities of a batch under one part, (B, K)."""
 
 
 def evaluate(trainer: Tested, split: str, parts: list[Part], shared: Meter) -> list[dict[str, float]]:
@@ -94,7 +105,7 @@ def _test_name(trainer: Tested, split: str, parts: list[Part]) -> str:
         "config": config,
         "parts": [[part.title, part.entries] for part in parts],
         "data": trainer.record.content["split_sha256"],
-        "weights": tensor_sha256(trainer.clip_model.text_projection),
+        "weights": tensor_sha256(trainer.clip_model.fingerprint()),
         "versions": trainer.record.content["versions"],
     }
     return f"{split}-{hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]}"
@@ -116,6 +127,7 @@ def _run_batches(trainer: Tested, split: str, parts: list[Part], shared: Meter, 
         num_workers=trainer.cfg.DATALOADER.NUM_WORKERS,
         pin_memory=trainer.device.type == "cuda",
         collate_fn=collate,
+        worker_init_fn=leave_stopping_to_parent,
     )
     total = before + sum(len(batches[number]) for number in own)
     bar = tqdm(total=total, initial=before, unit="img", desc=split, disable=not distributed.is_first())

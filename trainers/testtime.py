@@ -45,8 +45,10 @@ def build_method(cfg: CfgNode, name: str, node_name: str, n_views: int) -> Metho
 
 
 class ViewTest(ClipTrainer):
-    """test() over images with all their views. A subclass sets `view_config`, `views_node` and `methods` in check_cfg,
-    and gives `classifiers`."""
+    """test() over images with all their views.
+
+    A subclass sets `view_config`, `views_node` and `methods` in check_cfg, and gives `classifiers`.
+    """
 
     methods: dict[str, Method]
     views_node: CfgNode  # with the keys of the views
@@ -73,7 +75,7 @@ class ViewTest(ClipTrainer):
 
     def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Features (B, V, E) and normalised pixels (B, V, 3, H, W) of all views."""
-        images = normalize(self._views(batch))
+        images = normalize(self._views(batch), self.clip_model)
         return self._encode(images.flatten(0, 1)).unflatten(0, images.shape[:2]), images
 
     def _views(self, batch: dict[str, Any]) -> Tensor:

@@ -26,6 +26,7 @@ from tlla.checkpoint import tensor_sha256
 from tlla.clip import logit_scale
 from tlla.errors import InputError, within
 from tlla.prompt import zeroshot_features
+from tlla.signals import leave_stopping_to_parent
 from tlla.tip_adapter import Cache, grid, load_cache, make_keys, search
 
 from . import distributed
@@ -117,7 +118,12 @@ class CacheTrainer(LearningTrainer):
         dataset, passes = self.train_loader_x.dataset, self.method_cfg.AUGMENT_EPOCH
         # Not the training loader itself, which shuffles and drops an incomplete batch.
         settings = self.cfg.DATALOADER
-        loader = DataLoader(dataset, settings.TEST.BATCH_SIZE, num_workers=settings.NUM_WORKERS)
+        loader = DataLoader(
+            dataset,
+            settings.TEST.BATCH_SIZE,
+            num_workers=settings.NUM_WORKERS,
+            worker_init_fn=leave_stopping_to_parent,
+        )
 
         def features(number: int) -> Tensor:
             if hasattr(dataset, "set_seed"):  # our toolkit's: then images do not depend on the number of workers

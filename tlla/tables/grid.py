@@ -4,6 +4,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tlla.paper import BACKBONE, BENCHMARKS, CROSS_DATASET, EMOJI, IMAGENET, OOD_AVERAGE, Benchmark
 
@@ -71,7 +72,7 @@ def build(runs: Sequence[Run], metric: str, seeds: Sequence[int] = ()) -> tuple[
 def _reject(runs: Sequence[Run], metric: str) -> tuple[list[Run], list[Defect]]:
     """Leaves out runs without the metric, several runs of one seed, and seeds on other images than the rest."""
     defects = {id(run): Defect(run.folder, f"it has no {metric}") for run in runs if metric not in run.metrics}
-    cells: dict[tuple, list[Run]] = defaultdict(list)
+    cells: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
     for run in runs:
         if id(run) not in defects:
             cells[run.method, _frozen(run.settings), run.source, run.dataset].append(run)

@@ -156,7 +156,7 @@ def report(directory: str, keyword: str, test_log: bool, ci95: bool, multi_exp: 
     """
     try:
         re.compile(keyword)
-    except re.error as error:
+    except (re.error, OverflowError) as error:
         raise InputError(f"--keyword {keyword!r} is no regular expression: {error}") from error
     if not multi_exp:
         yield from summarize_folder(directory, keyword, test_log, ci95)

@@ -52,4 +52,4 @@ def mcnemar(only_first: int, only_second: int) -> float:
     for i in range(min(only_first, only_second) + 1):
         tail += term
         term = term * (n - i) // (i + 1)
-    return min(1.0, 2 * tail / 2**n)
+    return min(1.0, float(2 * tail / 2**n))

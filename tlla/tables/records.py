@@ -12,7 +12,7 @@ from tlla.errors import InputError
 from .logs import finished
 
 INSIDE_RUNS = ("prompt_learner", "tensorboard", "shards", "tip_adapter")  # folders of a run that hold no other run
-KEYS = {"trainer", "dataset", "backbone", "seed", "versions"}
+KINDS = {"trainer": str, "dataset": str, "backbone": str, "seed": int, "versions": dict, "config": dict, "splits": dict}
 NODES = {"TRAINER", "DATASET", "OPTIM", "TEST"}  # of its config
 
 
@@ -36,16 +36,18 @@ class Record:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        return self.content["config"]
+        """The whole config of the run."""
+        return dict(self.content["config"])
 
     @property
     def test(self) -> Mapping[str, Any]:
-        """What was measured on the test split."""
-        return self.content["splits"]["test"]
+        """What was measured on the test split; empty if only val was tested."""
+        return dict(self.content["splits"].get("test", {}))
 
     @property
     def trainer(self) -> str:
-        return self.content["trainer"]
+        """The name of the trainer."""
+        return str(self.content["trainer"])
 
 
 def read_records(folders: list[str]) -> tuple[list[Record], list[Defect]]:
@@ -60,8 +62,10 @@ def read_records(folders: list[str]) -> tuple[list[Record], list[Defect]]:
         if not Path(folder).is_dir():
             raise InputError(f"there is no folder {folder}")
         for found in _walk(Path(folder)):
-            place = records if isinstance(found, Record) else defects
-            place[(found.folder if isinstance(found, Record) else found.path).resolve()] = found
+            if isinstance(found, Record):
+                records[found.folder.resolve()] = found
+            else:
+                defects[found.path.resolve()] = found
     for key, record in list(records.items()):
         if reason := _untrustworthy(record, records):
             defects[key] = Defect(record.folder, reason)
@@ -94,17 +98,36 @@ def load_record(folder: Path) -> Record:
     """
     try:
         content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"results.json cannot be read: {error}") from error
+    if wrong := wrong_entry(content):
+        raise InputError(f"results.json is not complete, or not of train.py: {wrong}")
     try:
-        test, config = content["splits"]["test"], content["config"]
-        known = KEYS <= content.keys() and NODES <= config.keys()
-        complete = known and test["total"] > 0 and ("parts" in test or {"correct", "accuracy"} <= test.keys())
+        test = content["splits"]["test"]
+        complete = test["total"] > 0 and ("parts" in test or {"correct", "accuracy"} <= test.keys())
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError("results.json has no result of the test split") from error
-    if not complete:
-        raise InputError("results.json is not complete, or not of train.py")
+    if not complete or not all(isinstance(test.get(key, 0), (int, float)) for key in ("correct", "accuracy")):
+        raise InputError("results.json has no whole result of the test split")
     return Record(folder, content)
+
+
+def wrong_entry(content: Any) -> str:
+    """What in a record is missing or of another kind than train.py writes, its splits apart; "" if all is well."""
+    if not isinstance(content, dict):
+        return f"it holds a {type(content).__name__}"
+    for key, kind in KINDS.items():
+        if type(content.get(key)) is not kind:
+            return f"its {key} is {type(content[key]).__name__ if key in content else 'missing'}"
+    if lacks := sorted(key for key in NODES if not isinstance(content["config"].get(key), dict)):
+        return f"its config has no {lacks[0]}"
+    loaded, sha256 = content.get("loaded_from", {"path": "a/b/c"}), content.get("split_sha256") or {}
+    path = loaded.get("path") if isinstance(loaded, dict) else None
+    if not isinstance(path, str) or len(Path(path).parents) < 2:
+        return "its loaded_from names no file of a run"
+    if not isinstance(content.get("prompt", ""), str) or not isinstance(sha256, dict):
+        return "its prompt or its split_sha256 is of another kind"
+    return ""
 
 
 def _load(folder: Path, logs: list[Path]) -> Record | Defect:

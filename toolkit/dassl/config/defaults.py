@@ -1,102 +1,117 @@
 """Default values, data only. A key that is not listed here or added by a trainer is refused on merging."""
 
 _TRAIN_LOADER = {
-    "SAMPLER": "RandomSampler",
-    "BATCH_SIZE": 32,
+    "SAMPLER": "RandomSampler",  # or Sequential-, RandomDomain-, SeqDomain-, RandomClassSampler
+    "BATCH_SIZE": 32,  # images a step
     "N_DOMAIN": 0,  # RandomDomainSampler: domains a batch; 0 or less: all
     "N_INS": 16,  # RandomClassSampler: images of a class in a batch
 }
 
 DEFAULTS = {
-    "VERSION": 1,
+    "VERSION": 1,  # of the layout of these keys; never read
     "OUTPUT_DIR": "./output",  # log.txt, tensorboard/, <model name>/ with the checkpoints
     "RESUME": "",  # directory of an earlier run; empty: OUTPUT_DIR itself
     "SEED": -1,  # 0 or more: fixed; negative: a random run seed is drawn, printed and kept in the checkpoints
-    "USE_CUDA": True,
-    "VERBOSE": True,
+    "USE_CUDA": True,  # False: on the CPU even if there is a GPU
+    "VERBOSE": True,  # False: less is printed while data and model are built
     "INPUT": {
         "SIZE": (224, 224),  # height, width
-        "INTERPOLATION": "bilinear",
-        "TRANSFORMS": (),
+        "INTERPOLATION": "bilinear",  # bilinear, bicubic or nearest
+        "TRANSFORMS": (),  # augmentations by name, such as random_resized_crop, random_flip, normalize; --transforms
         "NO_TRANSFORM": False,  # True: images reach the model without any transform
-        "PIXEL_MEAN": [0.485, 0.456, 0.406],
-        "PIXEL_STD": [0.229, 0.224, 0.225],
-        "CROP_PADDING": 4,
-        "RRCROP_SCALE": (0.08, 1.0),
-        "CUTOUT_N": 1,
-        "CUTOUT_LEN": 16,
-        "GN_MEAN": 0.0,
-        "GN_STD": 0.15,
-        "RANDAUGMENT_N": 2,
-        "RANDAUGMENT_M": 10,
-        "COLORJITTER_B": 0.4,
-        "COLORJITTER_C": 0.4,
-        "COLORJITTER_S": 0.4,
-        "COLORJITTER_H": 0.1,
-        "RGS_P": 0.2,
-        "GB_P": 0.5,
+        "PIXEL_MEAN": [0.485, 0.456, 0.406],  # of normalize, red, green, blue; CLIP's are in the configs
+        "PIXEL_STD": [0.229, 0.224, 0.225],  # the same
+        "CROP_PADDING": 4,  # random_crop: pixels around the image
+        "RRCROP_SCALE": (0.08, 1.0),  # random_resized_crop: range of the crop's area
+        "CUTOUT_N": 1,  # cutout: holes an image
+        "CUTOUT_LEN": 16,  # cutout: side of a hole in pixels
+        "GN_MEAN": 0.0,  # gaussian_noise: mean
+        "GN_STD": 0.15,  # gaussian_noise: standard deviation
+        "RANDAUGMENT_N": 2,  # randaugment, randaugment2, randaugment_fixmatch: operations an image
+        "RANDAUGMENT_M": 10,  # randaugment: strength, 0 to 30
+        "COLORJITTER_B": 0.4,  # colorjitter: brightness
+        "COLORJITTER_C": 0.4,  # colorjitter: contrast
+        "COLORJITTER_S": 0.4,  # colorjitter: saturation
+        "COLORJITTER_H": 0.1,  # colorjitter: hue
+        "RGS_P": 0.2,  # randomgrayscale: probability
+        "GB_P": 0.5,  # gaussian_blur: probability
         "GB_K": 21,  # kernel size, odd
     },
     "DATASET": {
-        "ROOT": "",
-        "NAME": "",
-        "SOURCE_DOMAINS": (),
-        "TARGET_DOMAINS": (),
+        "ROOT": "",  # folder of the datasets; --root
+        "NAME": "",  # of the dataset, as registered; set by configs/datasets/*.yaml
+        "SOURCE_DOMAINS": (),  # domains to train on, for datasets that have domains; --source-domains
+        "TARGET_DOMAINS": (),  # domains to test on; --target-domains
         "NUM_LABELED": -1,  # labelled images in total (semi-supervised learning)
         "NUM_SHOTS": -1,  # training images a class; less than 1: all
-        "VAL_PERCENT": 0.1,
-        "STL10_FOLD": -1,
-        "CIFAR_C_TYPE": "",
-        "CIFAR_C_LEVEL": 1,
-        "ALL_AS_UNLABELED": False,
+        "VAL_PERCENT": 0.1,  # share of the training images that upstream's datasets hold out; no dataset here reads it
+        "STL10_FOLD": -1,  # of upstream's STL10; no dataset here reads it
+        "CIFAR_C_TYPE": "",  # of upstream's CIFAR-C; no dataset here reads it
+        "CIFAR_C_LEVEL": 1,  # of upstream's CIFAR-C; no dataset here reads it
+        "ALL_AS_UNLABELED": False,  # of upstream's semi-supervised datasets; no dataset here reads it
     },
     "DATALOADER": {
-        "NUM_WORKERS": 4,
+        "NUM_WORKERS": 4,  # processes that load images; changes no result
         "K_TRANSFORMS": 1,  # augmented copies of a training image
         "RETURN_IMG0": False,  # True: items also hold img0, the image without augmentation
         "TRAIN_X": _TRAIN_LOADER,
-        "TRAIN_U": {"SAME_AS_X": True, **_TRAIN_LOADER},
-        "TEST": {"SAMPLER": "SequentialSampler", "BATCH_SIZE": 32},
+        "TRAIN_U": {
+            "SAME_AS_X": True,  # True: the loader of unlabelled images has TRAIN_X's settings
+            **_TRAIN_LOADER,
+        },
+        "TEST": {
+            "SAMPLER": "SequentialSampler",  # as for TRAIN_X
+            "BATCH_SIZE": 32,  # images at once
+        },
     },
     "MODEL": {
-        "INIT_WEIGHTS": "",
-        "BACKBONE": {"NAME": "", "PRETRAINED": True},
-        "HEAD": {"NAME": "", "HIDDEN_LAYERS": (), "ACTIVATION": "relu", "BN": True, "DROPOUT": 0.0},
+        "INIT_WEIGHTS": "",  # file of weights to start from; for prompts: a checkpoint of context vectors
+        "BACKBONE": {
+            "NAME": "",  # a CLIP by name, or the file of its weights; --backbone
+            "PRETRAINED": True,  # of the toolkit's own networks, not of CLIP: False is random weights
+        },
+        "HEAD": {
+            "NAME": "",  # layers between backbone and classifier: mlp; not for CLIP; --head
+            "HIDDEN_LAYERS": (),  # their widths
+            "ACTIVATION": "relu",  # relu or leaky_relu
+            "BN": True,  # with batch norm
+            "DROPOUT": 0.0,  # share of dropped values
+        },
     },
     "OPTIM": {
-        "NAME": "adam",
-        "LR": 0.0003,
-        "WEIGHT_DECAY": 5e-4,
-        "MOMENTUM": 0.9,
-        "SGD_DAMPNING": 0,
-        "SGD_NESTEROV": False,
-        "RMSPROP_ALPHA": 0.99,
-        "ADAM_BETA1": 0.9,
-        "ADAM_BETA2": 0.999,
+        "NAME": "adam",  # adam, amsgrad, sgd, rmsprop, radam, adamw
+        "LR": 0.0003,  # learning rate
+        "WEIGHT_DECAY": 5e-4,  # weight of the L2 penalty (radam, adamw: decoupled)
+        "MOMENTUM": 0.9,  # of sgd and rmsprop
+        "SGD_DAMPNING": 0,  # of sgd's momentum
+        "SGD_NESTEROV": False,  # sgd with Nesterov's momentum
+        "RMSPROP_ALPHA": 0.99,  # smoothing of rmsprop
+        "ADAM_BETA1": 0.9,  # decay of Adam's first moment; the same for amsgrad, radam, adamw
+        "ADAM_BETA2": 0.999,  # decay of the second moment
         "STAGED_LR": False,  # True: layers outside NEW_LAYERS learn at LR * BASE_LR_MULT
-        "NEW_LAYERS": (),
-        "BASE_LR_MULT": 0.1,
-        "LR_SCHEDULER": "single_step",
+        "NEW_LAYERS": (),  # children of the model that learn at LR with STAGED_LR
+        "BASE_LR_MULT": 0.1,  # factor on LR for all other layers with STAGED_LR
+        "LR_SCHEDULER": "single_step",  # single_step, multi_step or cosine; one step an epoch
         "STEPSIZE": (-1,),  # single_step: the last value; 0 or less means MAX_EPOCH
-        "GAMMA": 0.1,
-        "MAX_EPOCH": 10,
+        "GAMMA": 0.1,  # factor on the learning rate at each step of single_step and multi_step
+        "MAX_EPOCH": 10,  # epochs of training, with the warm-up
         "WARMUP_EPOCH": -1,  # 0 or less: no warm-up
-        "WARMUP_TYPE": "linear",
-        "WARMUP_CONS_LR": 1e-5,
-        "WARMUP_MIN_LR": 1e-5,
+        "WARMUP_TYPE": "linear",  # linear or constant
+        "WARMUP_CONS_LR": 1e-5,  # learning rate of a constant warm-up
+        "WARMUP_MIN_LR": 1e-5,  # learning rate of a linear warm-up's first epoch
         "WARMUP_RECOUNT": True,  # True: the main schedule starts at its epoch 0 after the warm-up
     },
     "TRAIN": {
         "CHECKPOINT_FREQ": 0,  # keep every n-th epoch's checkpoint; 0 or less: only the last one stays
-        "PRINT_FREQ": 10,
+        "PRINT_FREQ": 10,  # steps between two lines of the log
         "COUNT_ITER": "train_x",  # train_x, train_u or smaller_one: what an epoch's length is (TrainerXU)
     },
     "TEST": {
-        "EVALUATOR": "Classification",
-        "PER_CLASS_RESULT": False,
-        "COMPUTE_CMAT": False,
-        "NO_TEST": False,
-        "SPLIT": "test",
+        "EVALUATOR": "Classification",  # how predictions are evaluated; Classification is the only one here
+        "PER_CLASS_RESULT": False,  # True: also each class's accuracy
+        "COMPUTE_CMAT": False,  # True: also writes the confusion matrix, cmat.pt
+        "NO_TEST": False,  # True: no test after the training
+        "SPLIT": "test",  # test or val
         "FINAL_MODEL": "last_step",  # last_step or best_val
     },
 }

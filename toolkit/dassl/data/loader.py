@@ -1,5 +1,7 @@
 """A DataLoader whose order and augmentations depend on the seed and the epoch, not on workers or on what ran before."""
 
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +9,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from dassl.utils.seeding import derive_seed
+
+
+def leave_stopping_to_parent(worker_id: int) -> None:
+    """Makes a worker end without a word, as a terminal's Ctrl-C and a scheduler's SIGTERM come to all processes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # of another end torch would make an error in the parent
 
 
 class SeededLoader(DataLoader):
@@ -24,6 +32,7 @@ class SeededLoader(DataLoader):
         self.seed, self.stream, self.is_train = seed, stream, is_train
         self.epoch = self.passes = 0
         # Torch draws the workers' seeds from this one: the global generator must not depend on the loading.
+        kwargs.setdefault("worker_init_fn", leave_stopping_to_parent)
         super().__init__(*args, generator=torch.Generator(), **kwargs)
 
     def set_epoch(self, epoch: int) -> None:

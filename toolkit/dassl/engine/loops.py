@@ -52,6 +52,7 @@ class TrainerX(SimpleTrainer):
     """Trains on labelled data; a subclass has ``forward_backward(batch)``."""
 
     def run_epoch(self) -> None:
+        """One pass over the labelled images."""
         self.num_batches = len(_needed(self, "train_loader_x"))
         self.set_model_mode("train")
         progress = _Progress(self)
@@ -61,6 +62,7 @@ class TrainerX(SimpleTrainer):
             progress.trained(self.forward_backward(batch))
 
     def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, labels and domains of a batch, on the device."""
         return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))
 
 
@@ -71,6 +73,7 @@ class TrainerXU(SimpleTrainer):
     """
 
     def run_epoch(self) -> None:
+        """As many steps as TRAIN.COUNT_ITER says, each with a batch of either kind."""
         length_x, length_u = (len(_needed(self, name)) for name in ("train_loader_x", "train_loader_u"))
         lengths = {"train_x": length_x, "train_u": length_u, "smaller_one": min(length_x, length_u)}
         count_iter = self.cfg.TRAIN.COUNT_ITER
@@ -87,6 +90,7 @@ class TrainerXU(SimpleTrainer):
             progress.trained(self.forward_backward(batch_x, batch_u))
 
     def parse_batch_train(self, batch_x: dict, batch_u: dict) -> tuple[Tensor, Tensor, Tensor]:
+        """Labelled images, their labels, and unlabelled images, on the device."""
         return tuple(tensor.to(self.device) for tensor in (batch_x["img"], batch_x["label"], batch_u["img"]))
 
 

@@ -84,9 +84,11 @@ class SimpleTrainer(TrainerBase):
         self.register_model("model", self.model, self.optim, self.sched)
 
     def model_inference(self, input: Tensor) -> Tensor:
+        """Logits of the model: (B, 3, H, W) -> (B, K)."""
         return self.model(input)
 
     def parse_batch_test(self, batch: dict) -> tuple[Tensor, Tensor]:
+        """Images and labels of a batch, on the device."""
         return batch["img"].to(self.device), batch["label"].to(self.device)
 
     # Training
@@ -101,6 +103,7 @@ class SimpleTrainer(TrainerBase):
         super().train(self.start_epoch, self.max_epoch)
 
     def before_train(self) -> None:
+        """Clears away half-written checkpoints, resumes, and opens the TensorBoard writer."""
         self.time_start = time.time()
         for name in self.get_model_names() if self.writes else ():
             remove_partial_files(os.path.join(self.output_dir, name))
@@ -113,6 +116,7 @@ class SimpleTrainer(TrainerBase):
         self.init_writer(os.path.join(self.output_dir, "tensorboard"))
 
     def begin_epoch(self) -> None:
+        """Seeds the epoch, so that it is the same in a run that was killed and one that was not."""
         set_random_seed(derive_seed(self.run_seed, "epoch", self.epoch))
         for loader in self._loaders():
             loader.set_epoch(self.epoch)
@@ -130,6 +134,7 @@ class SimpleTrainer(TrainerBase):
             self.rolling.saved(self.epoch + 1, self.max_epoch, self.get_model_names())
 
     def after_train(self) -> None:
+        """Tests the last model, or the best one on val if TEST.FINAL_MODEL asks for it."""
         print("Finish training")
         if not self.cfg.TEST.NO_TEST:
             if self._selects_best() and self.get_model_names():
@@ -221,10 +226,12 @@ class SimpleTrainer(TrainerBase):
         return done
 
     def find_checkpoint(self, directory: str, names: list[str], prefer_best: bool = False) -> str:
+        """As the base class; prefers the best one also if TEST.FINAL_MODEL does."""
         best = prefer_best or self.cfg.TEST.FINAL_MODEL == "best_val"
         return super().find_checkpoint(directory, names, best)
 
     def trainer_state(self, epoch: int) -> dict[str, Any]:
+        """What the base class saves, the run's seed and best result, and whether the checkpoint may be removed."""
         return {
             **super().trainer_state(epoch),
             "run_seed": self.run_seed,
@@ -233,6 +240,7 @@ class SimpleTrainer(TrainerBase):
         }
 
     def load_trainer_state(self, state: dict[str, Any]) -> None:
+        """Takes up what `trainer_state` has saved; says if the seed is another one."""
         super().load_trainer_state(state)
         self.best_result = state.get("best_result", self.best_result)
         stored = state.get("run_seed", self.run_seed)

@@ -49,6 +49,7 @@ class Classification(EvaluatorBase):
         self.reset()
 
     def reset(self) -> None:
+        """Forgets all images."""
         self.total = self.correct = 0
         self._y_true: list[int] = []
         self._y_pred: list[int] = []
@@ -72,6 +73,7 @@ class Classification(EvaluatorBase):
         self._y_pred.extend(pred.tolist())
 
     def evaluate(self) -> "OrderedDict[str, float]":
+        """Prints and returns accuracy, error rate and macro F1 in %, and what TEST asks for besides."""
         accuracy = 100.0 * self.correct / max(self.total, 1)
         true, pred = np.array(self._y_true, dtype=int), np.array(self._y_pred, dtype=int)
         results = OrderedDict(accuracy=accuracy, error_rate=100.0 - accuracy, macro_f1=100.0 * macro_f1(true, pred))

@@ -101,6 +101,7 @@ class MLP(nn.Module):
         self.out_features = in_features
 
     def forward(self, x: Tensor) -> Tensor:
+        """Applies all layers."""
         return self.mlp(x)
 
 

@@ -1,9 +1,11 @@
 """Unpacking archives from elsewhere without letting them write outside their folder."""
 
+import lzma
 import os
 import stat
 import tarfile
 import zipfile
+import zlib
 
 
 class ArchiveError(ValueError):
@@ -20,6 +22,16 @@ def extract_archive(path: str, directory: str) -> None:
     Raises:
         ArchiveError: It is neither zip nor tar, or a member is a link, a device, or would leave ``directory``.
     """
+    try:
+        _extract(path, directory)
+    except ArchiveError:
+        raise
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ArchiveError(f'"{path}" cannot be unpacked ({reason}); is it whole, and is the disk not full?') from error
+
+
+def _extract(path: str, directory: str) -> None:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():

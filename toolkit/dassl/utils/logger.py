@@ -20,11 +20,13 @@ class Logger:
 
     def __init__(self, fpath: str | None = None):
         self.console = sys.stdout
+        if hasattr(self.console, "reconfigure"):  # names of files need not be UTF-8
+            self.console.reconfigure(errors="backslashreplace")
         self.file = None
         if fpath is not None:
             mkdir_if_missing(os.path.dirname(fpath))
             # Line by line: a killed run must not lose what it had printed.
-            self.file = open(fpath, "w", buffering=1, encoding="utf-8")
+            self.file = open(fpath, "w", buffering=1, encoding="utf-8", errors="backslashreplace")
 
     def write(self, msg: str) -> int:
         """Writes to both; returns the number of characters, as text streams do."""

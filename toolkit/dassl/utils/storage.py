@@ -45,11 +45,17 @@ def to_plain(value: Any, where: str) -> Any:
 def write_atomically(path: str, write: Callable[[BinaryIO], Any]) -> None:
     """Writes to a temporary file beside ``path`` and moves it there: at any moment the old or the new file is whole."""
     temporary = path + _TEMPORARY
-    with open(temporary, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:  # that of a full disk names no file
+        raise OSError(error.errno, f"{error.strerror or error}: it cannot be written", path) from error
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
 
 
 def remove_partial_files(directory: str) -> None:

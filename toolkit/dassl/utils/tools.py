@@ -1,5 +1,6 @@
 """Files, images and a description of the environment."""
 
+import functools
 import json
 import os
 import platform
@@ -77,13 +78,32 @@ def read_image(path: str) -> Image.Image:
         ImageError: The file is missing or cannot be decoded; the message names it.
     """
     if not os.path.isfile(path):
-        raise ImageError(f'No image file at "{path}"')
+        raise ImageError(f'No image file at "{one_line(path)}"')
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
+        with Image.open(path, formats=_formats()) as image:
+            return _eight_bit(image).convert("RGB")
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and more
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f'Cannot read the image "{path}": {reason}') from error
+        raise ImageError(f'Cannot read the image "{one_line(path)}": {reason}') from error
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Formats that Pillow decodes by itself: for PostScript, whatever a file's name, it would start Ghostscript."""
+    Image.init()
+    return tuple(name for name in Image.ID if name != "EPS")
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits scaled to 8, as colours of 16 bits are: Pillow would cut all above 255 off."""
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
+
+
+def one_line(path: str) -> str:
+    """A path as a message shows it: file names may hold line breaks."""
+    return path.replace("\n", "\\n").replace("\r", "\\r")
 
 
 def listdir_nohidden(path: str, sort: bool = False) -> list[str]:

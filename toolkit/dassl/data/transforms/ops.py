@@ -19,6 +19,7 @@ class Random2DTranslation:
         self.height, self.width, self.p, self.interpolation = height, width, p, interpolation
 
     def __call__(self, img: Image.Image) -> Image.Image:
+        """Returns an image of the size (height, width)."""
         if random.uniform(0, 1) > self.p:
             return F.resize(img, [self.height, self.width], self.interpolation)
         height, width = round(self.height * 1.125), round(self.width * 1.125)
@@ -35,6 +36,7 @@ class InstanceNormalization:
         self.eps = eps
 
     def __call__(self, img: Tensor) -> Tensor:
+        """Returns the normalised image, (C, H, W)."""
         mean = img.mean((1, 2), keepdim=True)  # (C, 1, 1)
         std = img.std((1, 2), keepdim=True)  # (C, 1, 1)
         return (img - mean) / (std + self.eps)
@@ -50,6 +52,7 @@ class Cutout:
         self.n_holes, self.length = n_holes, length
 
     def __call__(self, img: Tensor) -> Tensor:
+        """Returns the image with its holes, (C, H, W)."""
         height, width = img.shape[1:]
         mask = torch.ones(height, width)  # (H, W)
         half = self.length // 2
@@ -66,6 +69,7 @@ class GaussianNoise:
         self.mean, self.std, self.p = mean, std, p
 
     def __call__(self, img: Tensor) -> Tensor:
+        """Returns the tensor, with or without noise."""
         if random.uniform(0, 1) > self.p:
             return img
         return img + torch.randn(img.size()) * self.std + self.mean

@@ -144,6 +144,7 @@ class RandAugment:
         self.n, self.m = n, m
 
     def __call__(self, img: Image.Image) -> Image.Image:
+        """Returns the augmented image, of the same size."""
         for name, low, high in random.choices(_RANDAUGMENT, k=self.n):
             img = _OPERATIONS[name](img, self.m / 30 * (high - low) + low)
         return img
@@ -158,6 +159,7 @@ class RandAugment2:
         self.n, self.p = n, p
 
     def __call__(self, img: Image.Image) -> Image.Image:
+        """Returns the augmented image, of the same size."""
         for name, low, high in random.choices(self.table, k=self.n):
             if self.p is not None and random.random() > self.p:
                 continue

@@ -1,0 +1,248 @@
+"""The loaders of configs and checkpoints on what hypothesis makes up: an InputError, or something that can be used."""
+
+import io
+import math
+
+import pytest
+import torch
+import yaml
+from conftest import CLASSNAMES, TINY_VIT, make_clip
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from yacs.config import CfgNode
+
+import train
+from tlla.checkpoint import load_context, read_checkpoint
+from tlla.errors import InputError
+from tlla.prompt import PromptLearner
+from tlla.weights import read_state_dict
+
+fuzzed = settings(
+    max_examples=300,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+few = settings(fuzzed, max_examples=150)
+
+
+edits = st.lists(st.tuples(st.integers(0, 10**6), st.binary(min_size=1, max_size=4)), min_size=1, max_size=4)
+
+
+def damaged(data: bytes, changes, cut: int) -> bytes:
+    """Some bytes replaced, and the end cut off."""
+    result = bytearray(data)
+    for place, replacement in changes:
+        place %= len(result)
+        result[place : place + len(replacement)] = replacement
+    return bytes(result[: len(result) - cut % len(result)] if cut else result)
+
+
+# Configs
+
+CONFIG = (train.HERE / "configs/trainers/SAPT/emoji.yaml").read_bytes()
+KEYS = sorted(train._all_keys(train.build_cfg(train.parse_args(["--trainer", "SAPT", "DATASET.NAME", "Emoji"]))))
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.dates(),
+    st.binary(max_size=4),
+    st.sampled_from(["SAPT", "Emoji", "val", "(32, 32)", "__import__('os')", "1e400", ".nan", "{}", "[1, 2"]),
+)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(scalars, inner, max_size=3), max_leaves=6
+)
+
+
+@st.composite
+def trees(draw):
+    """Settings under known keys, now and then under others, in nested mappings."""
+    content = {}
+    for key in draw(st.lists(st.sampled_from(KEYS) | st.text(max_size=6), max_size=4)):
+        node, (*nodes, last) = content, key.split(".")
+        for name in nodes:
+            node = node.setdefault(name, {})
+            if not isinstance(node, dict):
+                break
+        else:
+            node[last] = draw(values)
+    return content
+
+
+def build(text: bytes, pairs: list[str], path) -> CfgNode | None:
+    """The config of a file and of pairs; None if that is refused in one sentence."""
+    path.write_bytes(text)
+    argv = ["--trainer", "SAPT", "--dataset-config-file", "configs/datasets/emoji.yaml", "--config-file", str(path)]
+    args = train.parse_args(argv)
+    args.opts = pairs
+    try:
+        return train.build_cfg(args)
+    except InputError as error:
+        assert len(str(error)) < 1500
+        return None
+
+
+def leaves(node):
+    for value in node.values():
+        yield from leaves(value) if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else (value,)
+
+
+def check(cfg: CfgNode | None) -> None:
+    """What is accepted can be printed and has finite numbers; no value is missing."""
+    if cfg is not None:
+        assert str(cfg)
+        assert all(value is not None for value in leaves(cfg))
+        assert all(math.isfinite(value) for value in leaves(cfg) if isinstance(value, float))
+
+
+@fuzzed
+@given(trees())
+def test_settings_of_any_kind_are_merged_or_refused(tmp_path_factory, content):
+    check(build(yaml.safe_dump(content, allow_unicode=True).encode(), [], tmp_path_factory.getbasetemp() / "f.yaml"))
+
+
+@fuzzed
+@given(st.lists(st.sampled_from(KEYS) | scalars.map(str) | st.text(max_size=12), max_size=6))
+def test_pairs_of_any_kind_are_merged_or_refused(tmp_path_factory, pairs):
+    check(build(b"SEED: 1\n", pairs, tmp_path_factory.getbasetemp() / "f.yaml"))
+
+
+signs = st.text("{}[]&*!|>-:,#'\" \n\tabA1.%@`?\\", max_size=40).map(str.encode)
+
+
+@fuzzed
+@given(st.binary(max_size=60) | signs | st.builds(damaged, st.just(CONFIG), edits, st.just(0) | st.integers(0, 3000)))
+def test_any_text_is_a_config_or_refused(tmp_path_factory, text):
+    check(build(text, [], tmp_path_factory.getbasetemp() / "f.yaml"))
+
+
+# Checkpoints
+
+
+@pytest.fixture(scope="module")
+def learner():
+    return PromptLearner(make_clip(TINY_VIT), CLASSNAMES, n_ctx=4)
+
+
+@pytest.fixture
+def path(tmp_path_factory):
+    return tmp_path_factory.getbasetemp() / "fuzzed"
+
+
+def saved(content, **options) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer, **options)
+    return buffer.getvalue()
+
+
+def valid_files() -> dict[str, bytes]:
+    """Ours, one with the objects that CoOp's hold, and one in torch's old format."""
+    ctx = torch.nn.Parameter(torch.zeros(4, 64))
+    optimizer = torch.optim.SGD([ctx], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 50)
+    content = {"state_dict": {"ctx": ctx.data}, "epoch": 3}
+    objects = {"scheduler": {"successor": scheduler}, "optimizer": optimizer.state_dict()}
+    old = saved(content, _use_new_zipfile_serialization=False)
+    return {"ours": saved(content), "coop": saved({**content, **objects}), "old": old}
+
+
+FILES = valid_files()
+
+
+def take(path, learner) -> None:
+    """Loads, or is refused; a learner's context is whole in both cases."""
+    try:
+        epoch = load_context(path, learner)
+        assert epoch is None or isinstance(epoch, int)
+    except InputError as error:
+        assert str(path) in str(error) and len(str(error)) < 1500
+    assert learner.ctx.shape == (4, 64) and learner.ctx.dtype == torch.float32 and learner.ctx.isfinite().all()
+
+
+@fuzzed
+@given(st.sampled_from(sorted(FILES)), edits, st.just(0) | st.integers(0, 3000))
+def test_damaged_bytes_are_read_or_refused(learner, path, kind, changes, cut):
+    path.write_bytes(damaged(FILES[kind], changes, cut))
+    take(path, learner)
+
+
+@few
+@given(st.binary(max_size=200) | st.binary(max_size=60).map(lambda data: FILES["ours"][:100] + data))
+def test_any_bytes_are_refused(path, data):
+    path.write_bytes(data)
+    with pytest.raises(InputError):
+        read_checkpoint(path)
+
+
+kinds = (
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.int8,
+    torch.int64,
+    torch.bool,
+    torch.complex64,
+)
+tensors = st.builds(
+    lambda shape, kind, value: torch.full(shape, 0, dtype=kind) + torch.tensor(value).to(kind),
+    st.sampled_from([(), (4,), (4, 64), (3, 64), (0, 64), (6, 4, 64), (1, 1, 4, 64)]),
+    st.sampled_from(kinds),
+    st.sampled_from([0.0, 1.0, 1e300, float("nan"), float("-inf")]),
+)
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | tensors,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3),
+    max_leaves=5,
+)
+names = st.sampled_from(["ctx", "module.ctx", "token_prefix", "meta_net.x"]) | st.text(max_size=5) | st.integers()
+states = st.dictionaries(names, tensors | plain, max_size=3)
+contents = st.one_of(
+    plain,
+    states,
+    st.fixed_dictionaries(
+        {"state_dict": states | plain},
+        optional={"epoch": plain, "trainer": st.dictionaries(st.just("prompt"), plain), "val_result": plain},
+    ),
+)
+
+
+@fuzzed
+@given(contents)
+def test_any_content_is_taken_or_refused(learner, path, content):
+    path.write_bytes(saved(content))
+    take(path, learner)
+
+
+# Weights
+
+WEIGHTS = saved({"visual.proj": torch.zeros(3, 4), "logit_scale": torch.tensor(1.0)})
+
+
+def weigh(path) -> None:
+    """Reads weights, or is refused."""
+    try:
+        state = read_state_dict(path)
+    except InputError as error:
+        assert str(path) in str(error) and len(str(error)) < 1500
+    else:
+        assert state and all(isinstance(name, str) for name in state)
+        assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
+
+
+@fuzzed
+@given(edits, st.just(0) | st.integers(0, 3000))
+def test_damaged_weights_are_read_or_refused(path, changes, cut):
+    path.write_bytes(damaged(WEIGHTS, changes, cut))
+    weigh(path)
+
+
+@few
+@given(contents)
+def test_any_content_is_weights_or_refused(path, content):
+    path.write_bytes(saved(content))
+    weigh(path)

@@ -1,0 +1,295 @@
+"""Configs, KEY VALUE pairs and sweep plans that are broken or hostile: one sentence that names the file or the key."""
+
+import os
+
+import pytest
+from benchmark import REPO, Workplace
+from hostile import accepted, call, forget_peak, peak_memory_mb, refused, time_limit
+
+import train
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return Workplace(tmp_path_factory.mktemp("work"))
+
+
+def bomb(levels: int = 12) -> bytes:
+    """A list of lists of ... that the same nine references make of one word: 9^12 words."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels)]
+    return "\n".join(lines).encode()
+
+
+def dict_bomb(levels: int = 30) -> bytes:
+    lines = ["OPTIM: &a0 {LR: 0.1}"]
+    lines += [f"A{i}: &a{i} {{x: *a{i - 1}, y: *a{i - 1}}}" for i in range(1, levels)]
+    return "\n".join(lines).encode()
+
+
+FILES = {
+    "unknown key.yaml": (b"TRAINER:\n  SAPT:\n    RH0: 0.1\n", "TRAINER.SAPT.RH0"),
+    "unknown section.yaml": (b"TRAINERS: {SAPT: {RHO: 0.1}}\n", "TRAINERS"),
+    "section is a number.yaml": (b"TRAINER: 3\n", "TRAINER"),
+    "section is a list.yaml": (b"OPTIM: [1, 2]\n", "OPTIM"),
+    "section is null.yaml": (b"OPTIM:\n", "OPTIM"),
+    "value is a section.yaml": (b"OPTIM: {LR: {a: 1}}\n", "OPTIM.LR"),
+    "value is text.yaml": (b"OPTIM: {LR: fast}\n", "OPTIM.LR"),
+    "value is nan.yaml": (b"OPTIM: {LR: .nan}\n", "OPTIM.LR must be a finite number"),
+    "value is infinite.yaml": (b"TRAINER: {SAPT: {RHO: .inf}}\n", "TRAINER.SAPT.RHO must be a finite number"),
+    "value in a list is nan.yaml": (b"INPUT: {PIXEL_STD: [.nan, 1.0, 1.0]}\n", "INPUT.PIXEL_STD must be a finite"),
+    "value is a date.yaml": (b"OPTIM: {LR: 2025-01-01}\n", "date"),
+    "value is null.yaml": (b"OUTPUT_DIR:\nDATASET: {NAME: }\n", "DATASET.NAME is empty"),
+    "key is a number.yaml": (b"1: 2\n", "cannot be merged"),
+    "key is null.yaml": (b"null: 2\n", "cannot be merged"),
+    "key is a list.yaml": (b"[1, 2]: 3\n", "key"),
+    "list.yaml": (b"- OPTIM\n- LR\n", "holds a list"),
+    "word.yaml": (b"OPTIM\n", "holds a str"),
+    "empty.yaml": (b"", "is empty"),
+    "comments.yaml": (b"# nothing\n", "is empty"),
+    "two documents.yaml": (b"SEED: 1\n---\nSEED: 2\n", "document"),
+    "binary.yaml": (bytes(range(256)), "cannot be read as YAML"),
+    "latin.yaml": ("OUTPUT_DIR: é".encode("latin-1"), "cannot be read as YAML"),
+    "null byte.yaml": (b"SEED: 1\0\n", "cannot be read as YAML"),
+    "tabs.yaml": (b"OPTIM:\n\tLR: 0.1\n", "line 2"),
+    "cut.yaml": (b"OPTIM: {LR: 0.1", "cannot be read as YAML"),
+    "key twice.yaml": (b"SEED: 1\nOPTIM: {LR: 0.1, LR: 0.2}\n", "'LR' comes twice"),
+    "section twice.yaml": (b"OPTIM: {LR: 0.1}\nSEED: 1\nOPTIM: {MAX_EPOCH: 3}\n", "'OPTIM' comes twice"),
+    "object.yaml": (b"OUTPUT_DIR: !!python/object/apply:os.mkdir [hacked]\n", "could not determine a constructor"),
+    "module.yaml": (b"OUTPUT_DIR: !!python/module:this\n", "could not determine a constructor"),
+    "name.yaml": (b"OUTPUT_DIR: !!python/name:os.system\n", "could not determine a constructor"),
+    "new object.yaml": (b"!!python/object/new:os.mkdir [hacked]\n", "could not determine a constructor"),
+    "tuple.yaml": (b"OUTPUT_DIR: !!python/tuple [1]\n", "could not determine a constructor"),
+    "set.yaml": (b"OPTIM: {STEPSIZE: !!set {1, 2}}\n", "cannot be merged"),
+    "bytes.yaml": (b"OUTPUT_DIR: !!binary aGVsbG8=\n", "cannot be merged"),
+    "bomb.yaml": (bomb(), "stands for more than"),
+    "bomb of sections.yaml": (dict_bomb(), "stands for more than"),
+    "holds itself.yaml": (b"OPTIM: &a {LR: 0.1, MORE: *a}\n", "stands for more than"),
+    "deep.yaml": (b"[" * 1500, "cannot be read as YAML"),
+    "long.yaml": (b"OPTIM: {LR: [" + b"1, " * 9_000 + b"]}\n", "OPTIM.LR"),
+    "code.py": (b"__import__('os').mkdir('hacked')\n", "must be YAML"),
+    "no suffix": (b"SEED: 1\n", "must be YAML"),
+    "settings.json": (b'{"SEED": 1}', "must be YAML"),
+}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_broken_config_is_one_sentence_that_names_it(place, capfd, tmp_path, file, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data, part = FILES[file]
+    (tmp_path / file).write_bytes(data)
+    forget_peak()
+    before = peak_memory_mb()
+    with time_limit(20):
+        for flag in ("--config-file", "--dataset-config-file")[: 1 if "finite" in part else 2]:
+            sentence = refused(capfd, "train", *place.argv("SAPT", "x"), flag, tmp_path / file, says=(part,))
+            assert file in sentence or sentence.startswith(part)  # the file, or the key
+    assert peak_memory_mb() - before < 200
+    assert not (tmp_path / "hacked").exists() and not (place.folder / "x").exists()
+
+
+def test_what_is_no_file_is_no_config(place, capfd, tmp_path):
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with time_limit(20):
+        for name in ("folder.yaml", "loop.yaml", "pipe.yaml", "n\0ull.yaml", "absent.yaml"):
+            argv = place.argv("SAPT", "x", "--config-file", str(tmp_path / name))
+            refused(capfd, "train", *argv, says=("there is no config file",))
+
+
+GOOD = {
+    "anchors.yaml": (b"OPTIM: {LR: &rate 0.25, GAMMA: *rate}\n", 0.25),
+    "byte order mark.yaml": (b"\xef\xbb\xbfOPTIM: {LR: 0.25}\n", 0.25),
+    "line ends of windows.yaml": (b"OPTIM:\r\n  LR: 0.25\r\n", 0.25),
+    "no line end.yaml": (b"OPTIM: {LR: 0.25}", 0.25),
+}
+
+
+@pytest.mark.parametrize("file", GOOD)
+def test_odd_but_valid_configs_are_taken(place, tmp_path, file):
+    data, rate = GOOD[file]
+    (tmp_path / file).write_bytes(data)
+    cfg = train.build_cfg(train.parse_args(place.argv("SAPT", "x", "--config-file", str(tmp_path / file))))
+    assert cfg.OPTIM.LR == rate and cfg.TRAINER.SAPT.N_CTX == 3
+
+
+HUGE = 10**30
+PAIRS = (
+    ("SAPT", "OPTIM.LR", "nan"),
+    ("SAPT", "OPTIM.LR", "1e400"),
+    ("SAPT", "OPTIM.LR", "-0.1"),
+    ("SAPT", "OPTIM.LR", "True"),
+    ("SAPT", "OPTIM.LR", "(0.1,)"),
+    ("SAPT", "OPTIM.LR", "__import__('os').mkdir('hacked')"),
+    ("SAPT", "OPTIM.MAX_EPOCH", "-1"),
+    ("SAPT", "OPTIM.MAX_EPOCH", "2.5"),
+    ("SAPT", "OPTIM.MAX_EPOCH", "1e400"),
+    ("SAPT", "OPTIM.NAME", "sgdd"),
+    ("SAPT", "OPTIM.LR_SCHEDULER", "cosines"),
+    ("SAPT", "OPTIM.WARMUP_TYPE", "hot"),
+    ("SAPT", "OPTIM.MOMENTUM", "nan"),
+    ("SAPT", "OPTIM.WEIGHT_DECAY", "-1.0"),
+    ("SAPT", "SEED", str(2**63)),
+    ("SAPT", "SEED", str(HUGE)),
+    ("SAPT", "SEED", "1.5"),
+    ("SAPT", "DATALOADER.TRAIN_X.BATCH_SIZE", "0"),
+    ("SAPT", "DATALOADER.TRAIN_X.BATCH_SIZE", "-8"),
+    ("SAPT", "DATALOADER.TEST.BATCH_SIZE", "0"),
+    ("SAPT", "DATALOADER.TEST.BATCH_SIZE", "-1"),
+    ("SAPT", "DATALOADER.NUM_WORKERS", "-1"),
+    ("SAPT", "DATALOADER.TRAIN_X.SAMPLER", "Sampler"),
+    ("SAPT", "INPUT.SIZE", "(33, 33)"),
+    ("SAPT", "INPUT.SIZE", "(32, 33)"),
+    ("SAPT", "INPUT.SIZE", "(32,)"),
+    ("SAPT", "INPUT.SIZE", "()"),
+    ("SAPT", "INPUT.SIZE", "32"),
+    ("SAPT", "INPUT.SIZE", "('a', 'b')"),
+    ("SAPT", "INPUT.SIZE", f"({HUGE}, {HUGE})"),
+    ("SAPT", "INPUT.TRANSFORMS", "('random_crops',)"),
+    ("SAPT", "INPUT.INTERPOLATION", "cubic"),
+    ("SAPT", "INPUT.PIXEL_MEAN", "[0.5]"),
+    ("SAPT", "INPUT.PIXEL_MEAN", "['a', 'b', 'c']"),
+    ("SAPT", "INPUT.PIXEL_STD", "[0.0, 0.0, 0.0]"),
+    ("SAPT", "INPUT.RRCROP_SCALE", "(2.0, 1.0)"),
+    ("SAPT", "DATASET.SUBSAMPLE_CLASSES", "old"),
+    ("SAPT", "TEST.SPLIT", "train"),
+    ("SAPT", "TEST.FINAL_MODEL", "best"),
+    ("SAPT", "TEST.EVALUATOR", "Ranking"),
+    ("SAPT", "TRAINER.SAPT.RHO", "nan"),
+    ("SAPT", "TRAINER.SAPT.RHO", "1e400"),
+    ("SAPT", "TRAINER.SAPT.LAMBDA", "nan"),
+    ("SAPT", "TRAINER.SAPT.N_CTX", "76"),
+    ("SAPT", "TRAINER.SAPT.N_CTX", str(10**9)),
+    ("SAPT", "TRAINER.SAPT.N_CTX", str(HUGE)),
+    ("SAPT", "TRAINER.SAPT.CTX_INIT", "a " * 80),
+    ("SAPT", "TRAINER.SAPT.TEXT_CHUNK", "-1"),
+    ("SAPT", "TRAINER.SAPT.CACHE_EPOCHS", "-1"),
+    ("TLLA", "TRAINER.TLLA.N_VIEWS", "-3"),
+    ("TLLA", "TRAINER.TLLA.N_VIEWS", str(HUGE)),
+    ("TLLA", "TRAINER.TLLA.TOP_S", "0"),
+    ("TLLA", "TRAINER.TLLA.TOP_S", str(HUGE)),
+    ("TLLA", "TRAINER.TLLA.RHO", "nan"),
+    ("TLLA", "TRAINER.TLLA.LAMBDA", "1e400"),
+    ("TLLA", "TRAINER.TLLA.N_PERTURB", "-1"),
+    ("TLLA", "TRAINER.TLLA.N_PERTURB", str(HUGE)),
+    ("TLLA", "TRAINER.TLLA.SEED", str(HUGE)),
+    ("TLLA", "TRAINER.TLLA.VIEW_BATCH", "0"),
+    ("TLLA", "TRAINER.TLLA.CROP_SCALE", "(nan, 1.0)"),
+    ("TLLA", "TRAINER.TLLA.CROP_SCALE", "(0.5, 0.1)"),
+    ("TLLA", "TRAINER.TLLA.CROP_SCALE", "('a', 'b')"),
+    ("STSS", "TRAINER.VIEWS.N_VIEWS", "0"),
+    ("STSS", "TRAINER.STSS.TOP_S", "9"),
+    ("TPT", "TRAINER.TPT.LR", "nan"),
+    ("TPT", "TRAINER.TPT.STEPS", "-1"),
+    ("TPT", "TRAINER.TPT.TOP", "2.0"),
+    ("Compare", "TRAINER.COMPARE.METHODS", "['ZERO', 'NONE']"),
+    ("Compare", "TRAINER.COMPARE.METHODS", "[1]"),
+    ("Compare", "TRAINER.COMPARE.PROMPTS", "['../x=template']"),
+    ("Compare", "TRAINER.COMPARE.PROMPTS", "['..=a {}']"),
+    ("Compare", "TRAINER.COMPARE.PROMPTS", "[3]"),
+    ("ZeroshotCLIP", "TRAINER.ZSCLIP.PREC", "fp8"),
+    ("ZeroshotCLIP", "MODEL.BACKBONE.NAME", "a\nb"),
+    ("ZeroshotCLIP", "MODEL.BACKBONE.NAME", "x" * 5000),
+    ("ZeroshotCLIP", "DATASET.ROOT", "n\0ull"),
+    ("ZeroshotCLIP", "DATASET.ROOT", "x" * 5000),
+    ("ZeroshotCLIP", "OUTPUT_DIR", "n\0ull"),
+    ("ZeroshotCLIP", "OUTPUT_DIR", "/dev/null/run"),
+    ("ZeroshotCLIP", "TEST.SAVE_EVERY", "nan"),
+    ("ZeroshotCLIP", "SEED", "(" * 500 + ")" * 500),
+    ("ZeroshotCLIP", "SEED", "9" * 5000),
+    ("ZeroshotCLIP", "VERSION.MAJOR", "1"),
+    ("ZeroshotCLIP", "", "1"),
+    ("ZeroshotCLIP", "SEED.", "1"),
+    ("ZeroshotCLIP", "__class__", "1"),
+    ("ZeroshotCLIP", "TRAINER", "SAPT"),
+)
+
+
+@pytest.mark.parametrize("trainer, key, value", PAIRS, ids=[f"{k}={v[:20]!a}" for _, k, v in PAIRS])
+def test_a_bad_value_is_one_sentence_that_names_its_key(place, capfd, tmp_path, trainer, key, value, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with time_limit(20):
+        sentence = refused(capfd, "train", *place.argv(trainer, tmp_path.name, key, value))
+    assert key.split(".")[-1] in sentence or value.encode("unicode-escape").decode() in sentence
+    assert not (tmp_path / "hacked").exists()
+    assert not list((place.folder / tmp_path.name).rglob("results.json"))
+
+
+@pytest.mark.parametrize(
+    "argv",
+    (
+        ("--seed", "x"),
+        ("--seed", "1e400"),
+        ("--load-epoch", "two"),
+        ("--seeed", "1"),
+        ("SEED",),
+        ("SEED", "1", "OPTIM.LR"),
+        ("SEED", "1", "--eval-only", "yes"),
+    ),
+    ids=" ".join,
+)
+def test_wrong_flags_are_one_sentence(place, capfd, argv):
+    refused(capfd, "train", *place.argv("ZeroshotCLIP", "x", *argv))
+
+
+def test_values_that_only_look_odd_work(place, capfd, tmp_path):
+    output = tmp_path / "выход 🦊 $(touch hacked); 'quote'"
+    pairs = ("DATASET.NUM_SHOTS", str(2**31 - 1), "OPTIM.MAX_EPOCH", str(2**31 - 1), "TRAIN.PRINT_FREQ", "-5")
+    accepted(capfd, "train", *place.argv("ZeroshotCLIP", "x", "--output-dir", str(output), *pairs))
+    assert (output / "results.json").is_file() and "выход" in (output / "results.json").read_text("unicode-escape")
+
+
+GRIDS = {
+    "object.yaml": (b"trainer: !!python/object/apply:os.mkdir [hacked]\n", "could not determine a constructor"),
+    "bomb.yaml": (bomb(), "stands for more than"),
+    "list.yaml": (b"[1]\n", "must be a mapping"),
+    "empty.yaml": (b"", "must be a mapping"),
+    "binary.yaml": (bytes(range(256)), "cannot be read as YAML"),
+    "twice.yaml": (b"trainer: SAPT\ntrainer: CoOp\n", "'trainer' comes twice"),
+    "seeds.yaml": (b"trainer: SAPT\nconfig: emoji\ndatasets: [emoji]\nseeds: [a]\n", "seeds must be a list"),
+    "path.yaml": (b"trainer: SAPT\nconfig: emoji\ndatasets: [emoji]\nname: ../../out\n", "name"),
+    "absolute.yaml": (b"trainer: SAPT\nconfig: emoji\ndatasets: [emoji]\nname: /tmp/elsewhere\n", "name"),
+    "key.yaml": (b"trainer: SAPT\nconfig: emoji\ndatasets: [emoji]\ngrid: {OPTIM.LRR: [1.0]}\n", "OPTIM.LRR"),
+    "value.yaml": (b"trainer: SAPT\nconfig: emoji\ndatasets: [emoji]\ngrid: {OPTIM.LR: [fast]}\n", "OPTIM.LR"),
+    "grid is a list.yaml": (b"trainer: SAPT\nconfig: emoji\ndatasets: [emoji]\ngrid: [1]\n", "grid must be"),
+    "1: 2.yaml": (b"1: 2\n", "1 is no key of a grid"),
+}
+
+
+@pytest.mark.parametrize("file", GRIDS)
+def test_a_broken_plan_of_runs_is_one_sentence_that_names_it(capfd, tmp_path, file, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data, part = GRIDS[file]
+    (tmp_path / file).write_bytes(data)
+    with time_limit(20):
+        refused(capfd, "sweeps", "grid", tmp_path / file, "--out", tmp_path / "out", "--dry-run", says=(file, part))
+    assert not (tmp_path / "hacked").exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        *("", "[", "[]", "{}", '{"rho": "x", "source": "emoji"}', '{"rho": NaN, "source": "emoji"}'),
+        *('{"rho": -1, "source": "emoji"}', '{"rho": 1e400, "source": "emoji"}', "[" * 100_000),
+    ],
+    ids=("empty", "cut", "list", "no-rho", "text", "nan", "negative", "infinite", "deep"),
+)
+def test_a_broken_choice_of_rho_is_one_sentence_that_names_it(capfd, tmp_path, record):
+    (tmp_path / "rho.json").write_text(record)
+    argv = ("train", "emoji", REPO / "configs/trainers/SAPT/emoji.yaml", "--rho", tmp_path / "rho.json", "--dry-run")
+    refused(capfd, "sweeps", *argv, "--out", tmp_path / "out", says=(tmp_path / "rho.json",))
+
+
+@pytest.mark.parametrize(
+    "record", ("", "[", "[]", "3", '{"splits": 3}', '{"config": 3}', "[" * 100_000), ids="{:.9}".format
+)
+def test_a_broken_record_makes_a_run_unfinished_not_a_sweep_fail(capfd, tmp_path, record):
+    argv = ("train", "emoji", "emoji", "--seeds", "1", "--source", "emoji", "--out", tmp_path, "--dry-run")
+    shown = accepted(capfd, "sweeps", *argv).out
+    folder = next(word for line in shown.splitlines() for word in line.split() if word.startswith(str(tmp_path)))
+    for name in ("results.json", "sweep.json"):
+        os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, name), "w") as file:
+            file.write(record)
+    assert call(capfd, "sweeps", *argv).out == shown

@@ -1,0 +1,237 @@
+"""Archives that are hostile, disks that are full, folders that cannot be written to: whole files or none."""
+
+import bz2
+import errno
+import io
+import lzma
+import os
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from benchmark import Workplace
+from dassl.utils.archive import ArchiveError, extract_archive
+from forked import fork
+from hostile import SENTENCE, accepted, call, forget_peak, half_written, peak_memory_mb, refused, time_limit
+
+from datasets.archives import unpack
+from tlla.errors import InputError
+
+SHORT = ("OPTIM.MAX_EPOCH", "2", "TEST.SAVE_EVERY", "0.0", "DATALOADER.TEST.BATCH_SIZE", "2")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = Workplace(tmp_path_factory.mktemp("work"))
+    place.run("SAPT", "whole", *SHORT)
+    return place
+
+
+# Archives
+
+
+def zipped(*members, **options) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", **options) as archive:
+        for name, data in members:
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def tarred(*members, mode="w") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def bomb(kind: str) -> bytes:
+    """A file of 200 MB of zeros in an archive of some hundred kB."""
+    if kind == "zip":
+        return zipped(("a.jpg", bytes(200 << 20)), compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+    return tarred(("a.jpg", bytes(200 << 20)), mode=f"w:{kind}")
+
+
+def declares(size: int) -> bytes:
+    """A tar whose only member says that it has `size` bytes."""
+    info = tarfile.TarInfo("a.jpg")
+    info.size = size
+    return info.tobuf(format=tarfile.GNU_FORMAT) + bytes(10_240)
+
+
+def encrypted() -> bytes:
+    """A zip whose members are marked as encrypted."""
+    data = bytearray(zipped(("a.jpg", b"x" * 99)))
+    for signature, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(signature) + place] |= 1
+    return bytes(data)
+
+
+def of_unknown_compression() -> bytes:
+    data = bytearray(zipped(("a.jpg", b"x" * 99)))
+    for signature, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        data[data.index(signature) + place : data.index(signature) + place + 2] = struct.pack("<H", 77)
+    return bytes(data)
+
+
+def with_a_wrong_checksum() -> bytes:
+    data = zipped(("a.jpg", b"x" * 999))
+    return data.replace(b"x" * 999, b"x" * 500 + b"y" * 499)
+
+
+ARCHIVES = {
+    "zip-bomb": lambda: bomb("zip"),
+    "tar-bomb-gz": lambda: bomb("gz"),
+    "tar-bomb-xz": lambda: bomb("xz"),
+    "declares-an-exabyte": lambda: declares(1 << 60),
+    "encrypted": encrypted,
+    "unknown-compression": of_unknown_compression,
+    "wrong-checksum": with_a_wrong_checksum,
+    "cut-zip": lambda: zipped(("a.jpg", os.urandom(9999)))[:-200],
+    "cut-xz": lambda: tarred(("a.jpg", os.urandom(9999)), mode="w:xz")[:5000],
+    "cut-bz2": lambda: tarred(("a.jpg", os.urandom(9999)), mode="w:bz2")[:5000],
+    "damaged-xz": lambda: lzma.compress(bytes(99))[:20] + b"?" * 99,
+    "damaged-bz2": lambda: bz2.compress(bytes(99))[:20] + b"?" * 99,
+    "no-members-zip": lambda: zipped(),
+    "no-members-tar": lambda: tarred(),
+    "leaves-its-folder": lambda: zipped(("../out.jpg", b"x")),
+    "an-absolute-path": lambda: tarred(("/tmp/hostile_out.jpg", b"x")),
+    "a-file-that-is-a-folder-too": lambda: zipped(("a", b"x"), ("a/b.jpg", b"x")),
+    "a-name-that-is-too-long": lambda: tarred(("n" * 300 + ".jpg", b"x")),
+    "no-archive": lambda: b"<html>404</html>",
+}
+
+
+@pytest.mark.parametrize("kind", ARCHIVES)
+def test_a_hostile_archive_is_one_sentence_and_leaves_nothing_half_written(tmp_path, kind):
+    path = tmp_path / "a.zip"
+    path.write_bytes(ARCHIVES[kind]())
+    forget_peak()
+    before = peak_memory_mb()
+    with time_limit(30), pytest.raises((InputError, OSError)) as caught:
+        unpack(path, tmp_path / "in")
+    sentence = str(caught.value)
+    assert "\n" not in sentence and str(tmp_path) in sentence, sentence
+    assert peak_memory_mb() - before < 200
+    assert half_written(tmp_path / "in") == [] and not list(tmp_path.rglob("*out.jpg"))
+    assert sum(file.stat().st_size for file in (tmp_path / "in").rglob("*.jpg")) < 1 << 20
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ARCHIVES if "bomb" not in kind and "no-members" not in kind])
+def test_the_toolkit_refuses_it_too(tmp_path, kind):
+    path = tmp_path / "a.zip"
+    path.write_bytes(ARCHIVES[kind]())
+    with time_limit(30), pytest.raises((ArchiveError, OSError)) as caught:
+        extract_archive(str(path), str(tmp_path / "in"))
+    assert str(tmp_path) in str(caught.value)
+    assert not list(tmp_path.rglob("*out.jpg"))
+
+
+# Disks
+
+
+@pytest.mark.parametrize("trainer", ("SAPT", "TLLA", "Compare"))
+@pytest.mark.parametrize("largest", (0, 100, 1500, 2500, 9000))
+def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(place, trainer, largest):
+    """A file can have no more than `largest` bytes; what is written then fails as on a disk without space."""
+    output = f"full_{trainer}_{largest}"
+    load = ("--eval-only", "--model-dir", str(place.folder / "whole")) if trainer == "TLLA" else ()
+    argv = place.argv(trainer, output, *load, *SHORT, "TRAINER.COMPARE.METHODS", "['ZERO', 'STSS']", "VERBOSE", "False")
+    child = fork("train", argv, largest_file=largest)
+    code, error = child.wait(), child.error
+    assert "Traceback" not in error, error[-2000:]
+    assert code == 2, (code, error[-2000:])
+    assert len(SENTENCE.findall(error)) == 1
+    assert half_written(place.folder / output) == []
+    child = fork("train", argv)
+    assert child.wait() == 0, child.error[-2000:]
+    if trainer == "SAPT":
+        assert place.predictions(output) == place.predictions("whole")
+        assert torch.equal(place.context(output, 2), place.context("whole", 2))
+
+
+@pytest.mark.parametrize("number", (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO), ids=errno.errorcode.get)
+@pytest.mark.parametrize("what", ("os.replace", "os.fsync", "pathlib.Path.write_bytes", "os.makedirs"))
+def test_a_disk_that_fails_is_one_sentence_and_leaves_nothing_half_written(place, capfd, what, number, monkeypatch):
+    """From the fourth call on; so that it fails in the middle of a run."""
+    module, _, name = what.rpartition(".")
+    target = {"os": os, "pathlib.Path": Path}[module]
+    own, calls = getattr(target, name), []
+
+    def fails(*args, **kwargs):
+        calls.append(name)
+        if len(calls) > 3:
+            raise OSError(number, os.strerror(number), str(args[0]))
+        return own(*args, **kwargs)
+
+    output = f"fails_{name}_{number}"
+    monkeypatch.setattr(target, name, fails)
+    outcome = call(capfd, "train", *place.argv("SAPT", output, *SHORT))
+    monkeypatch.undo()
+    assert outcome.code == (2 if len(calls) > 3 else 0) and "Traceback" not in outcome.err
+    assert len(calls) <= 3 or os.strerror(number) in SENTENCE.findall(outcome.err)[0]
+    assert half_written(place.folder / output) == []
+    accepted(capfd, "train", *place.argv("SAPT", output, *SHORT))
+    assert place.predictions(output) == place.predictions("whole")
+
+
+@pytest.mark.parametrize(
+    "make",
+    (
+        lambda path: path.write_text("mine"),
+        lambda path: path.symlink_to(path.name),
+        lambda path: path.symlink_to("/dev/null"),
+        lambda path: os.mkfifo(path),
+    ),
+    ids=("file", "loop", "device", "pipe"),
+)
+def test_an_output_folder_that_is_none_is_one_sentence(place, capfd, tmp_path, make):
+    make(tmp_path / "taken")
+    with time_limit(20):
+        for folder in (tmp_path / "taken", tmp_path / "taken/run"):
+            argv = place.argv("ZeroshotCLIP", "x", "--output-dir", str(folder))
+            refused(capfd, "train", *argv, says=(tmp_path / "taken",))
+
+
+@pytest.mark.parametrize(
+    "name", ("log.txt", "results.json", "predictions_test.csv", "prompt_learner", "shards", "tensorboard")
+)
+def test_a_folder_or_a_file_in_the_place_of_an_output_is_one_sentence(place, capfd, tmp_path, name):
+    """A folder where a file is to be, and a file where a folder is to be."""
+    in_the_way = tmp_path / "run" / name
+    if "." in name:
+        (in_the_way / "mine").mkdir(parents=True)
+    else:
+        in_the_way.parent.mkdir()
+        in_the_way.write_text("mine")
+    outcome = call(capfd, "train", *place.argv("SAPT", "x", "--output-dir", str(tmp_path / "run"), *SHORT))
+    assert "Traceback" not in outcome.err and half_written(tmp_path / "run") == []
+    if name == "log.txt":  # what is in the way of the log is moved aside, as an older log is
+        assert outcome.code == 0
+    else:
+        assert outcome.code == 2 and str(in_the_way) in SENTENCE.findall(outcome.err)[0]
+        assert in_the_way.exists()
+
+
+def test_data_on_a_disk_that_cannot_be_written_to_is_used(place, capfd, monkeypatch):
+    """A draw is not kept then; it is the same without."""
+    monkeypatch.setattr("datasets.fewshot.write_text", lambda *args: False)
+    accepted(capfd, "train", *place.argv("ZeroshotCLIP", "read_only", "DATASET.NUM_SHOTS", "2"))
+
+
+@pytest.mark.parametrize("entry", ("parse", "datasets", "train"))
+def test_a_full_disk_behind_the_standard_output_is_no_traceback(place, entry):
+    argv = {
+        "parse": [str(place.folder), "--format", "csv"],
+        "datasets": ["list"],
+        "train": place.argv("ZeroshotCLIP", "dev_full"),
+    }[entry]
+    child = fork(entry, argv, out="/dev/full")
+    code, error = child.wait(), child.error
+    assert code == 2 and "Traceback" not in error and "No space left on device" in error, (code, error)

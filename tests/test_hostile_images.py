@@ -1,0 +1,253 @@
+"""Images that are odd, broken or hostile, in folders that train.py tests on and `python -m datasets` looks after.
+
+An odd image gives the prediction of a plain PNG with the pixels that it means; a broken one is named in one sentence.
+"""
+
+import csv
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from benchmark import Workplace
+from hostile import accepted, call, forget_peak, peak_memory_mb, refused, time_limit
+from PIL import EpsImagePlugin, Image
+
+FOLDER = ("--dataset-config-file", "configs/datasets/image_folder.yaml")
+SURROGATE = os.fsdecode(b"\xff\xfe.png")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return Workplace(tmp_path_factory.mktemp("work"))
+
+
+def noise(width=40, height=30, seed=0, channels=3):
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def picture(seed=0) -> Image.Image:
+    """Blocks of colour: they outlast JPEG, and no two seeds look alike."""
+    return Image.fromarray(noise(4, 3, seed)).resize((40, 30), Image.Resampling.NEAREST)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_that_says(width: int, height: int, data: bytes = b"") -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def encoded(image: Image.Image, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+# Odd images: name of the file -> (its bytes, the picture that it means).
+
+
+def _cmyk():
+    ink = noise(4, 3, 1, 4) // 2  # below 128, so that nothing is clipped
+    light = 255 - ink.astype(int)
+    rgb = (light[..., :3] * light[..., 3:] / 255).round().astype(np.uint8)
+    large = [Image.fromarray(x, m).resize((40, 30), Image.Resampling.NEAREST) for x, m in ((ink, "CMYK"), (rgb, "RGB"))]
+    return encoded(large[0], "JPEG", quality=100, subsampling=0), large[1]
+
+
+def _palette_with_transparency():
+    image = picture(2).quantize(16)
+    return encoded(image, "PNG", transparency=0), image.convert("RGB")
+
+
+def _rgba():
+    image = picture(3)
+    transparent = image.copy()
+    transparent.putalpha(Image.fromarray(noise(40, 30, 4, 1)))
+    return encoded(transparent, "PNG"), image
+
+
+def _sixteen_bit(kind):
+    grey = noise(40, 30, 5, 1)
+    wide = Image.fromarray(grey.astype(np.uint16) * 257)  # 0..65535
+    return encoded(wide, kind), Image.fromarray(grey).convert("RGB")
+
+
+def _one_bit():
+    image = picture(6).convert("1")
+    return encoded(image, "PNG"), image.convert("RGB")
+
+
+def _exif_rotated():
+    """As CoOp and CLIP read it: as the pixels lie in the file."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(picture(7), "PNG", exif=exif), picture(7)
+
+
+def _animated(kind):
+    frames = [picture(8), picture(9), picture(10)]
+    first = Image.open(io.BytesIO(encoded(frames[0], kind))).convert("RGB")  # GIF has 256 colours
+    return encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=50), first
+
+
+def _size(width, height):
+    image = Image.fromarray(noise(width, height, 11))
+    return encoded(image, "PNG"), image
+
+
+def _with_a_tail():
+    return encoded(picture(12), "PNG") + b"<script>" * 500, picture(12)
+
+
+ODD = {
+    "cmyk.jpg": _cmyk(),
+    "palette.png": _palette_with_transparency(),
+    "rgba.png": _rgba(),
+    "sixteen bit.png": _sixteen_bit("PNG"),
+    "sixteen bit.tiff": _sixteen_bit("TIFF"),
+    "one bit.png": _one_bit(),
+    "exif.png": _exif_rotated(),
+    "animated.gif": _animated("GIF"),
+    "animated.png": _animated("PNG"),
+    "animated.webp": (
+        encoded(picture(8), "WEBP", lossless=True, save_all=True, append_images=[picture(9)]),
+        picture(8),
+    ),
+    "one pixel.png": _size(1, 1),
+    "one column.png": _size(1, 300),
+    "wide.png": _size(20000, 10),
+    "tall.png": _size(10, 20000),
+    "jpeg in truth.png": (encoded(picture(13), "JPEG", quality=100, subsampling=0), picture(13)),
+    "png in truth.jpeg": (encoded(picture(14), "PNG"), picture(14)),
+    "with a tail.png": _with_a_tail(),
+    "new\nline.png": (encoded(picture(15), "PNG"), picture(15)),
+    "quote\"'`$(touch hacked).png": (encoded(picture(16), "PNG"), picture(16)),
+    "🦊 שועל.png": (encoded(picture(17), "PNG"), picture(17)),
+    "-rf.png": (encoded(picture(18), "PNG"), picture(18)),
+    SURROGATE: (encoded(picture(19), "PNG"), picture(19)),
+    "n" * 250 + ".png": (encoded(picture(20), "PNG"), picture(20)),
+}
+
+
+@pytest.fixture(scope="module")
+def predictions(place, tmp_path_factory):
+    """Trainer -> columns label, prediction and confidence of the odd images, and of what they mean."""
+    roots = {name: tmp_path_factory.mktemp(name) for name in ("odd", "plain")}
+    for name, root in roots.items():
+        for file, (data, meant) in ODD.items():
+            (root / "test/ape").mkdir(parents=True, exist_ok=True)
+            (root / "test/ape" / file).write_bytes(data if name == "odd" else encoded(meant, "PNG"))
+        for other in ("bear", "cat"):
+            (root / f"test/{other}").mkdir()
+            picture().save(root / f"test/{other}/0.png")
+    found = {}
+    for trainer in ("ZeroshotCLIP", "STSS"):
+        for name, root in roots.items():
+            place.run(trainer, f"{trainer}_{name}", *FOLDER, "--root", str(root))
+            rows = list(csv.DictReader(io.StringIO(place.predictions(f"{trainer}_{name}"))))
+            found[trainer, name] = dict(zip(sorted(ODD), rows, strict=False))
+    return found
+
+
+@pytest.mark.parametrize("trainer", ("ZeroshotCLIP", "STSS"))
+@pytest.mark.parametrize("file", ODD, ids=lambda name: ascii(name)[1:30])
+def test_an_odd_image_is_seen_as_it_is_meant(predictions, trainer, file):
+    odd, plain = (predictions[trainer, name][file] for name in ("odd", "plain"))
+    assert odd["label"] == plain["label"] == "0"
+    assert odd["prediction"] == plain["prediction"]
+    assert float(odd["confidence"]) == pytest.approx(float(plain["confidence"]), abs=0.02)
+
+
+BROKEN = {
+    "cut.png": encoded(Image.fromarray(noise(200, 200)), "PNG")[:20_000],
+    "cut.jpg": encoded(Image.fromarray(noise(200, 200)), "JPEG")[:5_000],
+    "cut.webp": encoded(Image.fromarray(noise(200, 200)), "WEBP")[:5_000],
+    "cut.gif": encoded(Image.fromarray(noise(200, 200)), "GIF")[:5_000],
+    "cut.tiff": encoded(Image.fromarray(noise(200, 200)), "TIFF")[:5_000],
+    "only a header.png": png_that_says(100, 100),
+    "no bytes.png": b"",
+    "text.png": b"this is no image\n",
+    "page.jpg": b"<!doctype html><title>404</title>",
+    "decompression bomb.png": png_that_says(60_000, 60_000, zlib.compress(bytes(1 << 20))),
+    "no width.png": png_that_says(0, 100, zlib.compress(bytes(100))),
+    "2 to the 31 wide.png": png_that_says(2**31 - 1, 2**31 - 1, b"x"),
+    "broken\nname.png": b"x",
+    "postscript.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(hacked) (w) file\n",
+    "postscript.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(hacked) (w) file\n",
+    "drawing.png": b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>",
+}
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name in ("ape", "bear"):
+        (tmp_path / "test" / name).mkdir(parents=True)
+        picture().save(tmp_path / "test" / name / "good.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("file", BROKEN, ids=ascii)
+def test_a_broken_image_is_one_sentence_that_names_it(place, root, capfd, file, monkeypatch):
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args, **kwargs: pytest.fail("a program was started"))
+    (root / "test/bear" / file).write_bytes(BROKEN[file])
+    forget_peak()
+    before = peak_memory_mb()
+    with time_limit(20):
+        argv = place.argv("ZeroshotCLIP", "broken", *FOLDER, "--root", str(root))
+        refused(capfd, "train", *argv, says=(file.replace("\n", "\\n"),))
+        refused(capfd, "train", *argv[:-2], "DATALOADER.NUM_WORKERS", "1", says=()) if file == "cut.png" else None
+        found = call(capfd, "datasets", "check", "ImageFolder", "--root", root, "--deep")
+    assert found.code == 1 and "1 of 3 images cannot be read" in found.out
+    assert peak_memory_mb() - before < 300
+    assert not (place.folder / "broken/results.json").exists()
+
+
+@pytest.mark.parametrize("trainer", ("ZeroshotCLIP", "STSS"))
+def test_broken_images_are_left_out_on_request_and_all_the_rest_is_tested(place, root, capfd, trainer):
+    for file, data in BROKEN.items():
+        (root / "test/bear" / file).write_bytes(data)
+    skip = ("TEST.SKIP_BAD_IMAGES", "True")
+    results = place.run(trainer, f"{trainer}_skip", *FOLDER, "--root", str(root), *skip)
+    test = results["splits"]["test"]
+    assert test["total"] == 2 and len(test["skipped"]) == len(BROKEN)
+
+
+NO_FILES = {
+    "a folder.png": lambda path: (path.mkdir(), (path / "note.txt").touch()),
+    "a pipe.png": os.mkfifo,
+    "a broken link.png": lambda path: path.symlink_to("nowhere"),
+    "a link to itself.png": lambda path: path.symlink_to(path.name),
+    "a device.png": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("file", NO_FILES)
+def test_what_is_no_file_is_left_in_folders_and_missed_in_splits(place, root, capfd, file):
+    NO_FILES[file](root / "test/bear" / file)
+    with time_limit(20):
+        accepted(capfd, "train", *place.argv("ZeroshotCLIP", "left", *FOLDER, "--root", str(root)))
+        accepted(capfd, "datasets", "check", "ImageFolder", "--root", root, "--deep")
+        rows = ["path,class,split", "test/ape/good.png,ape,test", f"test/bear/{file},bear,test"]
+        (root / "split.csv").write_text("\n".join(rows))
+        argv = place.argv("ZeroshotCLIP", "x", *FOLDER, "--root", str(root), "DATASET.SPLIT_FILE", "split.csv")
+        refused(capfd, "train", *argv, says=(f"lacks 1 of 2 images: test/bear/{file}",))
+    assert len(place.predictions("left").splitlines()) == 3
+
+
+def test_a_root_that_is_not_utf8_works(place, tmp_path, capfd):
+    root = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        (root / "test/ape").mkdir(parents=True)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    (root / "test/bear").mkdir()
+    for name in ("ape", "bear"):
+        picture().save(root / "test" / name / "1.png")
+    accepted(capfd, "train", *place.argv("ZeroshotCLIP", "latin", *FOLDER, "--root", str(root)))
+    assert accepted(capfd, "datasets", "check", "ImageFolder", "--root", root).code == 0
