@@ -14,7 +14,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10",
-    packages=["tlla", "tlla.methods", "tlla.tables", "tlla.trainers", "tlla.datasets", "tlla.assets"],
+    packages=["tlla", "tlla.backbones", "tlla.methods", "tlla.tables", "tlla.trainers", "tlla.datasets", "tlla.assets"],
     package_dir={"tlla.trainers": "trainers", "tlla.datasets": "datasets", "tlla.assets": "assets"},
     package_data={
         "tlla.datasets": ["data/*.txt"],
@@ -36,5 +36,13 @@ setup(
         "tensorboard",
         "matplotlib",
     ],
-    extras_require={"test": ["pytest", "ruff", "build", "torchmetrics", "playwright"], "slurm": ["submitit"]},
+    extras_require={
+        "test": [
+            *("pytest", "ruff", "build", "torchmetrics", "open_clip_torch", "playwright"),
+            *("mypy", "types-tabulate", "types-tqdm", "hypothesis"),
+        ],
+        "open_clip": ["open_clip_torch"],
+        "slurm": ["submitit"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material", "mkdocstrings[python]", "latex2mathml"],
+    },
 )

@@ -20,6 +20,7 @@ from .augmix import augmix
 from .errors import InputError
 
 RATIO = (3 / 4, 4 / 3)
+MOST_VIEWS = 65_536
 ATTEMPTS = 10  # torchvision's RandomResizedCrop tries ten boxes before it falls back to the largest central one
 
 
@@ -44,10 +45,12 @@ class ViewConfig:
     def __post_init__(self) -> None:
         if self.n_views < 1:
             raise InputError(f"N_VIEWS must be at least 1 (the plain view), but got {self.n_views}")
+        if self.n_views > MOST_VIEWS:
+            raise InputError(f"N_VIEWS must be at most {MOST_VIEWS:,}, but got {self.n_views}")
         if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise InputError(f"CROP_SCALE must be (low, high) with 0 < low <= high <= 1, but got {tuple(self.scale)}")
-        if self.seed < 0:
-            raise InputError(f"the seed of the views must be >= 0, but got {self.seed}")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"the seed of the views must be >= 0 and below 2^63, but got {self.seed}")
 
 
 def make_views(image: Image.Image, index: int, config: ViewConfig) -> Tensor:
