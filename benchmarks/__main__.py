@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("views", "class_set", "training", "tpt_and_tlla", "scaling")
+NAMES = ("views", "class_set", "training", "tpt_and_tlla", "scaling", "memory")
 
 if __name__ == "__main__":
     codes = []

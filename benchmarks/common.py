@@ -76,8 +76,12 @@ def _resident_mb() -> float:
 
 def in_own_process(function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
     """Calls a function in a fresh process, so that no measurement meets the memory of another."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    pool = multiprocessing.get_context("spawn").Pool(1)
+    try:
         return pool.apply(function, args)
+    finally:
+        pool.close()  # not terminate(): the process ends as any other
+        pool.join()
 
 
 def parser(description: str) -> argparse.ArgumentParser:
