@@ -38,8 +38,8 @@ setup(
     ],
     extras_require={
         "test": [
-            *("pytest", "ruff", "build", "torchmetrics", "open_clip_torch", "playwright"),
-            *("mypy", "types-tabulate", "types-tqdm", "hypothesis"),
+            *("pytest", "pytest-cov", "pytest-xdist", "hypothesis", "torchmetrics", "open_clip_torch", "playwright"),
+            *("ruff", "mypy", "types-tabulate", "types-tqdm", "build"),
         ],
         "open_clip": ["open_clip_torch"],
         "slurm": ["submitit"],
