@@ -60,6 +60,8 @@ def _check_kind(key: str, value: Any, default: Any) -> None:
     if value is None and default is not None:
         raise InputError(f"{key} is empty (null), but a value such as {default!r} is needed")
     numbers = value if isinstance(value, (list, tuple)) else (value,)
+    if value is not None and None in numbers:
+        raise InputError(f"{key} has an empty entry (null): {_shown(value)}")
     if isinstance(default, (list, tuple)) and default and all(map(_is_number, default)):
         if not all(map(_is_number, numbers)):
             raise InputError(f"{key} must hold numbers, as {default!r} does, but got {_shown(value)}")

@@ -5,7 +5,6 @@ from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
-import resvg_py
 from PIL import Image
 
 SIZE = 64
@@ -27,6 +26,8 @@ def iconify_svg(icons: dict, name: str) -> str:
 def _decode(source: Source) -> Image.Image:
     if isinstance(source, Path) and source.suffix != ".svg":
         return Image.open(source)
+    import resvg_py  # here, as only those who draw the benchmark anew need it
+
     svg = source if isinstance(source, str) else source.read_text(encoding="utf-8")
     # System fonts would make the bytes depend on the machine.
     data = resvg_py.svg_to_bytes(svg_string=svg, width=SIZE, height=SIZE, background="#ffffff", skip_system_fonts=True)
