@@ -41,7 +41,7 @@ FILES = {
     "value is a date.yaml": (b"OPTIM: {LR: 2025-01-01}\n", "date"),
     "value is null.yaml": (b"OUTPUT_DIR:\nDATASET: {NAME: }\n", "DATASET.NAME is empty"),
     "key is a number.yaml": (b"1: 2\n", "cannot be merged"),
-    "entry is null.yaml": (b"TRAINER: {COMPARE: {PROMPTS: [null]}}\n", "PROMPTS has an empty entry"),
+    "entry is null.yaml": (b"TRAINER: {COMPARE: {PROMPTS: [null]}}\n", "TRAINER.COMPARE.PROMPTS has an empty entry"),
     "key is null.yaml": (b"null: 2\n", "cannot be merged"),
     "key is a list.yaml": (b"[1, 2]: 3\n", "key"),
     "list.yaml": (b"- OPTIM\n- LR\n", "holds a list"),
