@@ -14,7 +14,10 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10",
-    packages=["tlla", "tlla.backbones", "tlla.methods", "tlla.tables", "tlla.trainers", "tlla.datasets", "tlla.assets"],
+    packages=[
+        *("tlla", "tlla.backbones", "tlla.methods", "tlla.predict", "tlla.tables"),
+        *("tlla.trainers", "tlla.datasets", "tlla.assets"),
+    ],
     package_dir={"tlla.trainers": "trainers", "tlla.datasets": "datasets", "tlla.assets": "assets"},
     package_data={
         "tlla.datasets": ["data/*.txt"],

@@ -14,9 +14,10 @@ import torch
 from clip.model import CLIP
 from tabulate import tabulate
 
+from tlla.files import write_text
 from tlla.prompt import PromptedCLIP, PromptLearner
 from trainers.memory import peak_memory_mb, reset_peak_memory
-from trainers.results import git_commit, versions, write_text
+from trainers.results import git_commit, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = {

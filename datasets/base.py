@@ -14,7 +14,7 @@ from tlla.registry import register
 
 from .catalog import CATALOG, drive_url
 from .fewshot import DrawFile
-from .files import data_root, sha256, write_text
+from .files import data_root, sha256, store_text
 from .items import Item, check_labels, class_names, same_names, some, subsample, to_datums
 from .splits import Parts, format_split, read_split
 
@@ -159,7 +159,7 @@ class SplitDataset(ZooDataset):
         self._parts = self.make_split(random.Random(NEW_SPLIT_SEED))
         text = format_split(self._parts)
         print(f"{path.name} is a new split: its results cannot be compared with those on CoOp's split")
-        if write_text(path, text, "the new split"):
+        if store_text(path, text, "the new split"):
             return path
         self.split_file_sha256 = hashlib.sha256(text.encode()).hexdigest()
         return None

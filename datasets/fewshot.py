@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .files import write_text
+from .files import store_text
 from .items import Item
 from .splits import Parts, by_label
 
@@ -93,5 +93,5 @@ class DrawFile:
     def _store(self, parts: Parts) -> None:
         rows = {part: [(self.prefix + i.path, i.label) for i in items] for part, items in parts.items()}
         text = json.dumps({**self.key, "parts": list(parts), **rows}, indent=0)
-        if write_text(self.path, text + "\n", "the draw"):
+        if store_text(self.path, text + "\n", "the draw"):
             print(f"Stored the draw in {self.path}")

@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from tlla.errors import InputError
+from tlla.files import write_text
 
 
 def image_suffixes() -> frozenset[str]:
@@ -78,22 +79,16 @@ def sha256(*paths: str | Path) -> str:
 _unwritable: set[str] = set()
 
 
-def write_text(path: Path, text: str, what: str) -> bool:
+def store_text(path: Path, text: str, what: str) -> bool:
     """Writes a file whole or not at all; on a read-only or full disk says so, once a folder, and returns False."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
+        write_text(path, text)
         return True
     except OSError as error:
         if str(path.parent) not in _unwritable:
             _unwritable.add(str(path.parent))
-            print(f"{path.parent} cannot be written to ({error.strerror}): {what} is not stored")
+            print(f"{path.parent} cannot be written to ({os.strerror(error.errno)}): {what} is not stored")
         return False
-    finally:
-        if os.path.lexists(part):
-            part.unlink()
 
 
 def read_json(path: str, advice: str) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from trainers.results import write_bytes
+from tlla.files import write_bytes
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402

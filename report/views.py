@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from tlla.checkpoint import tensor_sha256
 from tlla.errors import InputError
+from tlla.files import write_bytes
 from trainers.evaluation import GuardedDataset, collate
-from trainers.results import write_bytes
 from trainers.testtime import ViewTest
 
 

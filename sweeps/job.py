@@ -11,8 +11,9 @@ from dassl.engine import TRAINER_REGISTRY
 
 import train
 from tlla.errors import InputError
+from tlla.files import write_text
 from trainers.evaluation import VOLATILE
-from trainers.results import plain, write_text
+from trainers.results import plain
 
 LOG, STARTED = "sweep.log", "sweep.json"
 

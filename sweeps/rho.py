@@ -11,7 +11,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 from datasets.imagenet import ImageNetFamily
 from tlla.errors import InputError
-from trainers.results import write_text
+from tlla.files import write_text
 
 from .job import Job
 from .plans import Prompt, Settings, shots

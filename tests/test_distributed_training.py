@@ -15,6 +15,7 @@ import train
 from tlla.checkpoint import read_checkpoint
 
 # Divisible neither by 2 nor by 3. With the tests' usual learning rate of 0.1 a prompt grows to 30 and rounding to 3e-5.
+TOLERANCE = 1e-5  # of sums in another order; by processor and number of processes 2e-7 to 2e-6 were seen
 SEVEN = ("DATALOADER.TRAIN_X.BATCH_SIZE", "7", "OPTIM.LR", "0.002")
 # Of two classes and of CoCoOp's two images, one of three processes has none.
 RUNS = {
@@ -95,7 +96,7 @@ def test_the_same_is_learned_printed_and_kept(place, several):
         for key, value in one.items():
             if isinstance(value, torch.Tensor):
                 largest = (other[key] - value).abs().max()
-                assert largest <= 1e-6, f"{name}: {key} differs by {largest}"
+                assert largest <= TOLERANCE, f"{name}: {key} differs by {largest}"
         torch.testing.assert_close(lines(place, f"{name}{n}"), lines(place, f"{name}1"), atol=2e-3, rtol=0)
         columns = [[row.split(",")[:3] for row in place.predictions(f"{name}{k}").splitlines()] for k in (1, n)]
         assert columns[0] == columns[1]
@@ -105,7 +106,7 @@ def test_a_run_is_taken_over_by_another_number_of_processes(place, several):
     n, _ = several
     place.run("SAPT", f"handed_over{n}", *RUNS["sapt"][1:])
     for output in (f"taken_over{n}", f"handed_over{n}"):
-        torch.testing.assert_close(place.context(output), place.context("sapt1"), atol=1e-6, rtol=0)
+        torch.testing.assert_close(place.context(output), place.context("sapt1"), atol=TOLERANCE, rtol=0)
         log = (place.folder / output / "log.txt").read_text()
         assert "epoch [2/3]" not in log and "epoch [3/3]" in log
 
@@ -118,4 +119,4 @@ def test_a_drawn_seed_is_the_same_in_all_processes(place, several):
     seed = json.loads((place.folder / f"random{several[0]}/results.json").read_text())["seed"]
     place.run("SAPT", f"drawn{several[0]}", "--seed", str(seed), "OPTIM.MAX_EPOCH", "1")
     drawn, again = (place.context(f"{name}{several[0]}", 1) for name in ("random", "drawn"))
-    torch.testing.assert_close(drawn, again, atol=1e-6, rtol=0)
+    torch.testing.assert_close(drawn, again, atol=TOLERANCE, rtol=0)

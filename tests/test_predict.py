@@ -18,9 +18,9 @@ from tlla import predict
 from tlla.checkpoint import read_checkpoint
 from tlla.clip import load_clip
 from tlla.errors import InputError
-from tlla.explain import AGREES, draw, looks
-from tlla.image_files import find_images
 from tlla.images import read_image
+from tlla.predict.explain import AGREES, draw, looks
+from tlla.predict.image_files import find_images
 from tlla.predictor import Predictor
 from tlla.selection import entropy
 from tlla.views import ViewConfig, make_views

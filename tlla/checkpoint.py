@@ -8,6 +8,7 @@ code never runs. Anything else but tensors and plain values is refused.
 import hashlib
 import pickle
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -74,10 +75,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"there is no checkpoint at {path}: check --model-dir and --load-epoch")
     check_uncompressed(path)
     try:
-        try:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
-            checkpoint = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_SafePickle)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of unusual pickles; what it cannot read is told below
+            try:
+                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError:
+                checkpoint = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_SafePickle)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} is refused: {error}; a checkpoint may hold tensors and plain values only, because loading "

@@ -21,12 +21,12 @@ from yacs.config import CfgNode
 
 from tlla.classifier import Classifier
 from tlla.errors import InputError, nearest
+from tlla.files import write_text
 from tlla.methods import METHODS, Method
 from tlla.templates import ENSEMBLES
 
 from .base import registered
 from .parts import Part
-from .results import write_text
 from .testtime import TestTimeTrainer
 
 COLUMNS = (  # of the table: heading, key of the record, format

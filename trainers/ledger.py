@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from .results import write_bytes
+from tlla.files import write_bytes
 
 
 class Ledger:

@@ -18,7 +18,6 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from tlla import __version__
-from tlla.files import write_bytes as write_bytes
 from tlla.files import write_text
 from tlla.metrics import summarize
 

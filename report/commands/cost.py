@@ -23,10 +23,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from tlla.errors import InputError
+from tlla.files import write_text
 from tlla.methods import METHODS
 from tlla.tables.records import Record, read_records
 from tlla.tables.runs import Origins, Run, make_run
-from trainers.results import write_text
 
 from .. import style
 from ..labels import name_points

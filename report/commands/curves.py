@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from tlla.checkpoint import load_context
 from tlla.errors import InputError
+from tlla.files import write_text
 from tlla.flatness import random_rise
 from tlla.sharpness import check_sharpness, sharpness_step
-from trainers.results import write_text
 
 from .. import style
 from ..prompt_runs import Images, PromptRun, add_run_arguments, open_runs

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from tlla.errors import InputError
+from tlla.files import write_text
 from tlla.landscape import Surface, filter_normalised_plane, surface
 from tlla.selection import entropy
 from tlla.sharpness import check_sharpness
-from trainers.results import write_text
 
 from ..prompt_runs import Images, PromptRun, add_run_arguments, mean_cross_entropy, open_runs
 from ..single_views import View, lowest_and_highest

@@ -11,7 +11,7 @@ from report.page.data import run_data
 from report.page.html import page
 from report.page.measure import measure
 from tlla.errors import InputError
-from trainers.results import write_text
+from tlla.files import write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

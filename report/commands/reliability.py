@@ -18,9 +18,9 @@ from matplotlib.axes import Axes
 from torch import Tensor
 
 from tlla.errors import InputError
+from tlla.files import write_text
 from tlla.metrics import ECE_BINS, calibration_bins, expected_calibration_error
 from tlla.tables.numbers import summarize
-from trainers.results import write_text
 
 from .. import style
 from ..named import HELP, named_runs

@@ -20,7 +20,7 @@ from typing import Any
 from tabulate import tabulate
 
 from tlla.errors import InputError
-from trainers.results import write_text
+from tlla.files import write_text
 
 from ..named import HELP, named_runs
 from ..settings_picture import Curves, draw

@@ -19,11 +19,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tlla.errors import InputError
+from tlla.files import write_text
 from tlla.flatness import random_rise, top_eigenvalue, worst_rise
 from tlla.landscape import BatchLoss
 from tlla.sharpness import check_sharpness, sharpness_step
 from tlla.tables.numbers import summarize
-from trainers.results import write_text
 
 from ..prompt_runs import PromptRun, add_run_arguments, open_runs
 

@@ -4,7 +4,7 @@ import glob
 from collections.abc import Iterable
 from pathlib import Path
 
-from .errors import InputError
+from ..errors import InputError
 
 SUFFIXES = frozenset(
     ".avif .bmp .gif .heic .heif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()

@@ -20,15 +20,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from .checkpoint import tensor_sha256
-from .errors import InputError
-from .files import write_bytes
+from ..checkpoint import tensor_sha256
+from ..errors import InputError
+from ..files import write_bytes
+from ..predictor import PRECISIONS, Batch, Predictor
+from ..prompt_info import weights_sha256
+from ..rows import Row, csv_text, json_line, printable, table_text
+from ..signals import stop_at_sigterm
+from .inputs import build_predictor, read_inputs
 from .journal import Journal
-from .predict_inputs import build_predictor, read_inputs
-from .predictor import PRECISIONS, Batch, Predictor
-from .prompt_info import weights_sha256
-from .rows import Row, csv_text, json_line, printable, table_text
-from .signals import stop_at_sigterm
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -171,7 +171,3 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("stopped")
         return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())

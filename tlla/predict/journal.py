@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from .errors import InputError
-from .rows import Row, json_line
+from ..errors import InputError
+from ..rows import Row, json_line
 
 
 class Journal:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from .checkpoint import read_checkpoint
-from .clip import load_clip
-from .errors import InputError
+from ..checkpoint import read_checkpoint
+from ..clip import load_clip
+from ..errors import InputError
+from ..method_choice import parse_settings
+from ..predictor import Predictor
+from ..prompt_info import PromptInfo, read_info
+from ..prompts import find_checkpoint, named_templates
 from .image_files import find_images
-from .method_choice import parse_settings
-from .predictor import Predictor
-from .prompt_info import PromptInfo, read_info
-from .prompts import find_checkpoint, named_templates
 
 TEMPLATE = "a photo of a {}."
 BACKBONE = "ViT-B/16"

@@ -1,0 +1,5 @@
+"""Predicting one's own images from the command line: python predict.py, or python -m tlla.predict."""
+
+from .command import main
+
+__all__ = ["main"]

@@ -1,0 +1,7 @@
+"""python -m tlla.predict."""
+
+import sys
+
+from .command import main
+
+sys.exit(main())
