@@ -94,3 +94,21 @@ def test_ctrl_c_ends_the_workers_too(place, tmp_path, number):
             os.killpg(process.pid, 0)
             time.sleep(0.05)
     assert half_written(place.folder / output) == []
+
+
+@pytest.mark.parametrize("module", ("tlla.signals", "dassl.data.loader"))
+def test_a_worker_whose_parent_leaves_in_the_middle_is_quiet(module):
+    """What hands tensors over runs in a thread of the worker, and prints all that goes wrong there."""
+    script = f"""
+import socket, time
+from multiprocessing import resource_sharer
+from {module} import leave_stopping_to_parent
+leave_stopping_to_parent(0)
+resource_sharer.DupFd(0)
+with socket.socket(socket.AF_UNIX) as parent:
+    parent.connect(resource_sharer._resource_sharer._address)
+time.sleep(0.3)
+"""
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 from typing import Any
 
 
@@ -22,3 +23,9 @@ def leave_stopping_to_parent(worker_id: int) -> None:
     """For a loader's workers: a terminal's Ctrl-C and a scheduler's SIGTERM come to all processes at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # of another end torch would make an error in the parent
+
+    def quiet(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if not issubclass(kind, (OSError, EOFError)):  # of a parent that left while it was handed a tensor
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = quiet
