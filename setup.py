@@ -41,7 +41,8 @@ setup(
     ],
     extras_require={
         "test": [
-            *("pytest", "pytest-cov", "pytest-xdist", "hypothesis", "torchmetrics", "open_clip_torch", "playwright"),
+            *("pytest", "pytest-cov", "pytest-xdist", "hypothesis", "torchmetrics", "open_clip_torch", "transformers"),
+            *("playwright", "submitit"),
             *("ruff", "mypy", "types-tabulate", "types-tqdm", "build"),
         ],
         "open_clip": ["open_clip_torch"],
