@@ -87,7 +87,7 @@ def _whole(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def time_limit(seconds: int) -> Iterator[None]:
+def time_limit(seconds: int = 180) -> Iterator[None]:
     """Fails a test that hangs, as one that waits for the other end of a pipe does."""
     import signal
 

@@ -90,7 +90,7 @@ def test_ten_thousand_classes_are_right_and_take_bounded_time_and_memory(place, 
     more = flags(root, *write_split(root, names))
     forget_peak()
     before = peak_memory_mb()
-    with time_limit(60):
+    with time_limit():
         results = place.run(trainer, f"many_{trainer}", *more, "TRAINER.STSS.N_PERTURB", "1", "VERBOSE", "False")
     assert results["splits"]["test"]["total"] == 3
     assert peak_memory_mb() - before < 1500
@@ -116,7 +116,7 @@ BAD = {
 @pytest.mark.parametrize("trainer", ("ZeroshotCLIP", "SAPT", "STSS"))
 @pytest.mark.parametrize("names, part", BAD.values(), ids=BAD)
 def test_a_bad_name_is_one_sentence_that_names_it(place, root, capfd, trainer, names, part):
-    with time_limit(20):
+    with time_limit():
         refused(capfd, "train", *place.argv(trainer, "bad", *flags(root, *write_split(root, names))), says=(part,))
 
 
@@ -165,7 +165,7 @@ def test_a_broken_split_is_one_sentence_that_names_it(place, root, capfd, file):
     (root / file).write_bytes(data)
     forget_peak()
     before = peak_memory_mb()
-    with time_limit(20):
+    with time_limit():
         argv = place.argv("ZeroshotCLIP", "x", *flags(root, "DATASET.SPLIT_FILE", file))
         refused(capfd, "train", *argv, says=(part,))
         refused(capfd, "datasets", "fewshot", "ImageFolder", "--root", root, "--opts", "DATASET.SPLIT_FILE", file)
@@ -204,7 +204,7 @@ def test_a_broken_list_of_class_names_is_one_sentence(place, root, capfd, text, 
     ids=("zero-shot", "dataset", "method"),
 )
 def test_a_template_with_other_braces_is_one_sentence(place, capfd, trainer, key, template):
-    with time_limit(20):
+    with time_limit():
         refused(capfd, "train", *place.argv(trainer, "template", key, template), says=(template,))
 
 

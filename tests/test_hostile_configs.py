@@ -81,7 +81,7 @@ def test_a_broken_config_is_one_sentence_that_names_it(place, capfd, tmp_path, f
     (tmp_path / file).write_bytes(data)
     forget_peak()
     before = peak_memory_mb()
-    with time_limit(20):
+    with time_limit():
         for flag in ("--config-file", "--dataset-config-file")[: 1 if "finite" in part else 2]:
             sentence = refused(capfd, "train", *place.argv("SAPT", "x"), flag, tmp_path / file, says=(part,))
             assert file in sentence or sentence.startswith(part)  # the file, or the key
@@ -93,7 +93,7 @@ def test_what_is_no_file_is_no_config(place, capfd, tmp_path):
     (tmp_path / "folder.yaml").mkdir()
     (tmp_path / "loop.yaml").symlink_to("loop.yaml")
     os.mkfifo(tmp_path / "pipe.yaml")
-    with time_limit(20):
+    with time_limit():
         for name in ("folder.yaml", "loop.yaml", "pipe.yaml", "n\0ull.yaml", "absent.yaml"):
             argv = place.argv("SAPT", "x", "--config-file", str(tmp_path / name))
             refused(capfd, "train", *argv, says=("there is no config file",))
@@ -210,7 +210,7 @@ PAIRS = (
 @pytest.mark.parametrize("trainer, key, value", PAIRS, ids=[f"{k}={v[:20]!a}" for _, k, v in PAIRS])
 def test_a_bad_value_is_one_sentence_that_names_its_key(place, capfd, tmp_path, trainer, key, value, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with time_limit(20):
+    with time_limit():
         sentence = refused(capfd, "train", *place.argv(trainer, tmp_path.name, key, value))
     assert key.split(".")[-1] in sentence or value.encode("unicode-escape").decode() in sentence
     assert not (tmp_path / "hacked").exists()
@@ -263,7 +263,7 @@ def test_a_broken_plan_of_runs_is_one_sentence_that_names_it(capfd, tmp_path, fi
     monkeypatch.chdir(tmp_path)
     data, part = GRIDS[file]
     (tmp_path / file).write_bytes(data)
-    with time_limit(20):
+    with time_limit():
         refused(capfd, "sweeps", "grid", tmp_path / file, "--out", tmp_path / "out", "--dry-run", says=(file, part))
     assert not (tmp_path / "hacked").exists() and not (tmp_path / "out").exists()
 

@@ -114,7 +114,7 @@ def test_a_hostile_archive_is_one_sentence_and_leaves_nothing_half_written(tmp_p
     path.write_bytes(ARCHIVES[kind]())
     forget_peak()
     before = peak_memory_mb()
-    with time_limit(30), pytest.raises((InputError, OSError)) as caught:
+    with time_limit(), pytest.raises((InputError, OSError)) as caught:
         unpack(path, tmp_path / "in")
     sentence = str(caught.value)
     assert "\n" not in sentence and str(tmp_path) in sentence, sentence
@@ -127,7 +127,7 @@ def test_a_hostile_archive_is_one_sentence_and_leaves_nothing_half_written(tmp_p
 def test_the_toolkit_refuses_it_too(tmp_path, kind):
     path = tmp_path / "a.zip"
     path.write_bytes(ARCHIVES[kind]())
-    with time_limit(30), pytest.raises((ArchiveError, OSError)) as caught:
+    with time_limit(), pytest.raises((ArchiveError, OSError)) as caught:
         extract_archive(str(path), str(tmp_path / "in"))
     assert str(tmp_path) in str(caught.value)
     assert not list(tmp_path.rglob("*out.jpg"))
@@ -193,7 +193,7 @@ def test_a_disk_that_fails_is_one_sentence_and_leaves_nothing_half_written(place
 )
 def test_an_output_folder_that_is_none_is_one_sentence(place, capfd, tmp_path, make):
     make(tmp_path / "taken")
-    with time_limit(20):
+    with time_limit():
         for folder in (tmp_path / "taken", tmp_path / "taken/run"):
             argv = place.argv("ZeroshotCLIP", "x", "--output-dir", str(folder))
             refused(capfd, "train", *argv, says=(tmp_path / "taken",))
@@ -221,14 +221,14 @@ def test_a_folder_or_a_file_in_the_place_of_an_output_is_one_sentence(place, cap
 
 def test_data_on_a_disk_that_cannot_be_written_to_is_used(place, capfd, monkeypatch):
     """A draw is not kept then; it is the same without."""
-    monkeypatch.setattr("datasets.fewshot.write_text", lambda *args: False)
+    monkeypatch.setattr("datasets.fewshot.store_text", lambda *args: False)
     accepted(capfd, "train", *place.argv("ZeroshotCLIP", "read_only", "DATASET.NUM_SHOTS", "2"))
 
 
 @pytest.mark.parametrize("entry", ("parse", "datasets", "train"))
 def test_a_full_disk_behind_the_standard_output_is_no_traceback(place, entry):
     argv = {
-        "parse": [str(place.folder), "--format", "csv"],
+        "parse": [str(place.folder / "whole"), "--format", "csv"],
         "datasets": ["list"],
         "train": place.argv("ZeroshotCLIP", "dev_full"),
     }[entry]

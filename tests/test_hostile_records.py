@@ -97,7 +97,7 @@ def write(folder, record, data):
 def test_a_broken_record_is_named_and_the_rest_makes_the_table(record, tmp_path, capfd, kind):
     write(tmp_path / "good", record, record)
     write(tmp_path / "bad", record, BAD[kind](copy.deepcopy({**record, "seed": 2})))
-    with time_limit(20):
+    with time_limit():
         for form in ("text", "csv", "json"):
             outcome = accepted(capfd, "parse", tmp_path, "--format", form)
             assert kind in HARMLESS or str(tmp_path / "bad") in outcome.out + outcome.err
@@ -110,7 +110,7 @@ def test_a_broken_record_is_named_and_the_rest_makes_the_table(record, tmp_path,
 @pytest.mark.parametrize("page", ("page", "reliability"))
 def test_a_broken_record_makes_no_page(record, tmp_path, capfd, kind, page):
     write(tmp_path / "bad", record, BAD[kind](copy.deepcopy(record)))
-    with time_limit(20):
+    with time_limit():
         outcome = call(capfd, "report", page, tmp_path / "bad", "--out", tmp_path / "out")
     assert outcome.code in (0, 2) and "Traceback" not in outcome.err
     assert outcome.code == 0 or outcome.err.count("error: ") == 1
@@ -125,14 +125,14 @@ def test_a_record_that_is_no_file_does_not_hang(record, tmp_path, capfd, make):
     write(tmp_path / "good", record, record)
     (tmp_path / "bad").mkdir()
     make(tmp_path / "bad/results.json")
-    with time_limit(20):
+    with time_limit():
         accepted(capfd, "parse", tmp_path, "--table")
 
 
 def test_folders_that_lead_round_are_read_once(record, tmp_path, capfd):
     write(tmp_path / "good", record, record)
     (tmp_path / "good/again").symlink_to(tmp_path)
-    with time_limit(20):
+    with time_limit():
         outcome = accepted(capfd, "parse", tmp_path, "--format", "csv")
     assert outcome.out.count("SAPT") == 1
 
@@ -158,7 +158,7 @@ def test_a_broken_log_is_named_and_not_averaged(tmp_path, capfd, kind):
     (tmp_path / "seed2/log.txt").write_bytes(data if isinstance(data, bytes) else data.encode())
     forget_peak()
     before = peak_memory_mb()
-    with time_limit(20):
+    with time_limit():
         outcome = accepted(capfd, "parse", tmp_path)
     assert "* accuracy: 80.00% +- 0.00%" in outcome.out and str(tmp_path / "seed2/log.txt") in outcome.out
     assert peak_memory_mb() - before < 400
@@ -173,5 +173,5 @@ def test_latin_letters_in_a_whole_log_do_not_matter(tmp_path, capfd):
 @pytest.mark.parametrize("keyword", ("(", "[a", "*", "a{9999999999}", "\\", "x" * 5000))
 def test_a_keyword_that_is_no_pattern_is_one_sentence(tmp_path, capfd, keyword):
     write_logs(tmp_path, {"seed1": train_log(1, 80.0)})
-    with time_limit(20):
+    with time_limit():
         refused(capfd, "parse", tmp_path, "--keyword", keyword)
