@@ -6,6 +6,7 @@ computed as a whole, by one process, so that the results are the same to the las
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -130,7 +131,9 @@ def _run_batches(trainer: Tested, split: str, parts: list[Part], shared: Meter, 
         worker_init_fn=leave_stopping_to_parent,
     )
     total = before + sum(len(batches[number]) for number in own)
-    bar = tqdm(total=total, initial=before, unit="img", desc=split, disable=not distributed.is_first())
+    often = 0.1 if sys.stderr.isatty() else 30.0  # seconds: in a job's log each state is a line
+    silent = not distributed.is_first()
+    bar = tqdm(total=total, initial=before, unit="img", desc=split, mininterval=often, disable=silent)
     try:
         for number, (batch, bad) in zip(own, _timed(loader, shared), strict=True):
             rows = _test_batch(trainer, batch, parts, shared) if batch else []
