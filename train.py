@@ -4,7 +4,7 @@ r"""CoOp's command line: builds the config and the trainer, then trains or evalu
         --dataset-config-file configs/datasets/emoji.yaml --output-dir output/emoji/SAPT/seed1 --seed 1
 
 Later settings win: defaults, dataset config, trainer config, flags, KEY VALUE pairs. Exit codes: 0 done, 1 the run
-failed, 2 the input was wrong; set TLLA_DEBUG=1 to see the traceback of an error.
+failed, 2 the input was wrong, 130 it was stopped; set TLLA_DEBUG=1 to see the traceback of an error.
 """
 
 import argparse
@@ -12,11 +12,12 @@ import contextlib
 import functools
 import os
 import re
-import signal
 import sys
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the modules below are imported shows no traceback
+if __name__ == "__main__":
+    from tlla.startup import before_torch
+
+    before_torch()
 
 from pathlib import Path
 
