@@ -9,6 +9,11 @@ import pkgutil
 import sys
 from pathlib import Path
 
+if __name__ == "__main__":
+    from tlla.startup import before_torch
+
+    before_torch()
+
 import train
 from tlla.errors import InputError
 
