@@ -1,11 +1,6 @@
 """Predicts one's own images: python predict.py --help. The same as python -m tlla.predict."""
 
-import sys
+import runpy
 
 if __name__ == "__main__":
-    from tlla.startup import before_torch
-
-    before_torch()
-    from tlla.predict import main
-
-    sys.exit(main())
+    runpy.run_module("tlla.predict", run_name="__main__")

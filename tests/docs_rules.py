@@ -29,8 +29,8 @@ import parse_test_res
 import train
 from report import __main__ as report_cli
 from sweeps import __main__ as sweeps_cli
-from tlla import predict
 from tlla.clip import EMBEDDED, PIXEL_MEAN, PIXEL_STD
+from tlla.predict import command as predict
 
 LINKED = (
     "train.py",

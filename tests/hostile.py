@@ -18,13 +18,14 @@ import torch
 
 MODULES = {
     "train": "train",
-    "predict": "tlla.predict",
+    "predict": "tlla.predict.command",
     "parse": "parse_test_res",
     "datasets": "datasets.__main__",
     "sweeps": "sweeps.__main__",
     "report": "report.__main__",
 }
 SENTENCE = re.compile(r"^(?:[\w. -]+: )?error: (.+)$", re.MULTILINE)  # argparse puts the program's name in front
+HANGS = 180  # seconds after which a test waits for nothing that will come
 LONGEST = 1500  # characters that still are a sentence; a dump of all that is known is none
 
 
@@ -87,15 +88,15 @@ def _whole(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def time_limit(seconds: int = 180) -> Iterator[None]:
+def time_limit() -> Iterator[None]:
     """Fails a test that hangs, as one that waits for the other end of a pipe does."""
     import signal
 
     def stop(*_) -> None:
-        pytest.fail(f"it still ran after {seconds} s", pytrace=False)
+        pytest.fail(f"it still ran after {HANGS} s", pytrace=False)
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    signal.alarm(HANGS)
     try:
         yield
     finally:

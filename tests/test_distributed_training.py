@@ -14,8 +14,8 @@ from several_runs import stops_after
 import train
 from tlla.checkpoint import read_checkpoint
 
-# Divisible neither by 2 nor by 3. With the tests' usual learning rate of 0.1 a prompt grows to 30 and rounding to 3e-5.
 TOLERANCE = 1e-5  # of sums in another order; by processor and number of processes 2e-7 to 2e-6 were seen
+# Divisible neither by 2 nor by 3. With the tests' usual learning rate of 0.1 a prompt grows to 30 and rounding to 3e-5.
 SEVEN = ("DATALOADER.TRAIN_X.BATCH_SIZE", "7", "OPTIM.LR", "0.002")
 # Of two classes and of CoCoOp's two images, one of three processes has none.
 RUNS = {

@@ -279,8 +279,8 @@ def test_a_gradient_that_overflows_makes_no_step(model, views, name):
     torch.testing.assert_close(start(name, classifier).predict(views), plain, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("name", PROMPT_METHODS)
-def test_mixed_precision_stays_near_full_precision(model, classifiers, views, name):
+@pytest.mark.parametrize(("name", "cosine"), [("TPT", 0.9), ("CTPT", 0.7), ("RTPT", 0.9)])  # CTPT: by processor
+def test_mixed_precision_stays_near_full_precision(model, classifiers, views, name, cosine):
     mixed = make_classifier(model, "shared", autocast=lambda: torch.autocast("cpu", torch.bfloat16))
     low, full = (start(name, c, lr=LR).predict(views) for c in (mixed, classifiers["shared"]))
     change, expected = (
@@ -288,7 +288,7 @@ def test_mixed_precision_stays_near_full_precision(model, classifiers, views, na
     )
     assert not torch.equal(low, full)
     torch.testing.assert_close(low, full, atol=0.05, rtol=0)
-    assert F.cosine_similarity(change.flatten(), expected.flatten(), dim=0) > 0.7  # 0.85 to 1 by processor
+    assert F.cosine_similarity(change.flatten(), expected.flatten(), dim=0) > cosine
 
 
 @pytest.mark.parametrize("name", PROMPT_METHODS)

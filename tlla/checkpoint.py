@@ -75,12 +75,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"there is no checkpoint at {path}: check --model-dir and --load-epoch")
     check_uncompressed(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of unusual pickles; what it cannot read is told below
-            try:
-                checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            except pickle.UnpicklingError:
-                checkpoint = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_SafePickle)
+        checkpoint = _load(path)
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{path} is refused: {error}; a checkpoint may hold tensors and plain values only, because loading "
@@ -99,6 +94,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not a checkpoint: its state_dict has the key {strange[0]!r}, expected names")
     state = {name.removeprefix("module."): value for name, value in checkpoint["state_dict"].items()}
     return {**checkpoint, "state_dict": state}
+
+
+def _load(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of unusual pickles; what it cannot read, the caller says
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_SafePickle)
 
 
 def check_uncompressed(path: Path) -> None:

@@ -1,7 +1,11 @@
-"""python -m tlla.predict."""
+"""python -m tlla.predict, and predict.py."""
 
 import sys
 
-from .command import main
+if __name__ == "__main__":
+    from ..startup import before_torch
 
-sys.exit(main())
+    before_torch()
+    from .command import main
+
+    sys.exit(main())
