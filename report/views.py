@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from tlla.checkpoint import tensor_sha256
 from tlla.errors import InputError
 from tlla.files import write_bytes
+from tlla.fingerprint import tensor_sha256
 from trainers.evaluation import GuardedDataset, collate
 from trainers.testtime import ViewTest
 

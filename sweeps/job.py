@@ -2,7 +2,6 @@
 
 import functools
 import json
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from dassl.engine import TRAINER_REGISTRY
 import train
 from tlla.errors import InputError
 from tlla.files import write_text
+from tlla.fingerprint import differences, flat_config
 from trainers.evaluation import VOLATILE
 from trainers.results import plain
 
@@ -101,9 +101,7 @@ class Job:
         found = _read(self.folder / "results.json") or _read(self.folder / STARTED) or {}
         if not isinstance(found.get("config"), dict):
             return []
-        there, here = _flat(found["config"]), _flat(self.config_values)
-        keys = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
-        return [f"{key} is {there.get(key)!r} there and {here.get(key)!r} here" for key in keys]
+        return differences(flat_config(found["config"], VOLATILE), flat_config(self.config_values, VOLATILE))
 
     def state(self) -> str:
         """COMPLETE, NEW, UNFINISHED, STALE (the source has learned anew) or OTHER (other settings)."""
@@ -163,15 +161,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    return {k: v for k, v in _leaves(node, prefix) if k not in VOLATILE}
-
-
-def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in node.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

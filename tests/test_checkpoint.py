@@ -5,8 +5,9 @@ import torch
 from conftest import CLASSNAMES
 from test_clip import RunsCode
 
-from tlla.checkpoint import find_epoch, load_context, read_checkpoint, tensor_sha256
+from tlla.checkpoint import find_epoch, load_context, read_checkpoint
 from tlla.errors import InputError
+from tlla.fingerprint import tensor_sha256
 from tlla.prompt import PromptLearner
 
 

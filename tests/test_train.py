@@ -14,8 +14,9 @@ from PIL import Image
 import tlla.trainers
 import train
 import trainers
-from tlla.checkpoint import read_checkpoint, tensor_sha256
+from tlla.checkpoint import read_checkpoint
 from tlla.clip import load_clip, normalize
+from tlla.fingerprint import tensor_sha256
 from tlla.prompt import PromptedCLIP, PromptLearner, zeroshot_features
 from tlla.selection import score_views, select_and_vote
 from tlla.sharpness import random_directions

@@ -5,7 +5,6 @@ published. The latter hold a scheduler and an optimizer object beside the tensor
 code never runs. Anything else but tensors and plain values is refused.
 """
 
-import hashlib
 import pickle
 import re
 import warnings
@@ -198,11 +197,6 @@ def find_epoch(folder: Path, epoch: int | None = None) -> Path:
     if epoch is not None and epoch not in present:
         raise InputError(f"there is no epoch {epoch} in {folder}, only {sorted(present)}: choose one with --load-epoch")
     return present[max(present) if epoch is None else epoch]
-
-
-def tensor_sha256(tensor: Tensor) -> str:
-    """sha256 of a tensor's values as little-endian float32, the same on every device."""
-    return hashlib.sha256(tensor.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 def _describe_context(ctx: Tensor) -> str:

@@ -3,16 +3,13 @@
 It lies in ``checkpoint["trainer"]["prompt"]``, beside what CoOp and TPT read. Older files and CoOp's own lack it.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from .backbones import as_backbone
 from .errors import InputError
+from .fingerprint import weights_sha256
 from .prompt import CLASS_TOKEN_POSITIONS, PromptLearner
 
 
@@ -77,9 +74,3 @@ def read_info(path: Path, checkpoint: Mapping[str, Any]) -> PromptInfo:
     if position and position not in CLASS_TOKEN_POSITIONS:
         raise InputError(f"{path} says that the class name stands at {position!r}, not one of {CLASS_TOKEN_POSITIONS}")
     return PromptInfo(tuple(names), backbone, sha256, position)
-
-
-def weights_sha256(clip_model: nn.Module) -> str:
-    """sha256 of the weights' fingerprint rounded to fp16: the same for a CLIP in half and in full precision."""
-    rounded = as_backbone(clip_model).fingerprint().detach().half().float().cpu().contiguous()
-    return hashlib.sha256(rounded.numpy().tobytes()).hexdigest()

@@ -12,9 +12,10 @@ from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
 from tlla.backbones import Backbone
-from tlla.checkpoint import choose_checkpoint, tensor_sha256
+from tlla.checkpoint import choose_checkpoint
 from tlla.clip import encode_images, load_clip
 from tlla.errors import InputError
+from tlla.fingerprint import tensor_sha256
 from tlla.registry import register
 
 from . import distributed

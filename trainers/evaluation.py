@@ -17,15 +17,15 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 from tlla.backbones import Backbone
-from tlla.checkpoint import tensor_sha256
 from tlla.errors import InputError
+from tlla.fingerprint import flat_config, tensor_sha256
 from tlla.metrics import score
 from tlla.signals import leave_stopping_to_parent
 
 from . import distributed
 from .ledger import Ledger
 from .parts import Meter, Part
-from .results import Predictions, plain
+from .results import Predictions
 
 # Keys that change no result, so that a test may go on under other values.
 VOLATILE = (
@@ -95,15 +95,8 @@ def evaluate(trainer: Tested, split: str, parts: list[Part], shared: Meter) -> l
 
 def _test_name(trainer: Tested, split: str, parts: list[Part]) -> str:
     """The split and the fingerprint of all that can change a result."""
-    config = plain(trainer.cfg)
-    for key in VOLATILE:
-        *nodes, leaf = key.split(".")
-        node = config
-        for name in nodes:
-            node = node[name]
-        node.pop(leaf, None)
     everything = {
-        "config": config,
+        "config": flat_config(trainer.cfg, VOLATILE),
         "parts": [[part.title, part.entries] for part in parts],
         "data": trainer.record.content["split_sha256"],
         "weights": tensor_sha256(trainer.clip_model.fingerprint()),

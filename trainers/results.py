@@ -2,14 +2,12 @@
 
 import copy
 import csv
-import hashlib
 import importlib.metadata
 import io
 import json
-import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from yacs.config import CfgNode
 
 from tlla import __version__
 from tlla.files import write_text
+from tlla.fingerprint import split_sha256
 from tlla.metrics import summarize
 
 COLUMNS = ("index", "label", "prediction", "confidence", "rank", "nll", "brier")
@@ -79,7 +78,7 @@ class RunRecord:
             "seed": cfg.SEED,
             "splits": {},
             "split_sha256": {
-                name: items_sha256(items, getattr(dataset, "dataset_dir", ""))
+                name: split_sha256(items, getattr(dataset, "dataset_dir", ""))
                 for name in ("train_x", "val", "test")
                 if (items := getattr(dataset, name))
             },
@@ -129,15 +128,6 @@ class RunRecord:
     def write(self) -> None:
         """Writes ``results.json``."""
         write_text(self.folder / "results.json", json.dumps(self.content, indent=2) + "\n")
-
-
-def items_sha256(items: Iterable[Any], root: str) -> str:
-    """sha256 over ``path<TAB>label`` lines of a list of Datum; paths are relative to the dataset's folder."""
-    digest = hashlib.sha256()
-    for item in items:
-        path = Path(os.path.relpath(item.impath, root or None)).as_posix()
-        digest.update(f"{path}\t{item.label}\n".encode("utf-8", "surrogateescape"))  # any file name is possible
-    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

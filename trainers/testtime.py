@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
-from tlla.checkpoint import tensor_sha256
 from tlla.classifier import Classifier
 from tlla.clip import normalize
 from tlla.device_views import make_views_on_device
 from tlla.errors import within
+from tlla.fingerprint import tensor_sha256
 from tlla.methods import METHODS, Method, settings
 from tlla.prompt import check_position
 

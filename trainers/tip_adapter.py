@@ -22,9 +22,9 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from tlla.checkpoint import tensor_sha256
 from tlla.clip import logit_scale
 from tlla.errors import InputError, within
+from tlla.fingerprint import tensor_sha256
 from tlla.prompt import zeroshot_features
 from tlla.signals import leave_stopping_to_parent
 from tlla.tip_adapter import Cache, grid, load_cache, make_keys, search

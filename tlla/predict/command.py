@@ -20,11 +20,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..checkpoint import tensor_sha256
 from ..errors import InputError
 from ..files import write_bytes
+from ..fingerprint import tensor_sha256, weights_sha256
 from ..predictor import PRECISIONS, Batch, Predictor
-from ..prompt_info import weights_sha256
 from ..rows import Row, csv_text, json_line, printable, table_text
 from ..signals import stop_at_sigterm
 from .inputs import build_predictor, read_inputs

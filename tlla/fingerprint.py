@@ -1,0 +1,85 @@
+"""What identifies the things that a result depends on: tensors, weights, class lists, splits, files, configurations.
+
+Whoever loads, resumes, caches or compares something asks here whose it is.
+"""
+
+import hashlib
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from .backbones import as_backbone
+
+
+def tensor_sha256(tensor: Tensor) -> str:
+    """sha256 of a tensor's values as little-endian float32, the same on every device."""
+    return hashlib.sha256(tensor.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def weights_sha256(clip_model: nn.Module) -> str:
+    """sha256 of the weights' fingerprint rounded to fp16: the same for a CLIP in half and in full precision."""
+    return tensor_sha256(as_backbone(clip_model).fingerprint().detach().half())
+
+
+def names_sha256(names: Sequence[str]) -> str:
+    """sha256 of a list of class names, in its order."""
+    return lines_sha256(name.replace("\n", "\\n") for name in names)
+
+
+def split_sha256(items: Iterable[Any], root: str) -> str:
+    """sha256 over ``path<TAB>label`` lines of a list of Datum; paths are relative to the dataset's folder `root`.
+
+    Says which images a split has under which labels, on every machine; not what the files hold: `files_sha256`.
+    """
+    paths = ((Path(os.path.relpath(item.impath, root or None)).as_posix(), item.label) for item in items)
+    return lines_sha256(f"{path}\t{label}" for path, label in paths)
+
+
+def files_sha256(paths: Iterable[str | Path]) -> str:
+    """sha256 over the size and the time of change of files, in this order; of a missing file, that it is missing.
+
+    Changes when a file is replaced under its name. Reads no contents, so that a million files take seconds.
+    """
+    return lines_sha256(map(_stamp, paths))
+
+
+def _stamp(path: str | Path) -> str:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return "missing"
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def lines_sha256(lines: Iterable[str]) -> str:
+    """sha256 of texts, each followed by a line break; any file name is possible."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(f"{line}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def flat_config(config: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
+    """A tree of settings as ``{"TRAINER.SAPT.RHO": 0.05}``, tuples as lists; without these keys or nodes."""
+    return {
+        key: value
+        for key, value in _leaves(config, "")
+        if not any(key == other or key.startswith(f"{other}.") for other in without)
+    }
+
+
+def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, list(value) if isinstance(value, tuple) else value
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What differs between two flat mappings, as ``KEY is 0.05 there and 0.7 here``, sorted by key."""
+    keys = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
+    return [f"{key} is {there.get(key)!r} there and {here.get(key)!r} here" for key in keys]
