@@ -101,7 +101,9 @@ class Job:
         found = _read(self.folder / "results.json") or _read(self.folder / STARTED) or {}
         if not isinstance(found.get("config"), dict):
             return []
-        return differences(flat_config(found["config"], VOLATILE), flat_config(self.config_values, VOLATILE))
+        drawn = ("SEED",) if self.config_values["SEED"] < 0 else ()  # then the record has the number that was drawn
+        without = (*VOLATILE, *drawn)
+        return differences(flat_config(found["config"], without), flat_config(self.config_values, without))
 
     def state(self) -> str:
         """COMPLETE, NEW, UNFINISHED, STALE (the source has learned anew) or OTHER (other settings)."""

@@ -81,8 +81,6 @@ class ClipTrainer(TrainerX):
         if distributed.world_size() > 1 and self.train_loader_x:
             self.train_loader_x = share_loader(self.train_loader_x)
         self.record = RunRecord(self.cfg, self.dm.dataset)
-        if hasattr(self, "run_seed"):  # our toolkit's: the number that was drawn if SEED is negative
-            self.record.update(seed=self.run_seed)
 
     def _available_precision(self) -> str:
         wanted = self.method_cfg.PREC

@@ -90,13 +90,13 @@ class ViewTest(ClipTrainer):
         """Features of many views, so many at once as the memory allows: (N, 3, H, W) -> (N, E)."""
         while True:
             try:
-                return torch.cat([self.encode_image(chunk) for chunk in images.split(self.encode_batch)])
+                return torch.cat([self.encode_image(chunk) for chunk in images.split(self.views_at_once)])
             except torch.OutOfMemoryError:
-                if self.encode_batch == 1:
+                if self.views_at_once == 1:
                     raise
             # Not inside the handler, whose traceback would keep the tensors alive.
-            self.encode_batch //= 2
-            print(f"Out of memory: going on with {self.encode_batch} views at once (VIEW_BATCH)")
+            self.views_at_once //= 2
+            print(f"Out of memory: going on with {self.views_at_once} views at once (VIEW_BATCH)")
             torch.cuda.empty_cache()
 
     def probabilities(self, prepared: tuple[Tensor, Tensor], part: Part) -> Tensor:
@@ -124,7 +124,7 @@ class ViewTest(ClipTrainer):
 
     def before_test(self) -> None:
         """Each method encodes the prompts that it needs."""
-        self.encode_batch = self.views_node.VIEW_BATCH
+        self.views_at_once = self.views_node.VIEW_BATCH
 
     @property
     def loss_scale(self) -> float:

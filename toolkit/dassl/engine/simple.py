@@ -30,7 +30,8 @@ class SimpleTrainer(TrainerBase):
     ran before, or on whether the run was resumed.
 
     Attributes:
-        cfg, device, output_dir, evaluator: As built from the configuration.
+        cfg: The configuration, whose SEED is the run's: never negative.
+        device, output_dir, evaluator: As built from it.
         dm: The DataManager, if build_data_loader() was not replaced by one without it.
         epoch, batch_idx, num_batches, max_epoch: Where the run is, 0-based.
         run_seed: SEED, or the number drawn in its place if SEED is negative.
@@ -43,16 +44,16 @@ class SimpleTrainer(TrainerBase):
 
     def __init__(self, cfg: CfgNode):
         super().__init__()
+        self.cfg, self.output_dir = cfg, cfg.OUTPUT_DIR
+        self.run_seed = self._choose_run_seed()
+        self.cfg = cfg = _with_seed(cfg, self.run_seed)
         self.check_cfg(cfg)
-        self.cfg = cfg
         self.device = torch.device("cuda" if torch.cuda.is_available() and cfg.USE_CUDA else "cpu")
         self.start_epoch = self.epoch = 0
         self.max_epoch = cfg.OPTIM.MAX_EPOCH
-        self.output_dir = cfg.OUTPUT_DIR
         self.best_result = -float("inf")
         self.test_results: dict[str, OrderedDict[str, float]] = {}
         self.rolling = RollingCheckpoints(self.output_dir, cfg.TRAIN.CHECKPOINT_FREQ)
-        self.run_seed = self._choose_run_seed()
         set_random_seed(self.run_seed)  # the same few-shot draws and first weights, whatever ran in this process before
         self.build_data_loader()
         self._seed_loaders()
@@ -246,3 +247,14 @@ class SimpleTrainer(TrainerBase):
         stored = state.get("run_seed", self.run_seed)
         if stored != self.run_seed:
             print(f"Note: the run so far had the seed {stored}; it goes on with {self.run_seed}, as SEED says")
+
+
+def _with_seed(cfg: CfgNode, seed: int) -> CfgNode:
+    """The configuration with this SEED: all that asks for the seed gets the same one."""
+    if cfg.SEED == seed:
+        return cfg
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SEED = seed
+    cfg.freeze()
+    return cfg

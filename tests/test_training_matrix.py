@@ -1,0 +1,114 @@
+"""Every trainer that learns, with every TEST.FINAL_MODEL: killed and resumed, tested again, repeated from its record.
+
+The trainers are those of the registry that learn, so that a new one is covered by itself.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+from benchmark import CLASSES, Workplace
+from dassl.engine import TRAINER_REGISTRY, TrainerX
+
+import train
+
+TRAINERS = sorted(name for name in TRAINER_REGISTRY.registered_names() if getattr(TRAINER_REGISTRY.get(name), "learned", ""))
+FINAL_MODELS = ("last_step", "best_val")
+SMALL = ("OPTIM.MAX_EPOCH", "2", "TRAINER.TLLA.N_VIEWS", "2", "TRAINER.TLLA.TOP_S", "1", "TRAINER.TLLA.N_PERTURB", "1")
+COSTS = ("seconds", "images_per_second", "seconds_per_image", "method_seconds_per_image", "peak_memory_mb")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Workplace:
+    return Workplace(tmp_path_factory.mktemp("matrix"), CLASSES[:2])
+
+
+class Cell(NamedTuple):
+    """One trainer with one FINAL_MODEL, and the folder of its uninterrupted run under the seed 1."""
+
+    place: Workplace
+    trainer: str
+    final: str
+
+    @property
+    def straight(self) -> str:
+        return f"{self.trainer}-{self.final}"
+
+    def argv(self, output: str, *flags: str) -> list[str]:
+        return self.place.argv(self.trainer, output, *flags, *SMALL, "TEST.FINAL_MODEL", self.final)
+
+    def run(self, output: str, *flags: str) -> None:
+        assert train.main(self.argv(output, *flags)) == 0
+
+    def folder(self, output: str) -> Path:
+        return self.place.folder / output
+
+    def record(self, output: str) -> dict:
+        return json.loads((self.folder(output) / "results.json").read_text())
+
+    def found(self, output: str) -> dict:
+        """All that a run has found: its results but for time and memory, with every prediction."""
+        splits = self.record(output)["splits"]
+        return {
+            split: [{k: v for k, v in entries.items() if k not in COSTS}, self.place.predictions(output, split)]
+            for split, entries in splits.items()
+        }
+
+
+@pytest.fixture(scope="module", params=[(name, final) for name in TRAINERS for final in FINAL_MODELS], ids="-".join)
+def cell(place, request) -> Cell:
+    cell = Cell(place, *request.param)
+    cell.run(cell.straight)
+    return cell
+
+
+@pytest.fixture
+def kill(monkeypatch):
+    """Runs a command that is stopped in the second epoch, or if there are no epochs, before anything is saved."""
+
+    def stop(self, *args, **kwargs):
+        raise KeyboardInterrupt
+
+    def run(cell: Cell, argv: list[str]) -> None:
+        kind = TRAINER_REGISTRY.get(cell.trainer)
+        step = kind.forward_backward
+        with monkeypatch.context() as patch:
+            if step is TrainerX.forward_backward:
+                patch.setattr(kind, "save_model", stop)
+            else:
+                patch.setattr(kind, "forward_backward", lambda self, batch: (stop if (self.epoch, self.batch_idx) == (1, 1) else step)(self, batch))
+            assert train.main(argv) == 130
+
+    return run
+
+
+def test_the_trainers_are_found():
+    assert {"CoOp", "CoCoOp", "SAPT", "TLLA", "TipAdapter", "TipAdapterF"} <= set(TRAINERS)
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(cell, kill):
+    output = f"{cell.straight}-killed"
+    kill(cell, cell.argv(output))
+    cell.run(output)
+    assert cell.found(output) == cell.found(cell.straight)
+
+
+def test_a_test_afterwards_gives_the_same_predictions(cell):
+    output = f"{cell.straight}-eval"
+    cell.run(output, "--eval-only", "--model-dir", str(cell.folder(cell.straight)))
+    assert cell.found(output)["test"] == cell.found(cell.straight)["test"]
+
+
+def test_a_run_of_a_drawn_seed_is_repeated_from_its_record_alone(cell, kill):
+    output, again = f"{cell.straight}-drawn", f"{cell.straight}-repeated"
+    kill(cell, cell.argv(output, "--seed", "-1"))
+    cell.run(output, "--seed", "-1")
+    record = cell.record(output)
+    assert record["seed"] >= 0
+    config = cell.place.folder / f"{output}.yaml"
+    config.write_text(yaml.safe_dump(record["config"]))
+    argv = ["--config-file", str(config), "--seed", str(record["seed"]), "--output-dir", str(cell.folder(again))]
+    assert train.main(argv) == 0
+    assert cell.found(again) == cell.found(output)
