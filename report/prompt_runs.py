@@ -23,7 +23,7 @@ from tlla.prompt import PromptLearner
 from trainers.prompted import PromptTrainer
 
 from .named import HELP, named_runs
-from .runs import open_run, read_record
+from .runs import check_prompt, open_run, read_record
 
 NODES = {"CoOp": "COOP", "SAPT": "SAPT", "TLLA": "SAPT"}  # where a trainer's prompt is configured
 
@@ -148,9 +148,11 @@ def open_prompt(name: str, folder: Path, opts: Sequence[str] = ()) -> PromptRun:
     """Opens a run in fp32: half precision would hide the small differences that are looked for.
 
     Raises:
-        InputError: It has no prompt of its own that is the same for all images, or no training images.
+        InputError: It has no prompt of its own that is the same for all images, or no training images, or its newest
+            prompt is not the one that it has tested.
     """
-    trainer_name = read_record(folder)["trainer"]
+    record = read_record(folder)
+    trainer_name = record["trainer"]
     if trainer_name not in NODES:
         raise InputError(f"{folder} is a run of {trainer_name}: name one of CoOp, SAPT or TLLA")
     trainer = open_run(folder, f"TRAINER.{NODES[trainer_name]}.PREC", "fp32", *opts)
@@ -159,4 +161,5 @@ def open_prompt(name: str, folder: Path, opts: Sequence[str] = ()) -> PromptRun:
             f"{folder} is a run on {trainer.cfg.DATASET.NAME}, which has no training images: name the run that "
             "trained the prompt"
         )
+    check_prompt(folder, record, trainer.prompt())
     return PromptRun(name, folder, trainer)

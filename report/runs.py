@@ -3,17 +3,20 @@
 import contextlib
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dassl.config import get_cfg_default
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
+from torch import Tensor
 from yacs.config import CfgNode
 
 import datasets
 import trainers
 from tlla.errors import InputError
+from tlla.fingerprint import tensor_sha256
 from tlla.tables.records import wrong_entry
 from trainers.base import ClipTrainer
 
@@ -57,12 +60,26 @@ def open_run(folder: str | Path, *opts: str) -> ClipTrainer:
     return trainer
 
 
+def check_prompt(folder: Path, record: Mapping[str, Any], prompt: Tensor) -> None:
+    """Raises InputError if a run's newest prompt is not the one that its results are of."""
+    tested = {test.get("prompt_sha256") for test in record["splits"].values()}
+    if tested and tensor_sha256(prompt) not in tested:
+        raise InputError(
+            f"the newest prompt of {folder} is not the one that it has tested: test the epoch that you mean with "
+            "--trainer TLLA --eval-only --model-dir --load-epoch, and name that run"
+        )
+
+
 def _config(record: dict[str, Any], folder: str | Path, opts: tuple[str, ...]) -> CfgNode:
     cfg = get_cfg_default()
     trainers.add_configs(cfg)
     datasets.add_configs(cfg)
     try:
         cfg.merge_from_other_cfg(CfgNode(record["config"]))
+        if cfg.SEED < 0:  # an older record: what was drawn is not in its config, and the views had the seed 0
+            cfg.SEED = record["seed"]
+            for node in (cfg.TRAINER.TLLA, cfg.TRAINER.VIEWS):
+                node.SEED = max(node.SEED, 0)
         cfg.merge_from_list([*opts, "OUTPUT_DIR", str(folder)])
     except (KeyError, ValueError, AssertionError) as error:
         raise InputError(f"the config of {folder} cannot be used: {error.args[0]}") from error

@@ -87,7 +87,7 @@ def open_stss(folder: Path, *opts: str) -> StssRun:
         if trainer.classifier is None:
             with contextlib.redirect_stdout(io.StringIO()):
                 trainer.load_model(str(folder))
-        _check_prompt(folder, record, trainer.classifier)
+        check_prompt(folder, record, trainer.classifier.fingerprint())
     elif name in ("TLLA", "STSS"):
         trainer = open_run(folder, *opts)
     else:
@@ -100,15 +100,6 @@ def open_stss(folder: Path, *opts: str) -> StssRun:
     own = Setting(n_views=trainer.view_config.n_views, **dataclasses.asdict(trainer.methods["STSS"]))
     recorded = {} if opts or name in PROMPTS else {s: test["correct"] for s, test in record["splits"].items()}
     return StssRun(folder, trainer, classifier, own, recorded)
-
-
-def _check_prompt(folder: Path, record: dict, classifier: Classifier) -> None:
-    tested = {test["prompt_sha256"] for test in record["splits"].values()}
-    if tested and tensor_sha256(classifier.fingerprint()) not in tested:
-        raise InputError(
-            f"the newest prompt of {folder} is not the one that it has tested: test the epoch that you mean with "
-            "--trainer TLLA --eval-only --model-dir --load-epoch, and name that run"
-        )
 
 
 def variations(own: Setting) -> Iterator[tuple[str, Setting]]:

@@ -16,10 +16,8 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .prompt import PromptLearner
+from .prompt import FIXED_TOKENS, PromptLearner
 from .prompt_info import read_info
-
-FIXED_TOKENS = ("token_prefix", "token_suffix")  # CoOp saves the class tokens too; ours come from the class names
 
 _TENSOR_GLOBALS = {
     "collections": ("OrderedDict", "defaultdict", "Counter"),
@@ -123,12 +121,15 @@ def check_uncompressed(path: Path) -> None:
 def load_context(path: Path, learner: PromptLearner) -> int | None:
     """Puts a checkpoint's context vectors (and CoCoOp's meta-net, if `learner` has one) into `learner`.
 
+    Class-specific contexts are sorted into their classes' places, if the file says which they are.
+
     Returns:
         The checkpoint's epoch.
 
     Raises:
         InputError: something is missing, is too much, or differs in shape, or the file says that it is for another CLIP
-            or another place of the class name; the message names both sides.
+            or another place of the class name, or a class-specific context for other classes; the message names both
+            sides.
     """
     checkpoint = read_checkpoint(path)
     state = checkpoint["state_dict"]
@@ -139,7 +140,10 @@ def load_context(path: Path, learner: PromptLearner) -> int | None:
         raise InputError(f"{path} holds {names or 'nothing'}, expected {wanted}{_whose(names)}")
     for name, own in learner.named_parameters():
         _check_tensor(path, name, state[name], own)
-    read_info(path, checkpoint).check_fits(path, learner)
+    info = read_info(path, checkpoint)
+    info.check_fits(path, learner)
+    info.note_unknown(path, by_class=learner.csc)
+    state["ctx"] = info.arranged(path, state["ctx"], learner)
     with torch.no_grad():
         for name, own in learner.named_parameters():
             own.copy_(state[name].float())
@@ -183,12 +187,18 @@ def choose_checkpoint(folder: Path, epoch: int | None, best: bool) -> Path:
     return path if epoch is None and best and path.is_file() else find_epoch(folder, epoch)
 
 
-def find_epoch(folder: Path, epoch: int | None = None) -> Path:
-    """Path of a run's checkpoint of `epoch`, by default of the newest epoch."""
-    present = {}
+def epochs_in(folder: Path) -> dict[int, Path]:
+    """The checkpoints that a run has kept, by epoch, in order; empty if there is no folder."""
+    found = {}
     for file in folder.glob("model.pth.tar-*"):
         if suffix := re.fullmatch(r"model\.pth\.tar-(\d+)", file.name):
-            present[int(suffix[1])] = file
+            found[int(suffix[1])] = file
+    return dict(sorted(found.items()))
+
+
+def find_epoch(folder: Path, epoch: int | None = None) -> Path:
+    """Path of a run's checkpoint of `epoch`, by default of the newest epoch."""
+    present = epochs_in(folder)
     if not present:
         raise InputError(
             f"there is no checkpoint (model.pth.tar-<epoch>) in {folder}: --model-dir must be the --output-dir of a "

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .backbones import as_backbone
+from .errors import InputError
 
 
 def tensor_sha256(tensor: Tensor) -> str:
@@ -27,6 +28,33 @@ def weights_sha256(clip_model: nn.Module) -> str:
 def names_sha256(names: Sequence[str]) -> str:
     """sha256 of a list of class names, in its order."""
     return lines_sha256(name.replace("\n", "\\n") for name in names)
+
+
+def class_order(what: str, there: Sequence[str], here: Sequence[str]) -> list[int]:
+    """Where each class of `here` stands in `there`: what is kept by class is sorted into its place by that.
+
+    Raises:
+        InputError: The two do not hold the same names, or not in the same order while a name comes twice.
+    """
+    there, here = ([name.replace("_", " ") for name in names] for names in (there, here))
+    if there == here:
+        return list(range(len(here)))
+    places = {name: place for place, name in enumerate(there)}
+    if len(places) == len(there) == len(here) and all(name in places for name in here):
+        order = [places[name] for name in here]
+        if len(set(order)) == len(order):
+            return order
+    raise InputError(
+        f"{what} is of {len(there)} classes ({_some(there, here)}), but this run has {len(here)} "
+        f"({_some(here, there)}): it serves only the classes that it was made of"
+    )
+
+
+def _some(names: Sequence[str], others: Sequence[str]) -> str:
+    """The first names, those that `others` lack before the rest."""
+    known = set(others)
+    names = sorted(names, key=lambda name: name in known)
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def split_sha256(items: Iterable[Any], root: str) -> str:

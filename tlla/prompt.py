@@ -14,6 +14,7 @@ Letters in shapes: B images, K classes, L context tokens, T text tokens, D text 
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +25,10 @@ from .backbones import Backbone, Tokenizer, as_backbone
 from .chunks import plan_chunks, token_limit
 from .clip import encode_images, logit_scale
 from .errors import InputError
+from .fingerprint import class_order
 
 CLASS_TOKEN_POSITIONS = ("end", "middle", "front")
+FIXED_TOKENS = ("token_prefix", "token_suffix")  # CoOp saves the class tokens too; ours come from the class names
 PLACEHOLDERS = ("X", "x", "a", "the")  # words of one token, in most vocabularies
 
 
@@ -175,16 +178,18 @@ class PromptLearner(nn.Module):
             ctx = torch.empty(sets, self.n_ctx, weight.shape[1]).normal_(std=0.02).to(weight.device)
         return ctx if self.csc else ctx[0]
 
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        for name in FIXED_TOKENS:
+            state_dict.pop(prefix + name, None)
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+
     @torch.no_grad()
     def set_classes(self, classnames: list[str]) -> None:
-        """Puts other class names around the context; a class-specific context fits only its own number of classes."""
+        """Puts other class names around the context; a class-specific one takes its own names in any order."""
         if not classnames:
             raise InputError("the list of class names is empty: give at least one class")
-        if self.csc and hasattr(self, "ctx") and len(classnames) != len(self.ctx):
-            raise InputError(
-                f"the context is class-specific (CSC) for {len(self.ctx)} classes and cannot serve {len(classnames)}: "
-                "train with CSC False to transfer a prompt"
-            )
+        if self.csc and hasattr(self, "ctx"):
+            self.ctx.copy_(self.ctx[class_order("the class-specific context (CSC)", self.classnames, classnames)])
         clip_model = self._clip[0]
         weight = clip_model.token_weight
         self.classnames = [name.replace("_", " ") for name in classnames]

@@ -3,13 +3,16 @@
 It lies in ``checkpoint["trainer"]["prompt"]``, beside what CoOp and TPT read. Older files and CoOp's own lack it.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 from .errors import InputError
-from .fingerprint import weights_sha256
+from .fingerprint import class_order, weights_sha256
 from .prompt import CLASS_TOKEN_POSITIONS, PromptLearner
 
 
@@ -40,18 +43,44 @@ class PromptInfo:
             name: Of the file, for the message.
             learner: That is to take the context vectors.
         """
-        if self.weights_sha256 and self.weights_sha256 != weights_sha256(learner._clip[0]):
-            known = f"load that backbone (--backbone {self.backbone})" if self.backbone else "load that one"
-            raise InputError(
-                f"{name} was learned for the backbone {self.backbone or 'unnamed'!r}, but the CLIP in use has other "
-                f"weights: {known}, or train a prompt for this one"
-            )
+        self.check_weights(name, learner._clip[0])
         position = learner.class_token_position
         if self.class_token_position and self.class_token_position != position:
             raise InputError(
                 f"{name} was learned with the class name at the place {self.class_token_position!r}, but this run is "
                 f"set to {position!r}: set CLASS_TOKEN_POSITION {self.class_token_position}"
             )
+
+    def check_weights(self, name: Path | str, clip_model: nn.Module) -> None:
+        """Raises InputError if what was learned is for another CLIP."""
+        if self.weights_sha256 and self.weights_sha256 != weights_sha256(clip_model):
+            known = f"load that backbone (--backbone {self.backbone})" if self.backbone else "load that one"
+            raise InputError(
+                f"{name} was learned for the backbone {self.backbone or 'unnamed'!r}, but the CLIP in use has other "
+                f"weights: {known}, or train a prompt for this one"
+            )
+
+    def note_unknown(self, name: Path | str, by_class: bool = False) -> None:
+        """Warns if the file does not say for which CLIP, or if it matters, for which classes it is."""
+        lacks = ["CLIP"] * (not self.weights_sha256) + ["classes"] * (by_class and not self.class_names)
+        if lacks:
+            warnings.warn(
+                f"{name} does not say for which {' and '.join(lacks)} it was learned: it is taken for those in use",
+                stacklevel=3,
+            )
+
+    def arranged(self, name: Path | str, ctx: Tensor, learner: PromptLearner) -> Tensor:
+        """Context vectors in the order of the learner's classes; a shared context, (L, D), serves any classes.
+
+        Raises:
+            InputError: A class-specific context, (K, L, D), is of other classes.
+        """
+        if ctx.dim() == 2 or not self.class_names:
+            return ctx
+        order = class_order(f"the class-specific context (CSC) in {name}", self.class_names, learner.classnames)
+        if len(order) != len(ctx):
+            raise InputError(f"{name} has contexts for {len(ctx)} classes, but names {len(order)}: train again")
+        return ctx[order]
 
 
 def describe(learner: PromptLearner, backbone: str) -> PromptInfo:

@@ -140,5 +140,5 @@ def _learner_of(model: nn.Module, class_names: list[str], prompt: Prompt) -> Pro
         raise InputError(f"there are contexts for {len(ctx)} classes, but {len(class_names)} class names")
     learner = PromptLearner(model, class_names, ctx.shape[-2], "", ctx.dim() == 3, prompt.position)
     prompt.info.check_fits("the prompt", learner)
-    learner.ctx.data.copy_(ctx.detach())
+    learner.ctx.data.copy_(prompt.info.arranged("the prompt", ctx.detach(), learner))
     return learner

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from .checkpoint import read_checkpoint
 from .errors import InputError
+from .fingerprint import class_order
+from .prompt_info import read_info
 
 SEARCH_CHUNK = 1024  # images whose affinities are held at once
 
@@ -127,15 +129,12 @@ class Cache(nn.Module):
         return {"classnames": self.classnames}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Refuses a cache of other classes."""
-        if (found := list(state["classnames"])) != self.classnames:
-            raise InputError(
-                f"the cache is of {len(found)} classes ({_some(found)}), but this run has {len(self.classnames)} "
-                f"({_some(self.classnames)}): a cache serves only the classes, in the order, that it was made of"
-            )
+        """Refuses a cache of other classes, or in another order: `load_cache` can sort it."""
+        if class_order("the cache", state["classnames"], self.classnames) != list(range(len(self.classnames))):
+            raise InputError("the cache has the same classes in another order")
 
 
-def load_cache(path: Path, cache: Cache) -> int | None:
+def load_cache(path: Path, cache: Cache, clip_model: nn.Module) -> int | None:
     """Puts a checkpoint's cache, of any number of images, into `cache`; returns the checkpoint's epoch.
 
     Raises:
@@ -156,14 +155,15 @@ def load_cache(path: Path, cache: Cache) -> int | None:
         )
     if not torch.isfinite(keys).all():
         raise InputError(f"the keys in {path} are not finite (NaN or infinite): train again")
-    try:
-        cache.set_extra_state(state["_extra_state"])
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    cache.fill(keys, labels)
+    info = read_info(path, checkpoint)
+    info.note_unknown(path)
+    info.check_weights(path, clip_model)
+    names = state["_extra_state"].get("classnames") if isinstance(state["_extra_state"], dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path} does not name the classes of its cache: train again")
+    places = torch.tensor(class_order(f"{path}: the cache", names, cache.classnames)).argsort()
+    if labels.is_floating_point() or not all(0 <= label < len(places) for label in labels.tolist()):
+        raise InputError(f"{path} has labels that are no numbers of its {len(places)} classes: train again")
+    cache.fill(keys, places[labels])
     cache.set_strength(state["beta"].item(), state["alpha"].item())
     return checkpoint.get("epoch")
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,7 +1,9 @@
 """What all trainers share: a frozen CLIP, its precision, and a test that leaves a record."""
 
 import contextlib
+import functools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from tlla.registry import register
 
 from . import distributed
 from .evaluation import evaluate
+from .identity import compare_with_checkpoint, training_identity
 from .parts import Meter, Part
 from .results import RunRecord
 from .sharing import share_loader
@@ -198,6 +201,38 @@ class LearningTrainer(ClipTrainer):
     """Learns something, saved under `learned`; records how long that took, and where what is tested comes from."""
 
     learned = ""  # name of the registered model
+    free_keys: tuple[str, ...] = ()  # of the method's node: what is learned does not depend on them
+    resumed: Sequence[dict[str, Any]] = ()  # after which epochs the settings changed
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """What the training depends on."""
+        return training_identity(self)
+
+    def compare_settings(self, directory: str, explicit: bool = False) -> list[dict[str, Any]]:
+        """Refuses what a training under other settings has left in a folder; with `explicit` says what differs.
+
+        Returns:
+            After which epochs the settings changed, for the record.
+        """
+        found = None
+        if distributed.is_first():
+            found = compare_with_checkpoint(self.identity, Path(directory) / self.learned, explicit)
+        history, notes = distributed.from_first(found)
+        for line in notes:
+            print(line)
+        return history
+
+    def resume_model_if_exist(self, directory: str) -> int:
+        """Goes on from the newest epoch, if the settings are the same or --resume asks for it."""
+        self.resumed = self.compare_settings(directory, explicit=bool(self.cfg.RESUME))
+        if self.resumed:
+            self.record.update(resumed=self.resumed)
+        return super().resume_model_if_exist(directory)
+
+    def trainer_state(self, epoch: int) -> dict[str, Any]:
+        """Adds to a checkpoint what the training depends on (our toolkit asks for it, not Dassl)."""
+        return {**super().trainer_state(epoch), "identity": self.identity, "resumed": list(self.resumed)}
 
     def after_train(self) -> None:
         """Records the time of this process's part of the training, then tests."""

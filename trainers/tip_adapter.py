@@ -12,6 +12,7 @@ Learning rate, epochs and AdamW are the OPTIM node's; its schedule goes by steps
 """
 
 import time
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +25,9 @@ from yacs.config import CfgNode
 
 from tlla.clip import logit_scale
 from tlla.errors import InputError, within
-from tlla.fingerprint import tensor_sha256
+from tlla.fingerprint import tensor_sha256, weights_sha256
 from tlla.prompt import zeroshot_features
+from tlla.prompt_info import PromptInfo
 from tlla.signals import leave_stopping_to_parent
 from tlla.tip_adapter import Cache, grid, load_cache, make_keys, search
 
@@ -76,6 +78,7 @@ class CacheTrainer(LearningTrainer):
     """What both have in common: the cache, the search, the test."""
 
     learned = "tip_adapter"
+    free_keys = ("SEARCH", "SEARCH_SCALE", "SEARCH_STEP")  # each run searches anew, when all else is learned
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Refuses settings that cannot work, before anything is loaded."""
@@ -168,8 +171,14 @@ class CacheTrainer(LearningTrainer):
         if not directory:
             raise InputError("a test of Tip-Adapter needs a cache: name the run that made it by --model-dir")
         path = self.checkpoint(directory, epoch)
-        self.trained = load_cache(path, self.cache)
+        self.trained = load_cache(path, self.cache, self.clip_model)
         self.note_loaded("cache", path, self.trained)
+
+    def trainer_state(self, epoch: int) -> dict[str, Any]:
+        """Adds to a checkpoint which CLIP and which classes its cache is for (our toolkit asks for it, not Dassl)."""
+        names = tuple(self.cache.classnames)
+        info = PromptInfo(names, self.cfg.MODEL.BACKBONE.NAME, weights_sha256(self.clip_model))
+        return {**super().trainer_state(epoch), "prompt": info.as_entry()}
 
     def clip_logits(self, features: Tensor) -> Tensor:
         """Zero-shot logits of normalised features, (B, E) -> (B, K)."""
@@ -203,6 +212,7 @@ class TipAdapter(CacheTrainer):
         """Fills the cache, searches, saves, tests."""
         self.time_start = time.time()
         self.separate_splits()
+        self.compare_settings(self.output_dir)
         self.fill_cache()
         self.choose_strength()
         self.save_model(0, self.output_dir)

@@ -10,7 +10,6 @@ mean as a thick one.
 
 import argparse
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import torch
 from matplotlib.axes import Axes
 from tqdm import tqdm
 
-from tlla.checkpoint import load_context
+from tlla.checkpoint import epochs_in, load_context
 from tlla.errors import InputError
 from tlla.files import write_text
 from tlla.flatness import random_rise
@@ -60,16 +59,13 @@ def checkpoints(run: PromptRun) -> dict[int, Path]:
     Raises:
         InputError: There are fewer than two.
     """
-    found = {}
-    for path in (run.folder / run.trainer.learned).glob("model.pth.tar-*"):
-        if suffix := re.fullmatch(r"model\.pth\.tar-(\d+)", path.name):
-            found[int(suffix[1])] = path
+    found = epochs_in(run.folder / run.trainer.learned)
     if len(found) < 2:
         raise InputError(
             f"{run.folder} has kept the prompts of {len(found)} epochs, but a curve needs at least 2: train with "
             "TRAIN.CHECKPOINT_FREQ 1"
         )
-    return dict(sorted(found.items()))
+    return found
 
 
 def curve(run: PromptRun, files: Mapping[int, Path], args: argparse.Namespace) -> Curve:

@@ -15,7 +15,7 @@ from dassl.data import DataManager
 from dassl.data.loader import SeededLoader
 from dassl.evaluation import build_evaluator
 from dassl.utils import derive_seed, set_random_seed
-from dassl.utils.checkpoint import BEST_MODEL, common_epochs
+from dassl.utils.checkpoint import BEST_MODEL, common_epochs, copy_best
 from dassl.utils.seeding import draw_run_seed
 from dassl.utils.storage import remove_partial_files
 
@@ -222,7 +222,11 @@ class SimpleTrainer(TrainerBase):
         names = self.get_model_names()
         if os.path.realpath(directory) == os.path.realpath(self.output_dir):
             self.rolling.resumed(done, names)
-        elif (own := max(common_epochs(self.output_dir, names), default=0)) > done:
+            return done
+        if self._selects_best() and self.writes:  # which may stay the best one
+            for name in names:
+                copy_best(os.path.join(directory, name), os.path.join(self.output_dir, name))
+        if (own := max(common_epochs(self.output_dir, names), default=0)) > done:
             print(f"Note: {self.output_dir} holds epoch {own}; to go on from there, leave RESUME empty")
         return done
 

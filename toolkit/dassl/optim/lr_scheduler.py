@@ -44,7 +44,7 @@ class LRSchedule:
         return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes back to a saved epoch.
+        """Goes back to a saved epoch; the base rates stay this run's, and so does the schedule.
 
         Raises:
             ValueError: The state is another scheduler's, or of another number of parameter groups.
@@ -54,7 +54,6 @@ class LRSchedule:
         if len(state_dict["base_lrs"]) != len(self.base_lrs):
             raise ValueError(f"expected {len(self.base_lrs)} base rates, but got {len(state_dict['base_lrs'])}")
         self.last_epoch = state_dict["last_epoch"]
-        self.base_lrs = list(state_dict["base_lrs"])
         self._apply()
 
     def _apply(self) -> None:

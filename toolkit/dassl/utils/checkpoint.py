@@ -68,12 +68,24 @@ def save_checkpoint(
     print(f"Checkpoint saved to {path}")
     if is_best:
         best = os.path.join(save_dir, BEST_MODEL)
-        with open(path, "rb") as source:
-            write_atomically(best, lambda file: shutil.copyfileobj(source, file))
+        _copy(path, best)
         print(f'Best checkpoint saved to "{best}"')
     if point and name != BEST_MODEL:
         point_to(save_dir, name)
     return path
+
+
+def copy_best(source_dir: str, save_dir: str) -> None:
+    """Copies the best model of a run, if it has one, to the directory of another run, which goes on from it."""
+    source = os.path.join(source_dir, BEST_MODEL)
+    if os.path.isfile(source):
+        os.makedirs(save_dir, exist_ok=True)
+        _copy(source, os.path.join(save_dir, BEST_MODEL))
+
+
+def _copy(source: str, path: str) -> None:
+    with open(source, "rb") as content:
+        write_atomically(path, lambda file: shutil.copyfileobj(content, file))
 
 
 def point_to(directory: str, name: str) -> None:
@@ -132,7 +144,11 @@ def resume_from_checkpoint(fdir: str, model: nn.Module, optimizer: Any = None, s
 
 
 def restore(checkpoint: dict[str, Any], path: str, model: nn.Module, optimizer: Any, scheduler: Any) -> int:
-    """Puts a checkpoint's states back; returns the number of epochs done."""
+    """Puts a checkpoint's states back; returns the number of epochs done.
+
+    Of the optimizer that is what it has gathered, such as momentum; its settings stay those of this run.
+    """
+    settings = [_without_rate(group) for group in optimizer.param_groups] if optimizer is not None else []
     print(f'Loading checkpoint from "{path}"')
     load_state(model, checkpoint["state_dict"], path)
     print("Loaded model weights")
@@ -144,8 +160,15 @@ def restore(checkpoint: dict[str, Any], path: str, model: nn.Module, optimizer: 
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f'The {name} state in "{path}" does not fit this run: {error}') from error
         print(f"Loaded {name}")
+    for group, own in zip(optimizer.param_groups if settings else (), settings, strict=True):
+        group.update(own)
     print(f"Previous epoch: {checkpoint['epoch']}")
     return checkpoint["epoch"]
+
+
+def _without_rate(group: dict[str, Any]) -> dict[str, Any]:
+    """A parameter group's settings but for the learning rate, which is the scheduler's."""
+    return {key: value for key, value in group.items() if key not in ("params", "lr", "initial_lr")}
 
 
 def _strip(key: str) -> str:

@@ -1,0 +1,101 @@
+"""What a training depends on: kept in its checkpoints, and compared before another process goes on from one."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tlla import fingerprint
+from tlla.checkpoint import epochs_in, read_checkpoint
+from tlla.errors import InputError
+from tlla.fingerprint import files_sha256, flat_config, split_sha256, weights_sha256
+
+# No result of a training depends on these keys, or what they name is compared itself: images, classes, weights.
+WITHOUT = (
+    "OUTPUT_DIR",
+    "RESUME",
+    "VERBOSE",
+    "VERSION",
+    "USE_CUDA",
+    "DATASET.ROOT",
+    "DATASET.SPLIT_FILE",
+    "DATASET.ALLOW_NEW_SPLIT",
+    "DATALOADER.NUM_WORKERS",
+    "DATALOADER.TRAIN_U",
+    "DATALOADER.TEST",
+    "MODEL",
+    "TRAIN",
+    "TEST",
+)
+BACKBONE, WEIGHTS, LAST = "MODEL.BACKBONE.NAME", "weights_sha256", "OPTIM.MAX_EPOCH"
+SHOWN = 4  # differences in a message
+
+
+def training_identity(trainer: Any) -> dict[str, Any]:
+    """All that the training of a LearningTrainer depends on, as a flat dict of plain values.
+
+    TEST.FINAL_MODEL best_val chooses an epoch by the val images, as they are tested: then these, and the node of the
+    trainer's name, count as well.
+    """
+    cfg, dataset = trainer.cfg, trainer.dm.dataset
+    best = cfg.TEST.FINAL_MODEL == "best_val" and not cfg.TEST.NO_TEST
+    nodes = {f"TRAINER.{trainer.config_node}", *([f"TRAINER.{cfg.TRAINER.NAME.upper()}"] if best else ())}
+    unused = [f"TRAINER.{name}" for name in cfg.TRAINER if name != "NAME" and f"TRAINER.{name}" not in nodes]
+    free = [f"{node}.{key}" for node in nodes for key in (*trainer.free_keys, "VIEW_BATCH")]
+    parts = {"train_x": dataset.train_x or (), **({"val": dataset.val} if best and dataset.val else {})}
+    init = cfg.MODEL.INIT_WEIGHTS
+    return {
+        **flat_config(cfg, (*WITHOUT, *unused, *free)),
+        "TEST.FINAL_MODEL": "best_val" if best else "last_step",
+        "MODEL.INIT_WEIGHTS": hashlib.sha256(Path(init).read_bytes()).hexdigest()[:12] if init else "",
+        BACKBONE: cfg.MODEL.BACKBONE.NAME,
+        WEIGHTS: weights_sha256(trainer.clip_model)[:12],
+        **{f"class {label}": name for label, name in enumerate(dataset.classnames)},
+        **{f"split_sha256 of {n}": split_sha256(x, getattr(dataset, "dataset_dir", ""))[:12] for n, x in parts.items()},
+        **{f"size and time of {n}'s files": files_sha256(i.impath for i in x)[:12] for n, x in parts.items()},
+    }
+
+
+def compare_with_checkpoint(
+    identity: Mapping[str, Any], folder: Path, explicit: bool
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Asks of the newest checkpoint whether a training with this identity may go on from it.
+
+    Args:
+        identity: What `training_identity` gives.
+        folder: Of the checkpoints; perhaps empty or missing.
+        explicit: Whether the user has asked to go on whatever the settings were (--resume).
+
+    Returns:
+        What is to be recorded of changes so far, ``{"epoch", "differences"}`` each, and what is to be printed.
+
+    Raises:
+        InputError: It was trained under other settings, and `explicit` is not set.
+    """
+    present = epochs_in(folder)
+    if not present:
+        return [], []
+    epoch, path = max(present.items())
+    trainer = read_checkpoint(path).get("trainer")
+    trainer = trainer if isinstance(trainer, dict) else {}
+    there, history = trainer.get("identity"), trainer.get("resumed", [])
+    if there is None:
+        note = f"{path} does not say with which settings it was trained"
+        return [{"epoch": epoch, "differences": [note]}], [f"Note: {note}"]
+    if not isinstance(there, dict) or not all(isinstance(key, str) for key in there) or not isinstance(history, list):
+        raise InputError(f"the note on the settings in {path} is damaged: choose another --output-dir and train anew")
+    if there.get(WEIGHTS) == identity[WEIGHTS]:
+        there = {**there, BACKBONE: identity[BACKBONE]}  # a CLIP's name, or where its file lies, does not matter
+    found = fingerprint.differences(there, identity)
+    longer = found and there.get(LAST) != identity[LAST] and epoch <= identity[LAST]
+    serious = [line for line in found if not (longer and line.startswith(f"{LAST} "))]
+    if serious and not explicit:
+        more = f" and {len(serious) - SHOWN} more" if len(serious) > SHOWN else ""
+        raise InputError(
+            f"{path} was trained with other settings: {'; '.join(serious[:SHOWN])}{more}: choose another --output-dir, "
+            f"give the same settings, or go on from it in spite of them by --resume {folder.parent}"
+        )
+    if not found:
+        return history, []
+    notes = [f"Note: going on after epoch {epoch} of other settings:", *(f"  {line}" for line in found)]
+    return [*history, {"epoch": epoch, "differences": found}], notes
