@@ -162,4 +162,11 @@ def open_prompt(name: str, folder: Path, opts: Sequence[str] = ()) -> PromptRun:
             "trained the prompt"
         )
     check_prompt(folder, record, trainer.prompt())
+    then, now = ((x.get("split_sha256") or {}).get("train_x") for x in (record, trainer.record.content))
+    other_data = any(key.startswith("DATASET.") and key != "DATASET.ROOT" for key in opts[::2])
+    if then not in (None, now) and not other_data:
+        raise InputError(
+            f"the list of training images of {folder} is not the one that it was trained on (sha256 {str(now)[:12]}, "
+            f"results.json says {str(then)[:12]}): restore it, or train again"
+        )
     return PromptRun(name, folder, trainer)

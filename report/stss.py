@@ -16,12 +16,11 @@ from tqdm import tqdm
 
 from tlla.classifier import Classifier
 from tlla.errors import InputError
-from tlla.fingerprint import tensor_sha256
 from tlla.methods.stss import STSS
 from tlla.selection import VOTES, score_views, select_and_vote
 from trainers.testtime import ViewTest
 
-from .runs import open_run, read_record
+from .runs import check_prompt, open_run, read_record
 from .views import ViewBank
 
 PROMPTS = {"CoOp": "COOP", "SAPT": "SAPT"}  # trainers that test one view: STSS is tried on their prompt

@@ -3,7 +3,10 @@
 The trainers are those of the registry that learn, so that a new one is covered by itself.
 """
 
+import contextlib
+import inspect
 import json
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +17,9 @@ from dassl.engine import TRAINER_REGISTRY, TrainerX
 
 import train
 
-TRAINERS = sorted(name for name in TRAINER_REGISTRY.registered_names() if getattr(TRAINER_REGISTRY.get(name), "learned", ""))
+TRAINERS = sorted(
+    name for name in TRAINER_REGISTRY.registered_names() if getattr(TRAINER_REGISTRY.get(name), "learned", "")
+)
 FINAL_MODELS = ("last_step", "best_val")
 SMALL = ("OPTIM.MAX_EPOCH", "2", "TRAINER.TLLA.N_VIEWS", "2", "TRAINER.TLLA.TOP_S", "1", "TRAINER.TLLA.N_PERTURB", "1")
 COSTS = ("seconds", "images_per_second", "seconds_per_image", "method_seconds_per_image", "peak_memory_mb")
@@ -68,17 +73,19 @@ def cell(place, request) -> Cell:
 def kill(monkeypatch):
     """Runs a command that is stopped in the second epoch, or if there are no epochs, before anything is saved."""
 
-    def stop(self, *args, **kwargs):
+    def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
     def run(cell: Cell, argv: list[str]) -> None:
         kind = TRAINER_REGISTRY.get(cell.trainer)
         step = kind.forward_backward
+
+        def step_or_stop(trainer, batch):
+            return (stop if (trainer.epoch, trainer.batch_idx) == (1, 1) else step)(trainer, batch)
+
+        has_epochs = step is not TrainerX.forward_backward
         with monkeypatch.context() as patch:
-            if step is TrainerX.forward_backward:
-                patch.setattr(kind, "save_model", stop)
-            else:
-                patch.setattr(kind, "forward_backward", lambda self, batch: (stop if (self.epoch, self.batch_idx) == (1, 1) else step)(self, batch))
+            patch.setattr(kind, *(("forward_backward", step_or_stop) if has_epochs else ("save_model", stop)))
             assert train.main(argv) == 130
 
     return run
@@ -86,6 +93,24 @@ def kill(monkeypatch):
 
 def test_the_trainers_are_found():
     assert {"CoOp", "CoCoOp", "SAPT", "TLLA", "TipAdapter", "TipAdapterF"} <= set(TRAINERS)
+
+
+def source_of(kind: type) -> str:
+    """The text of a class of ours or of the toolkit; "" of one that type() has made, as test-time trainers are."""
+    if not kind.__module__.startswith(("trainers.", "tlla.", "dassl.engine.")):
+        return ""
+    with contextlib.suppress(OSError):
+        return inspect.getsource(kind)
+    return ""
+
+
+@pytest.mark.parametrize("name", TRAINER_REGISTRY.registered_names())
+def test_no_attribute_hides_a_method(name):
+    """An attribute of that name would be called in its place, and only on the way that sets it before it calls it."""
+    kind = TRAINER_REGISTRY.get(name)
+    source = "".join(map(source_of, kind.__mro__))
+    assigned = set(re.findall(r"self\.(\w+)(?:: [^=\n]+)? = ", source))
+    assert assigned and not [attribute for attribute in assigned if inspect.isroutine(getattr(kind, attribute, None))]
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(cell, kill):

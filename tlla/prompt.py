@@ -137,6 +137,7 @@ class PromptLearner(nn.Module):
         suffix: Fixed text after the class name.
     """
 
+    classnames: list[str]
     embeddings: Tensor
     tokens: Tensor
     ctx_positions: Tensor
@@ -181,7 +182,7 @@ class PromptLearner(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         for name in FIXED_TOKENS:
             state_dict.pop(prefix + name, None)
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
     def set_classes(self, classnames: list[str]) -> None:

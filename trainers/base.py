@@ -209,7 +209,7 @@ class LearningTrainer(ClipTrainer):
         """What the training depends on."""
         return training_identity(self)
 
-    def compare_settings(self, directory: str, explicit: bool = False) -> list[dict[str, Any]]:
+    def compare_settings(self, directory: str, explicit: bool | None = None) -> list[dict[str, Any]]:
         """Refuses what a training under other settings has left in a folder; with `explicit` says what differs.
 
         Returns:

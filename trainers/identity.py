@@ -1,7 +1,6 @@
 """What a training depends on: kept in its checkpoints, and compared before another process goes on from one."""
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ WITHOUT = (
     "TRAIN",
     "TEST",
 )
-BACKBONE, WEIGHTS, LAST = "MODEL.BACKBONE.NAME", "weights_sha256", "OPTIM.MAX_EPOCH"
+NAME, BACKBONE, WEIGHTS, LAST = "TRAINER.NAME", "MODEL.BACKBONE.NAME", "weights_sha256", "OPTIM.MAX_EPOCH"
 SHOWN = 4  # differences in a message
 
 
@@ -57,14 +56,15 @@ def training_identity(trainer: Any) -> dict[str, Any]:
 
 
 def compare_with_checkpoint(
-    identity: Mapping[str, Any], folder: Path, explicit: bool
+    identity: dict[str, Any], folder: Path, explicit: bool | None
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Asks of the newest checkpoint whether a training with this identity may go on from it.
 
     Args:
         identity: What `training_identity` gives.
         folder: Of the checkpoints; perhaps empty or missing.
-        explicit: Whether the user has asked to go on whatever the settings were (--resume).
+        explicit: Whether the user has asked to go on whatever the settings were (--resume); None: nobody can, as the
+            training takes up nothing.
 
     Returns:
         What is to be recorded of changes so far, ``{"epoch", "differences"}`` each, and what is to be printed.
@@ -86,14 +86,19 @@ def compare_with_checkpoint(
         raise InputError(f"the note on the settings in {path} is damaged: choose another --output-dir and train anew")
     if there.get(WEIGHTS) == identity[WEIGHTS]:
         there = {**there, BACKBONE: identity[BACKBONE]}  # a CLIP's name, or where its file lies, does not matter
+    if there.get(NAME) != identity[NAME]:  # then nobody asks how their own settings differ
+        there, identity = (
+            {k: v for k, v in x.items() if k == NAME or not k.startswith("TRAINER.")} for x in (there, identity)
+        )
     found = fingerprint.differences(there, identity)
     longer = found and there.get(LAST) != identity[LAST] and epoch <= identity[LAST]
     serious = [line for line in found if not (longer and line.startswith(f"{LAST} "))]
     if serious and not explicit:
         more = f" and {len(serious) - SHOWN} more" if len(serious) > SHOWN else ""
+        anyway = "" if explicit is None else f", or go on from it in spite of them by --resume {folder.parent}"
         raise InputError(
-            f"{path} was trained with other settings: {'; '.join(serious[:SHOWN])}{more}: choose another --output-dir, "
-            f"give the same settings, or go on from it in spite of them by --resume {folder.parent}"
+            f"{path} was trained with other settings: {'; '.join(serious[:SHOWN])}{more}: choose another --output-dir "
+            f"or give the same settings{anyway}"
         )
     if not found:
         return history, []

@@ -18,7 +18,7 @@ def add_view_keys(node: CfgNode) -> None:
     node.N_VIEWS = 64  # the plain view and 63 augmented ones
     node.AUGMIX = False  # AugMix on top of crop and flip; TPT and TLLA use it on the fine-grained sets only
     node.CROP_SCALE = (0.08, 1.0)  # range of the crops' area
-    node.SEED = -1  # seed of views and perturbations; -1: the run's, SEED (upstream Dassl, which draws none: 0 if that is negative)
+    node.SEED = -1  # seed of views and perturbations; -1: the run's, SEED or what is drawn for it
     node.VIEW_BATCH = 512  # views that pass the image encoder at once; changes no result
     node.ON_DEVICE = False  # True: views are made on the GPU, up to one grey level of 255 from those made on the CPU
 

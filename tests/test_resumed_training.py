@@ -1,0 +1,206 @@
+"""From which checkpoints a training goes on: what it depends on must be the same, or the user must ask for it."""
+
+import json
+import os
+import re
+import shutil
+
+import pytest
+import torch
+from benchmark import Workplace
+from conftest import TINY_VIT, make_clip
+from dassl.engine import TRAINER_REGISTRY
+from test_faults import fails
+
+from tlla.checkpoint import epochs_in, read_checkpoint
+
+TRAINERS = sorted(
+    name for name in TRAINER_REGISTRY.registered_names() if getattr(TRAINER_REGISTRY.get(name), "learned", "")
+)
+EPOCH = ("OPTIM.MAX_EPOCH", "1")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Data, weights of two CLIPs of one shape, and one run of an epoch of each trainer that learns."""
+    place = Workplace(tmp_path_factory.mktemp("work"))
+    torch.save(make_clip(TINY_VIT, seed=1).state_dict(), place.folder / "other.pt")
+    for name in TRAINERS:
+        place.run(name, name, *EPOCH)
+    return place
+
+
+def learned(trainer):
+    return TRAINER_REGISTRY.get(trainer).learned
+
+
+def newest(place, output):
+    return max(
+        path for name in set(map(learned, TRAINERS)) for path in epochs_in(place.folder / output / name).values()
+    )
+
+
+def record(place, output):
+    return json.loads((place.folder / output / "results.json").read_text())
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "log.txt" not in path.name}
+
+
+def replaced_images(place, tmp_path):
+    """A copy of the data in which one training image is another one of the same name."""
+    shutil.copytree(place.folder / "data", tmp_path / "data")
+    image = tmp_path / "data/emoji/noto/train/0/0.png"
+    shutil.copyfile(tmp_path / "data/emoji/noto/train/1/0.png", image)
+    os.utime(image, ns=(1, 1))
+    return "--root", str(tmp_path / "data")
+
+
+CHANGES = {  # what is given in addition, and what the message says of it
+    "setting": (("OPTIM.LR", "5.0"), r"OPTIM\.LR is 0\.1 there and 5\.0 here"),
+    "seed": (("--seed", "2"), r"SEED is 1 there and 2 here"),
+    "shots": (("DATASET.NUM_SHOTS", "1"), r"DATASET\.NUM_SHOTS is -1 there and 1 here"),
+    "classes": (("DATASET.SUBSAMPLE_CLASSES", "base"), r"'all' there and 'base' here.*class 2 is 'tool' there"),
+    "weights": (("--backbone", "other.pt"), r"NAME is '\S+clip.pt' there and 'other.pt' here; weights_sha256"),
+    "images": (None, r"size and time of train_x's files is '\w+' there and '\w+' here"),
+    "fewer epochs": (("OPTIM.MAX_EPOCH", "0"), r"OPTIM\.MAX_EPOCH is 1 there and 0 here"),
+}
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_a_checkpoint_of_other_settings_is_not_gone_on_from(place, capfd, monkeypatch, tmp_path, trainer):
+    monkeypatch.chdir(place.folder)
+    before = contents(place.folder / trainer)
+    for flags, says in CHANGES.values():
+        flags = replaced_images(place, tmp_path) if flags is None else flags
+        words = (*flags, *EPOCH) if flags[0].startswith("--") else (*EPOCH, *flags)  # flags come before pairs
+        message = fails(capfd, place.argv(trainer, trainer, *words))
+        assert re.search(says, message), message
+        assert str(newest(place, trainer)) in message and "another --output-dir" in message
+        assert ("--resume" in message) == (trainer != "TipAdapter")  # which goes on from nothing
+    assert contents(place.folder / trainer) == before
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_a_trainers_own_node_counts_and_others_do_not(place, capfd, trainer):
+    node = TRAINER_REGISTRY.get(trainer).config_node
+    message = fails(capfd, place.argv(trainer, trainer, *EPOCH, f"TRAINER.{node}.PREC", "bf16"))
+    assert re.search(rf"TRAINER\.{node}\.PREC is '\w+' there and 'bf16' here", message)
+    before = contents(place.folder / trainer / learned(trainer))
+    others = [f"TRAINER.{name}.PREC" for name in ("COOP", "SAPT", "COCOOP", "ZSCLIP") if name != node]
+    place.run(trainer, trainer, *EPOCH, *(word for key in others for word in (key, "bf16")))
+    assert contents(place.folder / trainer / learned(trainer)).keys() == before.keys()
+
+
+def test_another_trainer_does_not_go_on(place, capfd):
+    for there, here in (
+        ("SAPT", "CoOp"),
+        ("CoOp", "CoCoOp"),
+        ("TipAdapter", "TipAdapterF"),
+        ("TipAdapterF", "TipAdapter"),
+    ):
+        assert f"TRAINER.NAME is '{there}' there and '{here}' here" in fails(capfd, place.argv(here, there, *EPOCH))
+
+
+def test_the_place_of_the_class_name_counts(place, capfd):
+    flags = ("TRAINER.SAPT.CLASS_TOKEN_POSITION", "front")
+    assert "'end' there and 'front' here" in fails(capfd, place.argv("SAPT", "SAPT", *EPOCH, *flags))
+
+
+def test_best_val_counts_with_the_val_images_and_the_settings_of_their_test(place, capfd, tmp_path):
+    best = (*EPOCH, "TEST.FINAL_MODEL", "best_val")
+    assert "'last_step' there and 'best_val' here" in fails(capfd, place.argv("TLLA", "TLLA", *best))
+    place.run("TLLA", "best", *best)
+    message = fails(capfd, place.argv("TLLA", "best", *best, "TRAINER.TLLA.N_VIEWS", "5"))
+    assert "TRAINER.TLLA.N_VIEWS is 6 there and 5 here" in message
+    shutil.copytree(place.folder / "data", tmp_path / "data")
+    os.utime(tmp_path / "data/emoji/noto/val/0/0.png", ns=(1, 1))
+    moved = ("--root", str(tmp_path / "data"))
+    assert "size and time of val's files" in fails(capfd, place.argv("TLLA", "best", *moved, *best))
+    place.run("TLLA", "TLLA", *moved, *EPOCH)  # the last step is chosen by nothing
+
+
+def test_what_changes_no_result_may_change(place, tmp_path):
+    before = record(place, "SAPT")
+    os.rename(place.folder / "data", place.folder / "moved")
+    shutil.copyfile(place.folder / "clip.pt", tmp_path / "the same.pt")
+    try:
+        flags = ("--root", str(place.folder / "moved"), "--backbone", str(tmp_path / "the same.pt"))
+        pairs = ("DATALOADER.NUM_WORKERS", "1", "TRAIN.PRINT_FREQ", "3", "TRAINER.SAPT.TEXT_CHUNK", "2")
+        after = place.run("SAPT", "SAPT", *flags, *EPOCH, *pairs, "TRAINER.TLLA.N_VIEWS", "3")
+    finally:
+        os.rename(place.folder / "moved", place.folder / "data")
+    assert after["splits"]["test"]["prompt_sha256"] == before["splits"]["test"]["prompt_sha256"]
+    assert "resumed" not in after
+
+
+def test_resume_goes_on_in_spite_of_other_settings_and_says_so(place, capfd):
+    """The settings of this run count from there on, and the record tells them from those of the epochs before."""
+    resume = ("--resume", str(place.folder / "SAPT"))
+    other = ("OPTIM.LR", "0.5", "OPTIM.MOMENTUM", "0.5", "OPTIM.MAX_EPOCH", "3")
+    results = place.run("SAPT", "onwards", *resume, *other)
+    lines = [
+        "OPTIM.LR is 0.1 there and 0.5 here",
+        "OPTIM.MAX_EPOCH is 1 there and 3 here",
+        "OPTIM.MOMENTUM is 0.9 there and 0.5 here",
+    ]
+    assert results["resumed"] == [{"epoch": 1, "differences": lines}]
+    printed = capfd.readouterr().out
+    assert "Note: going on after epoch 1 of other settings:" in printed and lines[0] in printed
+    assert "lr 5.0000e-01" in printed  # the first rate after the warm-up of one epoch
+    (group,) = read_checkpoint(newest(place, "onwards"))["optimizer"]["param_groups"]
+    assert group["momentum"] == 0.5
+    assert place.run("SAPT", "onwards", *other)["resumed"] == results["resumed"]  # it is tested again
+
+
+def test_more_epochs_go_on_and_are_recorded(place):
+    place.run("CoOp", "longer", *EPOCH)
+    results = place.run("CoOp", "longer", "OPTIM.MAX_EPOCH", "2")
+    entry = {"epoch": 1, "differences": ["OPTIM.MAX_EPOCH is 1 there and 2 here"]}
+    assert results["resumed"] == [entry] and newest(place, "longer").name == "model.pth.tar-2"
+    assert place.run("CoOp", "longer", "OPTIM.MAX_EPOCH", "2")["resumed"] == [entry]
+
+
+def rewrite(path, **entries):
+    state = read_checkpoint(path)
+    torch.save({**state, **entries}, path)
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_a_checkpoint_without_a_note_on_its_settings_is_taken_with_a_word(place, capfd, trainer):
+    shutil.copytree(place.folder / trainer, place.folder / f"old_{trainer}")
+    path = newest(place, f"old_{trainer}")
+    rewrite(path, trainer={})
+    results = place.run(trainer, f"old_{trainer}", *EPOCH)
+    note = f"{path} does not say with which settings it was trained"
+    assert f"Note: {note}" in capfd.readouterr().out
+    if trainer != "TipAdapter":  # which goes on from nothing
+        assert results["resumed"] == [{"epoch": 1, "differences": [note]}]
+
+
+def test_coops_own_checkpoint_is_taken_with_a_word(place, capfd):
+    """As CoOp wrote it: fp16, with the tokens of the class names, and a scheduler that holds a scheduler object."""
+    place.run("CoOp", "coops", *EPOCH)
+    path = newest(place, "coops")
+    ctx = torch.randn(3, 64).half()
+    parameter = torch.nn.Parameter(ctx)
+    optimizer = torch.optim.SGD([parameter], lr=0.002, momentum=0.9)
+    optimizer.param_groups[0]["initial_lr"] = 0.002
+    successor = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 50)
+    tokens = {"token_prefix": torch.zeros(3, 1, 64).half(), "token_suffix": torch.zeros(3, 73, 64).half()}
+    scheduler = {"successor": successor, "last_epoch": 1, "base_lrs": [0.002], "cons_lr": 1e-5}
+    state = {"ctx": ctx, **tokens}
+    torch.save({"state_dict": state, "epoch": 1, "optimizer": optimizer.state_dict(), "scheduler": scheduler}, path)
+    results = place.run("CoOp", "coops", "OPTIM.MAX_EPOCH", "2")
+    assert "does not say with which settings" in capfd.readouterr().out
+    assert results["resumed"][0]["epoch"] == 1 and newest(place, "coops").name == "model.pth.tar-2"
+
+
+@pytest.mark.parametrize("note", ([1], {1: 2}, "text"))
+def test_a_damaged_note_is_refused(place, capfd, note):
+    shutil.rmtree(place.folder / "damaged", ignore_errors=True)
+    shutil.copytree(place.folder / "CoOp", place.folder / "damaged")
+    path = newest(place, "damaged")
+    rewrite(path, trainer={"identity": note})
+    assert f"the note on the settings in {path} is damaged" in fails(capfd, place.argv("CoOp", "damaged", *EPOCH))
