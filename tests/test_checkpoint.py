@@ -2,13 +2,17 @@
 
 import pytest
 import torch
-from conftest import CLASSNAMES
+from conftest import CLASSNAMES, TINY_VIT, make_clip
 from test_clip import RunsCode
 
 from tlla.checkpoint import find_epoch, load_context, read_checkpoint
 from tlla.errors import InputError
 from tlla.fingerprint import tensor_sha256
+from tlla.learned_prompt import Prompt
 from tlla.prompt import PromptLearner
+from tlla.prompt_info import describe
+from tlla.prompts import make_classifier
+from tlla.tip_adapter import Cache, load_cache
 
 
 @pytest.fixture
@@ -106,3 +110,94 @@ def test_the_newest_epoch_is_the_default_and_the_present_ones_are_listed(tmp_pat
 def test_the_fingerprint_is_of_the_values():
     values = torch.randn(4, 8)
     assert tensor_sha256(values) == tensor_sha256(values.double().t().contiguous().t()) != tensor_sha256(values + 1)
+
+
+# What is kept by class, by each way that it is read: the file or object of CLASSNAMES, and what a reading for other
+# class names gives of each class.
+
+
+def class_contexts(model):
+    """Class-specific contexts of which each class's is the number of its place, and what is known of them."""
+    learner = PromptLearner(model, CLASSNAMES, n_ctx=2, csc=True)
+    return torch.arange(6.0)[:, None, None].expand(6, 2, 64).contiguous(), describe(learner, "tiny")
+
+
+def by_load_context(model, names, tmp_path):
+    ctx, info = class_contexts(model)
+    path = save(tmp_path / "m", {"ctx": ctx}, trainer={"prompt": info.as_entry()})
+    learner = PromptLearner(model, names, n_ctx=2, csc=True)
+    load_context(path, learner)
+    return learner.ctx[:, 0, 0]
+
+
+def by_file(model, names, tmp_path):
+    ctx, info = class_contexts(model)
+    path = save(tmp_path / "m", {"ctx": ctx}, trainer={"prompt": info.as_entry()})
+    return make_classifier(model, names, path).model.prompt_learner.ctx[:, 0, 0]
+
+
+def by_object(model, names, tmp_path):
+    return make_classifier(model, names, Prompt(*class_contexts(model))).model.prompt_learner.ctx[:, 0, 0]
+
+
+def by_set_classes(model, names, tmp_path):
+    learner = PromptLearner(model, CLASSNAMES, n_ctx=2, csc=True)
+    learner.ctx.data.copy_(class_contexts(model)[0])
+    learner.set_classes(names)
+    return learner.ctx[:, 0, 0]
+
+
+def by_cache(model, names, tmp_path):
+    made = Cache(6, 32, CLASSNAMES, 1.0, 1.0)
+    made.fill(torch.ones(6, 32), torch.arange(6))
+    state = made.state_dict()
+    cache = Cache(6, 32, names, 1.0, 1.0)
+    load_cache(save(tmp_path / "m", state), cache, model)
+    return cache.values.t() @ torch.arange(6.0)  # of each class, which of the cached images is its own
+
+
+READERS = (by_load_context, by_file, by_object, by_set_classes, by_cache)
+many = pytest.mark.parametrize("read", READERS)
+
+
+@many
+def test_what_is_kept_by_class_is_sorted_by_the_classes_names(tiny_clip, tmp_path, read):
+    order = [3, 0, 5, 1, 4, 2]
+    names = [CLASSNAMES[i].replace("golden_", "golden ") for i in order]
+    assert read(tiny_clip, names, tmp_path).tolist() == order
+    assert read(tiny_clip, CLASSNAMES, tmp_path).tolist() == list(range(6))
+
+
+@many
+@pytest.mark.parametrize("other", ("cat", CLASSNAMES[0]))
+def test_what_is_kept_by_class_serves_no_other_classes(tiny_clip, tmp_path, read, other):
+    """As many names, one of which is another one, or one of which comes twice."""
+    with pytest.raises(InputError, match=r"is of 6 classes \(.*T-shirt.*\), but this run has 6"):
+        read(tiny_clip, [other if name == "T-shirt" else name for name in CLASSNAMES], tmp_path)
+
+
+def test_a_class_that_comes_twice_stays_in_its_place(tiny_clip):
+    names = ["crane", "dog", "crane"]  # ImageNet's bird and machine
+    learner = PromptLearner(tiny_clip, names, n_ctx=2, csc=True)
+    before = learner.ctx.data.clone()
+    learner.set_classes(names)
+    assert torch.equal(learner.ctx.data, before)
+    with pytest.raises(InputError, match="is of 3 classes"):
+        learner.set_classes(["crane", "crane", "dog"])
+
+
+def test_class_contexts_of_unknown_classes_are_taken_with_a_word(tiny_clip, tmp_path):
+    ctx, _ = class_contexts(tiny_clip)
+    learner = PromptLearner(tiny_clip, list("abcdef"), n_ctx=2, csc=True)
+    with pytest.warns(UserWarning, match="does not say for which CLIP and classes it was learned"):
+        load_context(save(tmp_path / "m", {"ctx": ctx}), learner)
+    assert torch.equal(learner.ctx.data, ctx)
+
+
+def test_a_cache_of_another_clip_is_refused(tiny_clip, tmp_path):
+    cache = Cache(6, 32, CLASSNAMES, 1.0, 1.0)
+    entry = describe(PromptLearner(tiny_clip, CLASSNAMES), "tiny").as_entry()
+    path = save(tmp_path / "m", cache.state_dict(), trainer={"prompt": entry})
+    assert load_cache(path, cache, tiny_clip) == 3
+    with pytest.raises(InputError, match="was learned for the backbone 'tiny', but the CLIP in use has other weights"):
+        load_cache(path, cache, make_clip(TINY_VIT, seed=1))

@@ -204,3 +204,17 @@ def test_a_damaged_note_is_refused(place, capfd, note):
     path = newest(place, "damaged")
     rewrite(path, trainer={"identity": note})
     assert f"the note on the settings in {path} is damaged" in fails(capfd, place.argv("CoOp", "damaged", *EPOCH))
+
+
+@pytest.mark.parametrize("trainer", ("CoOp", "SAPT", "TLLA", "STSS", "Compare"))
+def test_class_specific_contexts_are_tested_on_their_own_classes_alone(place, capfd, trainer):
+    flags = ("TRAINER.SAPT.CSC", "True", "TRAINER.COOP.CSC", "True", "TRAINER.COMPARE.METHODS", "['STSS']")
+    if not (place.folder / "by_class").is_dir():
+        place.run("SAPT", "by_class", *EPOCH, *flags)
+        path = newest(place, "by_class")
+        entry = read_checkpoint(path)["trainer"]
+        names = ["bird", "land vehicle", "food"]
+        rewrite(path, trainer={**entry, "prompt": {**entry["prompt"], "class_names": names}})
+    load = ("--eval-only", "--model-dir", str(place.folder / "by_class"))
+    message = fails(capfd, place.argv(trainer, f"by_class_{trainer}", *load, *flags))
+    assert "(CSC)" in message and "is of 3 classes (food, bird, land vehicle), but this run has 3 (tool, " in message

@@ -404,23 +404,25 @@ def test_a_wrong_checkpoint_is_explained(place, capfd, tmp_path):
         ({"keys": torch.zeros(24, 512)}, r"keys of shape \(24, 512\).*needs \(N, 32\)"),
         ({"labels": torch.zeros(23)}, r"labels of shape \(23,\)"),
         ({"keys": torch.full((24, 32), float("nan"))}, "not finite"),
+        ({"labels": torch.full((24,), 3)}, "no numbers of its 3 classes"),
+        ({"_extra_state": {}}, "does not name the classes"),
         ({"alpha": 1.0}, "something else than tensors"),
         ({"more": torch.zeros(1)}, "holds .*'more'.* expected a cache"),
     ],
 )
-def test_a_cache_that_does_not_fit_is_refused_and_changes_nothing(tmp_path, change, part):
+def test_a_cache_that_does_not_fit_is_refused_and_changes_nothing(tiny_clip, tmp_path, change, part):
     cache = Cache(24, 32, CLASSES, 1.0, 1.17)
     state = cache.state_dict() | {"keys": torch.ones(24, 32)} | change
     torch.save({"state_dict": state}, tmp_path / "m")
     with pytest.raises(ValueError, match=part):
-        tlla.tip_adapter.load_cache(tmp_path / "m", cache)
+        tlla.tip_adapter.load_cache(tmp_path / "m", cache, tiny_clip)
     assert cache.keys.abs().max() == 0
 
 
 def test_a_resumed_run_needs_the_same_training_images(place, capfd):
     shutil.copytree(place.folder / "tip_f", place.folder / "fewer")
     message = fails(capfd, place.argv("TipAdapterF", "fewer", *ADAMW, "DATASET.NUM_SHOTS", "2"))
-    assert "does not fit Cache" in message and "keys" in message
+    assert "DATASET.NUM_SHOTS is -1 there and 2 here" in message
 
 
 def test_beta_0_ignores_the_image():
