@@ -1,8 +1,10 @@
 """The embedded benchmark and its CLIP, as they are shipped."""
 
+import argparse
 import json
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -12,7 +14,9 @@ from dassl.utils import set_random_seed
 from PIL import Image
 
 import train
+from scripts.emoji import pretrain
 from tlla.clip import assets_dir, find_weights, image_size, load_clip
+from tlla.errors import InputError
 from tlla.weights import read_state_dict
 
 FOLDER = assets_dir() / "emoji"
@@ -94,3 +98,21 @@ def test_emoji_clip_is_openais_layout_and_small():
     assert state["token_embedding.weight"].shape[0] == 49408 and state["positional_embedding"].shape[0] == 77
     assert {v.dtype for v in state.values() if v.is_floating_point()} == {torch.float16}
     assert image_size(build_model(dict(state))) == image_size(load_clip("EmojiCLIP")) == 64
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"args": {"lr": 0.1}}, "lr is 0.001 there and 0.1 here"), ({"tokens": ["b", "a"]}, "another vocabulary")],
+)
+def test_pre_training_goes_on_under_its_own_settings_alone(change, message):
+    args = {"work": Path("a"), "name": "run", "minutes": 1.0, "every": 1.0, "lr": 0.001}
+    trainer = mock.Mock(args=argparse.Namespace(**args), step=0)
+    trainer.vocabulary.tokens = ["a", "b"]
+    state = pretrain.Trainer.state(trainer) | {"progress": (5, 1.0, 2.0)}
+    trainer.args.minutes = 2.0
+    pretrain.Trainer.resume(trainer, state)
+    assert trainer.step == 5
+    vars(trainer.args).update(change.get("args", {}))
+    trainer.vocabulary.tokens = change.get("tokens", ["a", "b"])
+    with pytest.raises(InputError, match=message):
+        pretrain.Trainer.resume(trainer, state)

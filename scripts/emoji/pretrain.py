@@ -21,6 +21,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, multiprocessing, nn
 
+from tlla.errors import InputError
+from tlla.fingerprint import differences
+
 from . import corpus
 from .assets import load_images, read_index, split_of
 from .augment import normalize
@@ -137,14 +140,29 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "progress": (self.step, self.spent, self.loss),
             "tokens": self.vocabulary.tokens,
+            "settings": settings(self.args),
         }
 
     def resume(self, state: dict) -> None:
-        """Go on from a checkpoint."""
+        """Go on from a checkpoint.
+
+        Raises:
+            InputError: it is of other settings or of another vocabulary.
+        """
+        own = settings(self.args)
+        if found := differences(state.get("settings", own), own):
+            raise InputError(f"the checkpoint is of other settings: {'; '.join(found)}: choose another --name")
+        if state["tokens"] != self.vocabulary.tokens:
+            raise InputError("the checkpoint is of another vocabulary, hence of other images: choose another --name")
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.spent, self.loss = state["progress"]
+
+
+def settings(args: argparse.Namespace) -> dict:
+    """What the weights depend on; not how long it takes, so that a run can be prolonged."""
+    return {key: value for key, value in vars(args).items() if key not in ("work", "name", "minutes", "every")}
 
 
 def save(state: dict, path: Path) -> None:
