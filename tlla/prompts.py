@@ -13,7 +13,7 @@ from .classifier import Autocast, Classifier, ConditionalClassifier, PromptClass
 from .cocoop import ConditionalCLIP, ConditionalPromptLearner
 from .errors import InputError, nearest
 from .learned_prompt import Prompt
-from .prompt import PromptedCLIP, PromptLearner
+from .prompt import OnShared, PromptedCLIP, PromptLearner, refuse_shared
 from .prompt_info import read_info
 from .templates import ENSEMBLES
 
@@ -97,6 +97,7 @@ def learned_classifier(
     position: str | None = None,
     autocast: Autocast = contextlib.nullcontext,
     loss_scale: float = 1.0,
+    on_shared: OnShared = refuse_shared,
 ) -> tuple[Classifier, int | None]:
     """The text side of a checkpoint, and its epoch.
 
@@ -107,6 +108,7 @@ def learned_classifier(
         position: Where the class name stands if the file does not say it; None: at the end.
         autocast: See `Classifier`.
         loss_scale: See `Classifier`.
+        on_shared: See `tlla.prompt.check_shared`.
     """
     checkpoint = read_checkpoint(path)
     state = checkpoint["state_dict"]
@@ -117,11 +119,13 @@ def learned_classifier(
     if not 1 <= (tokens := ctx.shape[-2]) <= most:
         raise InputError(f"{path} holds a prompt of {tokens:,} tokens, but the text encoder takes 1 to {most}")
     if conditional:
-        conditional_learner = ConditionalPromptLearner(model, class_names, len(ctx))
+        conditional_learner = ConditionalPromptLearner(model, class_names, len(ctx), on_shared=on_shared)
         epoch = load_context(path, conditional_learner)
         return ConditionalClassifier(ConditionalCLIP(model, conditional_learner), autocast, loss_scale), epoch
     position = read_info(path, checkpoint).class_token_position or position or "end"
-    learner = PromptLearner(model, class_names, ctx.shape[-2], "", ctx.dim() == 3, position)
+    learner = PromptLearner(
+        model, class_names, ctx.shape[-2], csc=ctx.dim() == 3, class_token_position=position, on_shared=on_shared
+    )
     epoch = load_context(path, learner)
     return PromptClassifier(PromptedCLIP(model, learner), autocast, loss_scale), epoch
 
