@@ -1,4 +1,4 @@
-"""Classes that share one prompt are refused or said wherever a prompt is made; a template means what str.format says."""
+"""Classes that share one prompt are refused or said wherever one is made; a template means what str.format says."""
 
 import json
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 from benchmark import Workplace
 from clip import clip
-from conftest import TINY_VIT, make_clip
 from dassl.engine import TRAINER_REGISTRY
 from hostile import accepted, call, refused
 from PIL import Image

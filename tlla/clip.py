@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .backbones import BACKBONES, Backbone, Preprocessing, as_backbone, openai_view
 from .errors import InputError
+from .weight_names import check_names, from_hugging_face, is_hugging_face
 from .weights import EMBEDDED, assets_dir, find_weights, read_state_dict
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 OPEN_CLIP = "open_clip"
+VOCABULARY = 49_408  # of OpenAI's tokenizer
 PIXEL_MEAN = Preprocessing.mean
 PIXEL_STD = Preprocessing.std
 
@@ -40,7 +42,7 @@ def load_clip(name: str, device: torch.device | str = "cpu", half: bool = False)
 
     Args:
         name: A name of `available_models()`; or a path to a JIT archive of OpenAI's or to a state dict of that
-            architecture (fp16 or fp32, optionally gzipped); or ``open_clip:...``, see docs/backbones.md.
+            architecture, under OpenAI's or Hugging Face's names (fp16 or fp32, optionally gzipped); or ``open_clip:...``, see docs/backbones.md.
         device: Where the model goes.
         half: OpenAI's fp16 weights; on the CPU the model is always fp32.
 
@@ -72,11 +74,17 @@ def _load_open_clip(text: str, half: bool) -> Backbone:
 
 
 def _load_openai(name: str) -> Backbone:
-    state_dict = read_state_dict(find_weights(name, list(BACKBONES)))
+    path = find_weights(name, list(BACKBONES))
+    state_dict = read_state_dict(path)
+    if is_hugging_face(state_dict):
+        state_dict = from_hugging_face(state_dict, path)
+    check_names(state_dict, f"the weights of {name!r}")
+    if (words := len(state_dict["token_embedding.weight"])) < VOCABULARY:
+        raise InputError(f"the weights of {name!r} embed {words:,} tokens, but OpenAI's tokenizer has {VOCABULARY:,}")
     try:
         model = build_model(dict(state_dict))
-    except Exception as error:  # the builder takes sizes from names and shapes: what it raises depends on what is there
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # the builder takes sizes from shapes: what it raises depends on what is there
+        reason = " ".join(str(error).split())[:300]
         raise InputError(
             f"the weights of {name!r} are not a state dict of OpenAI's CLIP ({type(error).__name__}: {reason})"
         ) from error
