@@ -3,12 +3,15 @@
 Weights: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", arXiv 2103.00020.
 """
 
+import os
+
 import torch
 import torch.nn.functional as F
 from clip import clip
 from clip.model import build_model
 from torch import Tensor, nn
 
+from .arguments import flag, is_path, short
 from .backbones import BACKBONES, Backbone, Preprocessing, as_backbone, openai_view
 from .errors import InputError
 from .weight_names import check_names, from_hugging_face, is_hugging_face
@@ -37,12 +40,23 @@ def available_models() -> list[str]:
     return [*clip._MODELS, *EMBEDDED, *BACKBONES]
 
 
-def load_clip(name: str, device: torch.device | str = "cpu", half: bool = False) -> Backbone:
+def find_device(device: torch.device | str | int, name: str = "device") -> torch.device:
+    """The device of that name; InputError, which calls the argument `name`, if it cannot be used."""
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:  # torch raises what it likes
+        raise InputError(f"{name} {device!s} cannot be used: {str(error).splitlines()[0]}") from error
+    return found
+
+
+def load_clip(name: str | os.PathLike[str], device: torch.device | str | int = "cpu", half: bool = False) -> Backbone:
     """Loads a CLIP, frozen and in evaluation mode.
 
     Args:
         name: A name of `available_models()`; or a path to a JIT archive of OpenAI's or to a state dict of that
-            architecture, under OpenAI's or Hugging Face's names (fp16 or fp32, optionally gzipped); or ``open_clip:...``, see docs/backbones.md.
+            architecture, under OpenAI's or Hugging Face's names (fp16 or fp32, optionally gzipped); or
+            ``open_clip:...``, see docs/backbones.md.
         device: Where the model goes.
         half: OpenAI's fp16 weights; on the CPU the model is always fp32.
 
@@ -50,9 +64,13 @@ def load_clip(name: str, device: torch.device | str = "cpu", half: bool = False)
         The model; sizes are read from it (`image_size`, ``embed_dim``, ...), never assumed.
 
     Raises:
-        InputError: unknown name, missing, truncated or foreign file, or a checksum that does not match.
+        InputError: unknown name, missing, truncated or foreign file, a checksum that does not match, or a device that
+            cannot be used.
     """
-    half = half and torch.device(device).type != "cpu"
+    if not is_path(name):
+        raise InputError(f"a CLIP is loaded by its name or path, a text, but got {short(name)}")
+    name, device = os.fspath(name), find_device(device)
+    half = flag("half", half) and device.type != "cpu"
     prefix, _, rest = name.partition(":")
     if prefix == OPEN_CLIP:
         model = _load_open_clip(rest, half)

@@ -47,7 +47,7 @@ def encode_embeddings(clip_model: Backbone, x: Tensor, tokens: Tensor) -> Tensor
 
 def check_position(position: str) -> None:
     """Raises InputError unless the class name can stand there."""
-    if position not in CLASS_TOKEN_POSITIONS:
+    if not isinstance(position, str) or position not in CLASS_TOKEN_POSITIONS:
         raise InputError(f"CLASS_TOKEN_POSITION must be one of {CLASS_TOKEN_POSITIONS}, but got {position!r}")
 
 

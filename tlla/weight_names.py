@@ -1,4 +1,4 @@
-"""Names in state dicts of CLIPs: what wrappers put before them, Hugging Face's, and which OpenAI's architecture needs."""
+"""Names in state dicts: what wrappers put before them, Hugging Face's, and those that OpenAI's architecture needs."""
 
 import json
 import re
