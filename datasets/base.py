@@ -15,7 +15,7 @@ from tlla.registry import register
 from .catalog import CATALOG, drive_url
 from .fewshot import DrawFile
 from .files import data_root, sha256, store_text
-from .items import Item, check_labels, class_names, same_names, some, subsample, to_datums
+from .items import Item, check_labels, class_names, subsample, to_datums
 from .splits import Parts, format_split, read_split
 
 registered = register(DATASET_REGISTRY)
@@ -41,6 +41,7 @@ class ZooDataset(DatasetBase):
         takes_split_file: Whether DATASET.SPLIT_FILE can name another split.
         fingerprint: What a few-shot draw depends on; `prepare` sets it.
         split_file_sha256: sha256 of the split file(s) in use; None for a dataset that has none.
+        own_names: Whether the class names are the user's, who can rename classes that share one prompt.
     """
 
     dataset_dir = ""
@@ -50,14 +51,13 @@ class ZooDataset(DatasetBase):
     takes_split_file = False
     split_file_sha256: str | None = None
     fingerprint = ""
+    own_names = False
 
     def __init__(self, cfg: CfgNode) -> None:
         self.open(cfg.DATASET)
         choice = cfg.DATASET.get("SUBSAMPLE_CLASSES", "all")
         parts = subsample(self.parts(cfg.DATASET.NUM_SHOTS, cfg.SEED), choice)
         check_labels(parts, self.dataset_dir)
-        if twice := same_names(parts):
-            print(f"{type(self).__name__} has classes of the same name, which no prompt can tell apart: {some(twice)}")
         lists = {part: to_datums(items, self.image_dir, self.advice()) for part, items in parts.items()}
         super().__init__(**self.arrange(lists))
 

@@ -94,8 +94,8 @@ def _counts(name: str, dataset: ZooDataset, parts: Parts, options: CfgNode) -> I
     else:
         published = ", ".join("-" if n is None else f"{n:,}" for n in entry.counts)
         yield Finding(True, f"{text}; {entry.classes} classes and {published} were expected")
-    if twice := same_names(parts):
-        yield Finding(False, f"classes of the same name, which no prompt can tell apart: {some(twice)}")
+    if same := same_names({item.label: item.classname for items in parts.values() for item in items}):
+        yield Finding(dataset.own_names, f"classes whose names CLIP takes for one: {some(same)}")
     if sha := dataset.split_file_sha256:
         yield Finding(False, f"sha256 of the split: {sha}")
 

@@ -47,6 +47,8 @@ def read_own_names(path: str, folders: list[str]) -> dict[str, str]:
                 f"folders: {some(folders)}"
             )
         folder = max(fits, key=len)
+        if folder in names:
+            raise InputError(f"{path} names the class folder {folder!r} twice: keep one line of it")
         names[folder] = line[len(folder) :].strip()
     return names
 
@@ -56,6 +58,7 @@ class ImageFolder(ZooDataset):
     """DATASET.ROOT is the folder itself. There may be no val, and classes may be of any size."""
 
     takes_split_file = True
+    own_names = True
 
     def prepare(self, options: CfgNode) -> None:
         """Lists the images, or reads DATASET.SPLIT_FILE, and names the classes."""

@@ -18,9 +18,17 @@ from .splits import list_images
 TPT_NAMES = Path(__file__).with_name("data") / "imagenet_tpt.txt"
 
 
-def parse_names(lines: list[str]) -> dict[str, str]:
-    """Folder -> class name from lines of "n01440764 tench"."""
-    return {folder: name for folder, _, name in (line.partition(" ") for line in lines)}
+def parse_names(lines: list[str], source: str) -> dict[str, str]:
+    """Folder -> class name from lines of "n01440764 tench".
+
+    Raises:
+        InputError: a folder has two names, of which one would be used silently.
+    """
+    names: dict[str, str] = {}
+    for folder, _, name in (line.partition(" ") for line in lines):
+        if names.setdefault(folder, name) != name:
+            raise InputError(f"{source} names {folder!r} twice, {names[folder]!r} and {name!r}: keep one line of it")
+    return names
 
 
 def find_names(dataset_dir: str, root: str, choice: str) -> Path:
@@ -56,7 +64,7 @@ class ImageNetFamily(ZooDataset):
     def prepare(self, options: CfgNode) -> None:
         """Reads the class names."""
         file = find_names(self.dataset_dir, self.root, options.get("CLASSNAMES", "coop"))
-        self.folder_names = parse_names(read_lines(str(file), self.advice()))
+        self.folder_names = parse_names(read_lines(str(file), self.advice()), str(file))
         self.classnames_sha256 = sha256(file)
         print(f"Class names: {len(self.folder_names)} of {file} (sha256 {self.classnames_sha256[:12]})")
 

@@ -80,14 +80,17 @@ def check_labels(parts: dict[str, list[Item]], source: str) -> None:
         raise InputError(f"{source} has classes without {basis} images: {some(strange.values())}")
 
 
-def same_names(parts: dict[str, list[Item]]) -> list[str]:
-    """Names that more than one class has, as ImageNet's "missile" and "sunglasses"."""
-    return duplicates(name for _, name in {(item.label, item.classname) for items in parts.values() for item in items})
-
-
 def duplicates(names: Iterable[str]) -> list[str]:
-    """Names that more than one class has; no prompt can tell such classes apart."""
-    return sorted(name for name, count in Counter(names).items() if count > 1)
+    """Names that more than one class has once underscores are read as spaces; no prompt can tell such classes apart."""
+    return sorted(name for name, count in Counter(name.replace("_", " ") for name in names).items() if count > 1)
+
+
+def same_names(names: dict[int, str]) -> list[str]:
+    """Groups of names that are the same but for case, spaces and underscores: most CLIPs see one prompt in them."""
+    groups: dict[str, list[str]] = {}
+    for name in names.values():
+        groups.setdefault(" ".join(name.replace("_", " ").split()).lower(), []).append(name)
+    return [" and ".join(map(repr, group)) for group in groups.values() if len(group) > 1]
 
 
 def subsample(parts: dict[str, list[Item]], choice: str) -> dict[str, list[Item]]:

@@ -62,7 +62,13 @@ class PromptRun:
     def words_context(self) -> Tensor:
         """The context vectors of `words`, of the shape of `ctx`."""
         learner = self.trainer.model.prompt_learner
-        initial = PromptLearner(self.trainer.clip_model, learner.classnames, ctx_init=self.words, csc=learner.csc)
+        initial = PromptLearner(
+            self.trainer.clip_model,
+            learner.classnames,
+            ctx_init=self.words,
+            csc=learner.csc,
+            on_shared=learner.on_shared,
+        )
         return initial.ctx.detach()
 
     @property

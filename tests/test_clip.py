@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import json
 import os
 
 import pytest
@@ -10,8 +11,11 @@ import torch
 from clip import clip
 from conftest import TINY_RESNET, TINY_VIT, make_clip
 
+from tlla.checkpoint import read_checkpoint
 from tlla.clip import available_models, find_weights, image_size, load_clip, normalize
 from tlla.errors import InputError
+from tlla.prompt import PromptedCLIP, PromptLearner
+from tlla.weight_names import check_names
 
 
 class RunsCode:
@@ -143,3 +147,126 @@ def test_a_file_with_code_in_it_is_refused_and_the_code_does_not_run(tmp_path):
 def test_pixels_are_normalised_alike_from_bytes_and_floats():
     pixels = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
     torch.testing.assert_close(normalize(pixels), normalize(pixels / 255))
+
+
+# Names of other layouts
+
+
+def load_saved(folder, state, name="clip.pt"):
+    torch.save(state, folder / name)
+    return load_clip(str(folder / name))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "holder"),
+    [
+        ("_orig_mod.", ""),
+        ("model.", "state_dict"),
+        ("module.", "model_state_dict"),
+        ("_orig_mod.module.model.", "model"),
+    ],
+)
+def test_names_lose_what_wrappers_put_before_them(tmp_path, prefix, holder):
+    state = make_clip(TINY_VIT).state_dict()
+    wrapped = {prefix + name: value for name, value in state.items()}
+    loaded = load_saved(tmp_path, {holder: wrapped, "epoch": 3} if holder else wrapped).state_dict()
+    assert loaded.keys() == state.keys() and all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+def test_a_learned_prompt_loses_them_too(tmp_path):
+    ctx = torch.randn(4, 64)
+    torch.save({"state_dict": {"module._orig_mod.ctx": ctx}, "epoch": 1}, tmp_path / "prompt")
+    assert torch.equal(read_checkpoint(tmp_path / "prompt")["state_dict"]["ctx"], ctx)
+
+
+def test_an_encoder_that_was_compiled_alone_is_read(tmp_path):
+    state = make_clip(TINY_VIT).state_dict()
+    load_saved(tmp_path, {k.replace("visual.", "visual._orig_mod."): v for k, v in state.items()})
+
+
+@pytest.mark.parametrize("arch", (TINY_VIT, TINY_RESNET))
+def test_missing_weights_are_named(tmp_path, arch):
+    state = make_clip(arch).state_dict()
+    for name in [name for name in state if not name.endswith("num_batches_tracked")][::9]:
+        with pytest.raises(InputError, match=rf"these are not .* OpenAI's CLIP: .*missing \({name}[,)]"):
+            check_names({k: v for k, v in state.items() if k != name}, "these")
+    with pytest.raises(InputError, match=r"the weights of '.*clip.pt' are not .* 1 name is missing \(ln_final.bias\)$"):
+        load_saved(tmp_path, {k: v for k, v in state.items() if k != "ln_final.bias"})
+
+
+def test_unknown_weights_are_named_beside_missing_ones(tmp_path):
+    state = make_clip(TINY_VIT).state_dict()
+    state["ln_last.weight"] = state.pop("ln_final.weight")
+    message = r"1 name is missing \(ln_final.weight\) and 1 name is unknown \(ln_last.weight\)$"
+    with pytest.raises(InputError, match=message):
+        load_saved(tmp_path, state)
+
+
+def test_a_vocabulary_that_is_not_openais_is_refused(tmp_path):
+    with pytest.raises(InputError, match="embed 1,000 tokens, but OpenAI's tokenizer has 49,408"):
+        load_saved(tmp_path, make_clip((*TINY_VIT[:6], 1000, *TINY_VIT[7:])).state_dict())
+
+
+@pytest.fixture(scope="module")
+def hugging_face(tmp_path_factory):
+    """A tiny CLIPModel of Hugging Face's, and the folder that it is saved in."""
+    transformers = pytest.importorskip("transformers")
+    size = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 2, "projection_dim": 32}
+    vision = {**size, "num_hidden_layers": 3, "image_size": 32, "patch_size": 8}
+    text = {**size, "num_hidden_layers": 2}
+    torch.manual_seed(0)
+    config = transformers.CLIPConfig(projection_dim=32, text_config=text, vision_config=vision)
+    model = transformers.CLIPModel(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # none is left at 0 or 1, where a mix-up would not be seen
+            parameter += 0.1 * torch.randn_like(parameter)
+    folder = tmp_path_factory.mktemp("hugging_face")
+    model.save_pretrained(folder)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    return model, folder
+
+
+@pytest.mark.parametrize("file", ("model.safetensors", "pytorch_model.bin"))
+@torch.no_grad()
+def test_weights_of_hugging_face_give_its_logits(hugging_face, file):
+    theirs, folder = hugging_face
+    images, tokens = torch.randn(3, 3, 32, 32), clip.tokenize(["a photo of a dog.", "a cat", "three words more"])
+    expected = theirs(input_ids=tokens, pixel_values=images).logits_per_image
+    found = load_clip(str(folder / file))
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found(images, tokens)[0], expected, atol=1e-4, rtol=1e-4)
+    learner = PromptLearner(found, ["dog", "three words more"], ctx_init="a photo of a")
+    text = PromptedCLIP(found, learner).encode_text()
+    own = theirs.get_text_features(input_ids=clip.tokenize(["a photo of a dog.", "a photo of a three words more."]))
+    own = getattr(own, "pooler_output", own)
+    torch.testing.assert_close(text, torch.nn.functional.normalize(own, dim=-1), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "says"),
+    [
+        ("text", "hidden_act", "gelu", "hidden_act 'gelu' for the text encoder"),
+        ("vision", "hidden_act", "gelu", "hidden_act 'gelu' for the vision encoder"),
+        ("vision", "num_attention_heads", 4, "4 attention heads of together 128 for the vision encoder"),
+        ("text", "layer_norm_eps", 1e-6, "layer_norm_eps 1e-06 for the text encoder"),
+    ],
+)
+def test_another_architecture_of_hugging_face_is_refused(hugging_face, tmp_path, part, key, value, says):
+    theirs, folder = hugging_face
+    config = json.loads((folder / "config.json").read_text())
+    config[f"{part}_config"][key] = value
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=says):
+        load_saved(tmp_path, theirs.state_dict())
+
+
+def test_without_a_config_the_activation_is_said(hugging_face, tmp_path):
+    state = hugging_face[0].state_dict()
+    with pytest.warns(UserWarning, match="no config.json beside it"):
+        load_saved(tmp_path, {f"module.{name}": value for name, value in state.items()})
+    state.pop("text_model.encoder.layers.1.self_attn.k_proj.bias")
+    with pytest.warns(UserWarning), pytest.raises(InputError, match="lacks .*layers.1.self_attn.k_proj.bias"):
+        load_saved(tmp_path, state)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(InputError, match="config.json is not the config of a CLIPModel"):
+        load_saved(tmp_path, state)

@@ -14,7 +14,7 @@ import datasets
 import train
 from datasets.catalog import CATALOG
 from datasets.fewshot import draw
-from datasets.items import Item
+from datasets.items import Item, same_names
 from tlla.errors import InputError
 
 
@@ -244,12 +244,6 @@ def test_a_split_that_is_no_json_is_one_sentence(root):
         build("OxfordPets", root)
 
 
-def test_classes_of_one_name_are_said(root, capsys):
-    edit_split(root, lambda s: [row.__setitem__(2, "same") for p in s.values() for row in p if row[1] < 2])
-    assert build("OxfordPets", root).num_classes == 5
-    assert "classes of the same name, which no prompt can tell apart: same" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("folder", "message"),
     (
@@ -302,11 +296,19 @@ def test_the_split_in_use_has_a_sha256(root, imagenet):
     assert build("ImageNetA", imagenet).split_file_sha256 is None
 
 
-def test_imagenets_own_names_are_twice_in_two_cases(imagenet, capsys):
-    assert build("ImageNetSketch", imagenet).num_classes == 1000
-    assert "ImageNetSketch has classes of the same name, which no prompt can tell apart: missile, sunglasses\n" in (
-        capsys.readouterr().out
-    )
+def test_imagenets_own_names_are_twice_in_two_cases(imagenet):
+    names = dict(enumerate(build("ImageNetSketch", imagenet).classnames))
+    assert len(names) == 1000
+    assert same_names(names) == ["'missile' and 'missile'", "'sunglasses' and 'sunglasses'"]
+
+
+def test_a_file_of_class_names_with_two_names_of_a_folder_is_refused(imagenet):
+    path = imagenet / "imagenet-sketch/classnames.txt"
+    before = path.read_text(encoding="utf-8")
+    path.write_text(f"{before}n01443537 carp\n", encoding="utf-8")
+    with pytest.raises(InputError, match="names 'n01443537' twice, 'goldfish' and 'carp'"):
+        build("ImageNetSketch", imagenet)
+    path.write_text(before, encoding="utf-8")
 
 
 def test_variants_label_their_own_200_classes(imagenet):

@@ -95,6 +95,9 @@ def test_classnames_override_folders(root):
     (root / "classnames.txt").write_text("ape zebra\n")
     with pytest.raises(InputError, match="more than one class named zebra: no prompt can tell them apart"):
         build("ImageFolder", root)
+    (root / "classnames.txt").write_text("ape great ape\nape monkey\n")
+    with pytest.raises(InputError, match="names the class folder 'ape' twice"):
+        build("ImageFolder", root)
 
 
 def test_a_json_split_is_read(root):

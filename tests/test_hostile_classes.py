@@ -65,7 +65,6 @@ ODD = {
     "line-breaks": ["new\nline", "tab\tbed", "dog"],
     "a-null-byte": ["nu\0ll", "dog"],
     "special-tokens": ["<|endoftext|>", "<|startoftext|> dog", "cat"],
-    "same-but-for-case": ["Dog", "dog", "DOG"],
     "numbers": ["1e400", "NaN", "None", "-1"],
 }
 
@@ -107,6 +106,7 @@ BAD = {
     "underscores-only": (["dog", "___"], "label 1 a class name without a word"),
     "no-break-space": (["\u00a0", "dog"], "label 0 a class name without a word"),
     "twice": (["dog", "cat", "dog"], "more than one class named dog"),
+    "same-but-for-case": (["Dog", "cat", "DOG"], "'Dog' (class 0) and 'DOG' (class 2)"),
     "too-long": (["dog", "very " * 90], "very very"),
     "too-long-without-a-space": (["dog", "🦊" * 60], "🦊🦊"),
     "lone-surrogate": (["dog", "\ud800"], "label 1"),

@@ -191,7 +191,7 @@ def test_memory_is_that_of_a_chunk_when_activations_are_computed_again(tiny_clip
 
 
 def test_activations_are_estimated_as_they_are(real_clip):
-    model = PromptedCLIP(real_clip, PromptLearner(real_clip, ["cat"] * 8, ctx_init="a photo of a"))
+    model = PromptedCLIP(real_clip, PromptLearner(real_clip, [f"cat {i}" for i in range(8)], ctx_init="a photo of a"))
     tokens = 8 * model.prompt_learner.lengths[0]
     found = kept_by_the_graph(model, model.prompt_learner.ctx)
     assert found * chunks.token_limit(real_clip) / tokens == pytest.approx(chunks.BUDGET, rel=0.03)

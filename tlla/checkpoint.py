@@ -18,6 +18,7 @@ from torch import Tensor
 from .errors import InputError
 from .prompt import FIXED_TOKENS, PromptLearner
 from .prompt_info import read_info
+from .weight_names import strip_wrappers
 
 _TENSOR_GLOBALS = {
     "collections": ("OrderedDict", "defaultdict", "Counter"),
@@ -63,7 +64,7 @@ class _SafePickle:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint without running code from it; names in its state dict lose DataParallel's "module.".
+    """Reads a checkpoint without running code from it; names in its state dict lose what wrappers put before them.
 
     Raises:
         InputError: the file is missing, truncated, no checkpoint, or holds anything that could run code.
@@ -89,8 +90,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         )
     if strange := [name for name in checkpoint["state_dict"] if not isinstance(name, str)]:
         raise InputError(f"{path} is not a checkpoint: its state_dict has the key {strange[0]!r}, expected names")
-    state = {name.removeprefix("module."): value for name, value in checkpoint["state_dict"].items()}
-    return {**checkpoint, "state_dict": state}
+    return {**checkpoint, "state_dict": strip_wrappers(checkpoint["state_dict"])}
 
 
 def _load(path: Path) -> Any:

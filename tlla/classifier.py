@@ -18,7 +18,7 @@ from .backbones import as_backbone
 from .clip import logit_scale
 from .cocoop import ConditionalCLIP
 from .errors import InputError
-from .prompt import PromptedCLIP, PromptLearner, check_template, zeroshot_features
+from .prompt import OnShared, PromptedCLIP, PromptLearner, refuse_shared, template_context, zeroshot_features
 
 Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
 
@@ -68,8 +68,9 @@ class Classifier:
     def context(self, features: Tensor) -> Tensor:
         """Context vectors of each image, (B, V, E) -> (B, L, D), or (B, K, L, D) if class-specific."""
         raise InputError(
-            "this method changes the prompt's context vectors, but a template without words before {} or an ensemble "
-            'of templates has none: use a single template such as "a photo of a {}." or a trained prompt (--model-dir)'
+            "this method changes the prompt's context vectors, but an ensemble of templates or a template without "
+            'words before {} and apart from it has none: use a single template such as "a photo of a {}." or a trained '
+            "prompt (--model-dir)"
         )
 
     def encode(self, context: Tensor) -> Tensor:
@@ -136,6 +137,7 @@ def from_templates(
     templates: str | Sequence[str],
     autocast: Autocast = contextlib.nullcontext,
     loss_scale: float = 1.0,
+    on_shared: OnShared = refuse_shared,
 ) -> Classifier:
     """A classifier from one template, whose words before the class name can then be tuned, or from an ensemble.
 
@@ -145,13 +147,11 @@ def from_templates(
         templates: E.g. ``"a photo of a {}."``, or several.
         autocast: See `Classifier`.
         loss_scale: See `Classifier`.
+        on_shared: See `tlla.prompt.check_shared`.
     """
-    if isinstance(templates, str):
-        check_template(templates)
-        words, _, suffix = templates.partition("{}")
-        if words.strip():
-            learner = PromptLearner(clip_model, classnames, ctx_init=words, suffix=suffix)
-            return PromptClassifier(PromptedCLIP(clip_model, learner), autocast, loss_scale)
+    if isinstance(templates, str) and template_context(as_backbone(clip_model), classnames, templates):
+        learner = PromptLearner(clip_model, classnames, template=templates, on_shared=on_shared)
+        return PromptClassifier(PromptedCLIP(clip_model, learner), autocast, loss_scale)
     with torch.no_grad(), autocast():
-        features = zeroshot_features(clip_model, classnames, templates)
+        features = zeroshot_features(clip_model, classnames, templates, on_shared)
     return Classifier(features, logit_scale(clip_model), clip_model, autocast, loss_scale)

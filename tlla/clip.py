@@ -3,14 +3,18 @@
 Weights: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", arXiv 2103.00020.
 """
 
+import os
+
 import torch
 import torch.nn.functional as F
 from clip import clip
 from clip.model import build_model
 from torch import Tensor, nn
 
+from .arguments import flag, is_path, short
 from .backbones import BACKBONES, Backbone, Preprocessing, as_backbone, openai_view
 from .errors import InputError
+from .weight_names import check_names, from_hugging_face, is_hugging_face
 from .weights import EMBEDDED, assets_dir, find_weights, read_state_dict
 
 __all__ = [
@@ -26,6 +30,7 @@ __all__ = [
 ]
 
 OPEN_CLIP = "open_clip"
+VOCABULARY = 49_408  # of OpenAI's tokenizer
 PIXEL_MEAN = Preprocessing.mean
 PIXEL_STD = Preprocessing.std
 
@@ -35,12 +40,23 @@ def available_models() -> list[str]:
     return [*clip._MODELS, *EMBEDDED, *BACKBONES]
 
 
-def load_clip(name: str, device: torch.device | str = "cpu", half: bool = False) -> Backbone:
+def find_device(device: torch.device | str | int, name: str = "device") -> torch.device:
+    """The device of that name; InputError, which calls the argument `name`, if it cannot be used."""
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:  # torch raises what it likes
+        raise InputError(f"{name} {device!s} cannot be used: {str(error).splitlines()[0]}") from error
+    return found
+
+
+def load_clip(name: str | os.PathLike[str], device: torch.device | str | int = "cpu", half: bool = False) -> Backbone:
     """Loads a CLIP, frozen and in evaluation mode.
 
     Args:
         name: A name of `available_models()`; or a path to a JIT archive of OpenAI's or to a state dict of that
-            architecture (fp16 or fp32, optionally gzipped); or ``open_clip:...``, see docs/backbones.md.
+            architecture, under OpenAI's or Hugging Face's names (fp16 or fp32, optionally gzipped); or
+            ``open_clip:...``, see docs/backbones.md.
         device: Where the model goes.
         half: OpenAI's fp16 weights; on the CPU the model is always fp32.
 
@@ -48,9 +64,13 @@ def load_clip(name: str, device: torch.device | str = "cpu", half: bool = False)
         The model; sizes are read from it (`image_size`, ``embed_dim``, ...), never assumed.
 
     Raises:
-        InputError: unknown name, missing, truncated or foreign file, or a checksum that does not match.
+        InputError: unknown name, missing, truncated or foreign file, a checksum that does not match, or a device that
+            cannot be used.
     """
-    half = half and torch.device(device).type != "cpu"
+    if not is_path(name):
+        raise InputError(f"a CLIP is loaded by its name or path, a text, but got {short(name)}")
+    name, device = os.fspath(name), find_device(device)
+    half = flag("half", half) and device.type != "cpu"
     prefix, _, rest = name.partition(":")
     if prefix == OPEN_CLIP:
         model = _load_open_clip(rest, half)
@@ -72,11 +92,17 @@ def _load_open_clip(text: str, half: bool) -> Backbone:
 
 
 def _load_openai(name: str) -> Backbone:
-    state_dict = read_state_dict(find_weights(name, list(BACKBONES)))
+    path = find_weights(name, list(BACKBONES))
+    state_dict = read_state_dict(path)
+    if is_hugging_face(state_dict):
+        state_dict = from_hugging_face(state_dict, path)
+    check_names(state_dict, f"the weights of {name!r}")
+    if (words := len(state_dict["token_embedding.weight"])) < VOCABULARY:
+        raise InputError(f"the weights of {name!r} embed {words:,} tokens, but OpenAI's tokenizer has {VOCABULARY:,}")
     try:
         model = build_model(dict(state_dict))
-    except Exception as error:  # the builder takes sizes from names and shapes: what it raises depends on what is there
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # the builder takes sizes from shapes: what it raises depends on what is there
+        reason = " ".join(str(error).split())[:300]
         raise InputError(
             f"the weights of {name!r} are not a state dict of OpenAI's CLIP ({type(error).__name__}: {reason})"
         ) from error

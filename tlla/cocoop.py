@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .prompt import PromptedCLIP, PromptLearner
+from .prompt import OnShared, PromptedCLIP, PromptLearner, refuse_shared
 
 
 class MetaNet(nn.Sequential):
@@ -47,10 +47,18 @@ class ConditionalPromptLearner(PromptLearner):
         classnames: One name a class; underscores are read as spaces.
         n_ctx: Number of context tokens L; with `ctx_init` the words decide and `n_ctx` is not used.
         ctx_init: Words whose embeddings the context starts from; empty: normal, std 0.02.
+        on_shared: See `tlla.prompt.check_shared`.
     """
 
-    def __init__(self, clip_model: nn.Module, classnames: list[str], n_ctx: int = 4, ctx_init: str = ""):
-        super().__init__(clip_model, classnames, n_ctx, ctx_init)
+    def __init__(
+        self,
+        clip_model: nn.Module,
+        classnames: list[str],
+        n_ctx: int = 4,
+        ctx_init: str = "",
+        on_shared: OnShared = refuse_shared,
+    ):
+        super().__init__(clip_model, classnames, n_ctx, ctx_init, on_shared=on_shared)
         # Drawn on the CPU, as the context is: the same seed gives the same net on every device.
         self.meta_net = MetaNet(self._clip[0].embed_dim, self.ctx.shape[-1]).to(self.ctx.device)
 

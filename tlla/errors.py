@@ -4,6 +4,8 @@ import contextlib
 import difflib
 from collections.abc import Iterator
 
+MOST_KNOWN = 30  # names that a message lists
+
 
 class InputError(ValueError):
     """Bad input. The message names what was found, what was expected and what to do, in one sentence."""
@@ -23,4 +25,5 @@ def nearest(name: str, known: list[str]) -> str:
     lowered = {k.lower(): k for k in known}
     close = [lowered[m] for m in difflib.get_close_matches(name.lower(), lowered, n=2, cutoff=0.5)]
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-    return f"{hint}(known: {', '.join(sorted(known))})"
+    more = f", and {len(known) - MOST_KNOWN} more" if len(known) > MOST_KNOWN else ""
+    return f"{hint}(known: {', '.join(sorted(known)[:MOST_KNOWN])}{more})"

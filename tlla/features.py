@@ -6,10 +6,12 @@ Letters in shapes: B images, V views, K classes, E joint space, R perturbations.
 from collections.abc import Sequence
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .arguments import floats, number, whole
 from .errors import InputError
 from .methods.stss import STSS
 from .prompts import PromptLike, make_classifier
@@ -19,8 +21,8 @@ from .sharpness import check_sharpness
 
 @torch.no_grad()
 def stss(
-    view_features: Tensor,
-    text_features: Tensor,
+    view_features: Tensor | np.ndarray,
+    text_features: Tensor | np.ndarray,
     logit_scale: Tensor | float = 100.0,
     *,
     top_s: int = 16,
@@ -32,7 +34,7 @@ def stss(
     Args:
         view_features: Of one image's views, (V, E), or of several images', (B, V, E); they need not be normalised.
         text_features: Of the class names, (R + 1, K, E): first of the prompt itself, then of R perturbed ones, as
-            `perturbed_text_features` makes them; they need not be normalised.
+            `perturbed_text_features` makes them; they need not be normalised. Both in any precision, of torch or NumPy.
         logit_scale: CLIP's inverse temperature, 100 for OpenAI's models.
         top_s: Views that vote.
         lam: Weight of the sharpness; 0 selects by entropy alone.
@@ -42,9 +44,12 @@ def stss(
         (K,) or (B, K), float32; rows sum to 1.
 
     Raises:
-        InputError: shapes or settings do not fit.
+        InputError: shapes or settings do not fit, or features are not finite.
     """
     check_sharpness(0.0, lam)
+    top_s, scale = whole("top_s", top_s, 1), number("logit_scale", logit_scale)
+    view_features = floats("view_features", view_features)
+    text_features = floats("text_features", text_features).to(view_features.device)
     single = view_features.dim() == 2
     if view_features.dim() not in (2, 3) or text_features.dim() != 3:
         raise InputError(
@@ -56,8 +61,13 @@ def stss(
             f"view features of width {view_features.shape[-1]} and text features of width {text_features.shape[-1]} "
             "are not of the same CLIP"
         )
-    views, text = (F.normalize(x.float(), dim=-1) for x in (view_features, text_features))
-    probability = select_and_vote(score_views(views[None] if single else views, text, logit_scale, lam), top_s, vote)
+    if 0 in (*view_features.shape[-2:], *text_features.shape):
+        raise InputError(
+            "there must be at least one view and one class, but got features of shape "
+            f"{tuple(view_features.shape)} and {tuple(text_features.shape)}"
+        )
+    views, text = (F.normalize(x, dim=-1) for x in (view_features, text_features))
+    probability = select_and_vote(score_views(views[None] if single else views, text, scale, lam), top_s, vote)
     return probability[0] if single else probability
 
 
@@ -83,7 +93,11 @@ def perturbed_text_features(
 
     Returns:
         (R + 1, K, E), normalised, float32, on the model's device.
+
+    Raises:
+        InputError: the prompt depends on the image or has no context, or an argument does not fit.
     """
+    n_perturb, seed = whole("n_perturb", n_perturb), whole("seed", seed)
     classifier = make_classifier(model, class_names, prompt)
     if classifier.conditional:
         raise InputError("CoCoOp's prompt depends on the image: its class features cannot be made beforehand")

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from . import arguments
 from .backbones import as_backbone
 from .clip import encode_images, image_size, normalize
 from .errors import InputError
@@ -40,7 +41,7 @@ Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 def train_prompt(
     model: nn.Module,
     images: Sequence[ImageLike],
-    labels: Sequence[int],
+    labels: Sequence[int] | Sequence[str] | Tensor,
     class_names: Sequence[str],
     *,
     rho: float = 0.05,
@@ -62,7 +63,7 @@ def train_prompt(
     Args:
         model: CLIP, from `load_clip`; it is not changed.
         images: Paths and images of Pillow's.
-        labels: Class of each image, 0 .. K - 1.
+        labels: Class of each image, 0 .. K - 1, or its name.
         class_names: K names.
         rho: Radius of the perturbation.
         lam: Weight of the sharpness: 0 is CoOp, 1 is SAPT as in the paper.
@@ -86,18 +87,27 @@ def train_prompt(
         InputError: an image that cannot be read, labels or settings that do not fit.
         FloatingPointError: the training diverged.
     """
+    as_backbone(model)  # refuses what is none
     names = check_class_names(class_names)
-    targets = _checked_labels(images, labels, len(names))
+    images = arguments.sequence("images", images, "paths and images of Pillow's")
+    targets = arguments.labels(labels, names)
+    if len(images) == 0 or len(images) != len(targets):
+        raise InputError(f"as many labels as images are needed, at least one, but got {len(targets)} and {len(images)}")
+    for index, image in enumerate(images):
+        arguments.check_image(f"image {index}", image)
     check_sharpness(rho, lam)
-    for name, value in (("epochs", epochs), ("batch_size", batch_size)):
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, but got {value}")
+    epochs, batch_size = (arguments.whole(*one, 1) for one in (("epochs", epochs), ("batch_size", batch_size)))
+    seed, workers, n_ctx = (arguments.whole(*one) for one in (("seed", seed), ("workers", workers), ("n_ctx", n_ctx)))
+    lr, crop_scale = arguments.number("lr", lr), arguments.pair("crop_scale", crop_scale)
+    csc, progress = arguments.flag("csc", csc), arguments.flag("progress", progress)
+    if not isinstance(ctx_init, str):
+        raise InputError(f"ctx_init must be a text, such as 'a photo of a', but got {arguments.short(ctx_init)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         learner = PromptLearner(model, names, n_ctx, ctx_init, csc, class_token_position)
     prompted = PromptedCLIP(model, learner)
     views = ViewConfig(image_size(model), epochs + 1, crop_scale, seed=seed)
-    loader = _Crops(prompted, images, targets, batch_size, views, workers)
+    loader = _Crops(prompted, images, torch.tensor(targets), batch_size, views, workers)
     losses = fit_context(prompted, loader.batches, epochs, lr, rho, lam, progress)
     return Prompt(learner.ctx.detach().cpu(), describe(learner, as_backbone(model).name), epochs, losses)
 
@@ -187,12 +197,3 @@ class _Crops:
         size = (self.views.size, self.views.size)
         view = image.crop(box).resize(size, Image.Resampling.BICUBIC)
         return np.asarray(view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else view)
-
-
-def _checked_labels(images: Sequence[ImageLike], labels: Sequence[int], n_classes: int) -> Tensor:
-    if len(images) == 0 or len(images) != len(labels):
-        raise InputError(f"as many labels as images are needed, at least one, but got {len(labels)} and {len(images)}")
-    targets = torch.as_tensor(labels)
-    if targets.dim() != 1 or targets.is_floating_point() or targets.min() < 0 or targets.max() >= n_classes:
-        raise InputError(f"labels must be whole numbers from 0 to {n_classes - 1}, one an image")
-    return targets.long()

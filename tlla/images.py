@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from .arguments import check_image
 from .errors import InputError
 
 MAX_PIXELS = 178_956_970  # Pillow's limit, too: more is taken for a decompression bomb
@@ -42,6 +43,7 @@ def read_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
     Raises:
         InputError: not a regular file, not an image, damaged, too large, too long, or of undefined brightness.
     """
+    check_image("the image", source)
     if isinstance(source, Image.Image):
         return _upright_rgb(source, "the image")
     path = Path(source)

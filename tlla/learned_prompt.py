@@ -4,9 +4,12 @@ import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from .arguments import folder_path, number, sequence, short, whole
+from .errors import InputError
 from .files import write_bytes, write_text
 from .prompt_info import PromptInfo
 
@@ -16,16 +19,35 @@ class Prompt:
     """Context vectors that stand around class names.
 
     Attributes:
-        ctx: (L, D) float32, or (K, L, D) by class.
+        ctx: (L, D) floats, or (K, L, D) by class; an array of NumPy's becomes a tensor.
         info: For which CLIP, which classes and which place of the class name it was learned.
         epochs: Of the training.
         losses: Mean loss of each epoch.
+
+    Raises:
+        InputError: something of this is of another kind; the message says which.
     """
 
     ctx: Tensor
     info: PromptInfo = PromptInfo()
     epochs: int = 0
     losses: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        ctx = torch.as_tensor(self.ctx) if isinstance(self.ctx, np.ndarray) else self.ctx
+        if not isinstance(ctx, Tensor):
+            raise InputError(f"context vectors must be a tensor of floats, but got {short(ctx)}")
+        if ctx.dim() not in (2, 3) or not ctx.is_floating_point() or not ctx.isfinite().all():
+            raise InputError(
+                "context vectors must be finite floats of shape (L, D) or (K, L, D), but got "
+                f"{tuple(ctx.shape)}, {ctx.dtype}"
+            )
+        if not isinstance(self.info, PromptInfo):
+            raise InputError(f"info must be a PromptInfo, but got {short(self.info)}")
+        object.__setattr__(self, "ctx", ctx)
+        object.__setattr__(self, "epochs", whole("epochs", self.epochs))
+        losses = [number("a loss", loss) for loss in sequence("losses", self.losses, "numbers")]
+        object.__setattr__(self, "losses", losses)
 
     @property
     def position(self) -> str:
@@ -37,6 +59,9 @@ class Prompt:
 
         The folder is then a run's: ``train.py --eval-only --model-dir <folder>`` tests it; CoOp, TPT and Dassl read
         the file.
+
+        Raises:
+            InputError: `folder` is no path, or is a file.
         """
         state = {
             "state_dict": {"ctx": self.ctx.detach().cpu().contiguous().clone()},
@@ -48,7 +73,7 @@ class Prompt:
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        path = Path(folder).expanduser() / "prompt_learner" / f"model.pth.tar-{self.epochs}"
+        path = folder_path("folder", folder) / "prompt_learner" / f"model.pth.tar-{self.epochs}"
         write_bytes(path, buffer.getvalue())
         write_text(path.parent / "checkpoint", f"{path.name}\n")  # Dassl reads there which epoch is the newest
         return path

@@ -5,6 +5,9 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
+from .arguments import is_whole, short
 from .errors import InputError, nearest
 from .methods import METHODS, Method, settings
 
@@ -13,6 +16,8 @@ SHORT = {"tlla": "STSS", "single": "SingleView", "mean": "MeanViews", "entropy":
 
 def find_method(name: str) -> type[Method]:
     """The method of that name, upper or lower case; TLLA's is STSS. InputError if there is none."""
+    if not isinstance(name, str):
+        raise InputError(f"the method must be a name, such as 'STSS', but got {short(name)}")
     known = {known.lower(): known for known in METHODS} | SHORT
     if name.lower() not in known:
         raise InputError(f"there is no method {name!r}: {nearest(name, [*METHODS, *SHORT])}")
@@ -43,7 +48,9 @@ def build_method(name: str, values: Mapping[str, Any]) -> Method:
 
 
 def _converted(what: str, value: Any, kind: Any) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is int and is_whole(value):
+        return int(value)
+    if kind is float and (is_whole(value) or isinstance(value, np.floating)):
         return float(value)
     if isinstance(kind, type) and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
         raise InputError(f"{what} must be of the type {kind.__name__}, but got {value!r}")

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .arguments import file_path, sequence, short, whole
+from .errors import InputError
 from .files import write_bytes
 from .rows import Row, csv_text, json_line, rounded, table_text
 
@@ -47,6 +49,18 @@ class Predictions:
     details: dict[str, Tensor] = field(default_factory=dict)
     errors: list[BadImage] = field(default_factory=list)
     top_k: int = 5
+
+    def __post_init__(self) -> None:
+        names, classes = (sequence(name, getattr(self, name), "texts") for name in ("names", "class_names"))
+        sequence("errors", self.errors, "bad images")
+        whole("top_k", self.top_k, 1)
+        if not isinstance(self.details, dict):
+            raise InputError(f"details must be a dict of tensors, but got {short(self.details)}")
+        columns = {"index": self.index, "seconds": self.seconds, **self.details}
+        expected = dict.fromkeys(columns, (len(names),)) | {"probability": (len(names), len(classes))}
+        for name, value in {**columns, "probability": self.probability}.items():
+            if not isinstance(value, Tensor) or value.shape != expected[name]:
+                raise InputError(f"{name} must be a tensor of shape {expected[name]}, but got {short(value)}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -98,11 +112,11 @@ class Predictions:
 
     def to_csv(self, path: str | Path) -> None:
         """Writes one line an image, whole or not at all."""
-        write_bytes(Path(path), csv_text(list(self.rows())).encode("utf-8", "surrogateescape"))
+        write_bytes(file_path("path", path), csv_text(list(self.rows())).encode("utf-8", "surrogateescape"))
 
     def to_jsonl(self, path: str | Path) -> None:
         """Writes one JSON object a line and image, whole or not at all."""
-        write_bytes(Path(path), "".join(map(json_line, self.rows())).encode())
+        write_bytes(file_path("path", path), "".join(map(json_line, self.rows())).encode())
 
 
 def joined(parts: Sequence[Predictions]) -> Predictions:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .arguments import flag, pair, whole
+from .backbones import as_backbone
 from .clip import encode_images, image_size, normalize
 from .errors import InputError
 from .method_choice import build_method
@@ -88,10 +90,11 @@ class Predictor:
         precision: str = "fp32",
         **settings: Any,
     ):
-        for name, value in (("batch_views", batch_views), ("top_k", top_k)):
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, but got {value}")
-        if precision not in PRECISIONS:
+        as_backbone(model)  # refuses what is none
+        batch_views, top_k = whole("batch_views", batch_views, 1), whole("top_k", top_k, 1)
+        n_views, seed = whole("n_views", n_views, 1), whole("seed", seed)
+        crop_scale, augmix = pair("crop_scale", crop_scale), flag("augmix", augmix)
+        if not isinstance(precision, str) or precision not in PRECISIONS:
             raise InputError(f"precision must be one of {PRECISIONS}, but got {precision!r}")
         self.model = model
         self.class_names = check_class_names(class_names)
@@ -121,10 +124,14 @@ class Predictor:
             images: Paths and images of Pillow's, mixed as you like; a generator is drawn from as it is needed.
             progress: Shows a bar on stderr.
             workers: Threads that read images and make views meanwhile.
+
+        Raises:
+            InputError: an image is neither a path nor an image of Pillow's, or an argument is of another kind.
         """
+        hide, workers = not flag("progress", progress), whole("workers", workers)
         total = len(images) if isinstance(images, Sized) else None
         parts = [self._empty()]
-        with tqdm(total=total, unit="img", disable=not progress) as bar:
+        with tqdm(total=total, unit="img", disable=hide) as bar:
             for batch in self.batches(images, workers):
                 parts.append(batch.predictions)
                 bar.update(len(batch.predictions) + len(batch.predictions.errors))
@@ -141,6 +148,7 @@ class Predictor:
             start: Index of the first image, if there were others before.
             thumbnails: Whether small copies of the images are kept, for drawings.
         """
+        thumbnails = flag("thumbnails", thumbnails)
         if self.method.online:
             self.method.reset()
         before = time.perf_counter()

@@ -12,7 +12,7 @@ context stays in fp32 whatever the precision of the backbone.
 Letters in shapes: B images, K classes, L context tokens, T text tokens, D text width, E joint space, R perturbations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
@@ -26,6 +26,8 @@ from .chunks import plan_chunks, token_limit
 from .clip import encode_images, logit_scale
 from .errors import InputError
 from .fingerprint import class_order
+
+OnShared = Callable[[str], None]  # takes a message on classes that share one prompt
 
 CLASS_TOKEN_POSITIONS = ("end", "middle", "front")
 FIXED_TOKENS = ("token_prefix", "token_suffix")  # CoOp saves the class tokens too; ours come from the class names
@@ -48,7 +50,7 @@ def encode_embeddings(clip_model: Backbone, x: Tensor, tokens: Tensor) -> Tensor
 
 def check_position(position: str) -> None:
     """Raises InputError unless the class name can stand there."""
-    if position not in CLASS_TOKEN_POSITIONS:
+    if not isinstance(position, str) or position not in CLASS_TOKEN_POSITIONS:
         raise InputError(f"CLASS_TOKEN_POSITION must be one of {CLASS_TOKEN_POSITIONS}, but got {position!r}")
 
 
@@ -72,6 +74,30 @@ def tokenize_prompts(clip_model: Backbone, prompts: list[str]) -> Tensor:
     return tokenizer(prompts)
 
 
+def refuse_shared(message: str) -> None:
+    """Raises InputError: what is done by default about classes that share one prompt."""
+    raise InputError(f"{message}: give each class a name of other words")
+
+
+def check_shared(tokens: Tensor, classnames: Sequence[str], on_shared: OnShared) -> None:
+    """Calls `on_shared` if there are classes that no prompt tells apart, such as "Fruit" and "fruit".
+
+    Args:
+        tokens: What the text encoder sees of each class, (K, T); of an ensemble all prompts side by side.
+        classnames: K names.
+        on_shared: Gets a message that names the classes.
+    """
+    classes: dict[int, list[int]] = {}
+    for k, row in enumerate(torch.unique(tokens, dim=0, return_inverse=True)[1].tolist()):
+        classes.setdefault(row, []).append(k)
+    if shared := [group for group in classes.values() if len(group) > 1]:
+        texts = [" and ".join(f"{classnames[k]!r} (class {k})" for k in group[:3]) for group in shared[:3]]
+        more = f"; {len(shared) - 3} more" if len(shared) > 3 else ""
+        on_shared(
+            f"classes share one prompt, as the text encoder sees the same tokens of them: {'; '.join(texts)}{more}"
+        )
+
+
 def _find_placeholder(tokenizer: Tokenizer, n_ctx: int) -> str:
     """Words of `n_ctx` tokens, that stand where the context will be."""
     for word in PLACEHOLDERS:
@@ -84,28 +110,55 @@ def _find_placeholder(tokenizer: Tokenizer, n_ctx: int) -> str:
     )
 
 
-def zeroshot_features(clip_model: nn.Module, classnames: list[str], templates: str | Sequence[str]) -> Tensor:
+def zeroshot_features(
+    clip_model: nn.Module,
+    classnames: list[str],
+    templates: str | Sequence[str],
+    on_shared: OnShared = refuse_shared,
+) -> Tensor:
     """Text features of hand-written templates such as ``"a photo of a {}."``.
 
     Args:
         clip_model: Any CLIP.
         classnames: One name a class; underscores are read as spaces.
         templates: One template, or several: then a class's features are the normalised mean of its normalised ones.
+        on_shared: See `check_shared`.
 
     Returns:
         (K, E), normalised, float32.
     """
     backbone = as_backbone(clip_model)
     templates = [templates] if isinstance(templates, str) else templates
-    total = reduce(torch.add, (_template_features(backbone, classnames, template) for template in templates))
+    tokens = [template_tokens(backbone, classnames, template) for template in templates]
+    check_shared(torch.cat(tokens, dim=1), classnames, on_shared)
+    device = backbone.logit_scale.device
+    total = reduce(torch.add, (F.normalize(backbone.encode_tokens(t.to(device)).float(), dim=-1) for t in tokens))
     return F.normalize(total, dim=-1)
 
 
-def _template_features(clip_model: Backbone, classnames: list[str], template: str) -> Tensor:
+def fill_template(template: str, name: str) -> str:
+    """The prompt of a class; underscores of its name, not of the template, are read as spaces."""
+    return template.format(name.replace("_", " "))
+
+
+def template_tokens(clip_model: Backbone, classnames: Sequence[str], template: str) -> Tensor:
+    """Tokens of a template's prompts, (K, context length), int64, on the CPU."""
     check_template(template)
-    prompts = [template.format(name.replace("_", " ")) for name in classnames]
-    tokens = tokenize_prompts(clip_model, prompts).to(clip_model.logit_scale.device)
-    return F.normalize(clip_model.encode_tokens(tokens).float(), dim=-1)
+    return tokenize_prompts(clip_model, [fill_template(template, name) for name in classnames])
+
+
+def template_context(clip_model: Backbone, classnames: Sequence[str], template: str) -> list[int]:
+    """The tokens of the words before the class name that all of a template's prompts begin with.
+
+    A word that is glued to the name ("un{}.") may be a part of other tokens there, and is no context then.
+    """
+    tokens, start = template_tokens(clip_model, classnames, template), clip_model.tokenizer.n_before
+    context: list[int] = []
+    for word, column in zip(clip_model.tokenizer.encode(template.partition("{}")[0]), tokens.T[start:], strict=False):
+        if (column != word).any():
+            break
+        context.append(word)
+    return context
 
 
 def is_template(text: str) -> bool:
@@ -134,7 +187,9 @@ class PromptLearner(nn.Module):
         ctx_init: Words whose embeddings the context starts from, e.g. ``"a photo of a"``; empty: normal, std 0.02.
         csc: Class-specific context: one set of L vectors for each class, (K, L, D), instead of a shared (L, D).
         class_token_position: "end", "middle" or "front".
-        suffix: Fixed text after the class name.
+        template: A hand-written prompt to start from, in place of the four settings above: its prompts are what
+            `str.format` says, and the context is what `template_context` finds, at least one token.
+        on_shared: See `check_shared`.
     """
 
     classnames: list[str]
@@ -150,7 +205,8 @@ class PromptLearner(nn.Module):
         ctx_init: str = "",
         csc: bool = False,
         class_token_position: str = "end",
-        suffix: str = ".",
+        template: str = "",
+        on_shared: OnShared = refuse_shared,
     ):
         super().__init__()
         check_prompt(n_ctx, ctx_init, class_token_position)
@@ -158,14 +214,17 @@ class PromptLearner(nn.Module):
         # Held in a tuple so that the frozen CLIP is not a submodule: it must appear in no state dict of the prompt.
         self._clip = (as_backbone(clip_model),)
         self.csc = csc
-        self.class_token_position = class_token_position
-        self.suffix = suffix
+        self.class_token_position = "end" if template else class_token_position
+        self.on_shared = on_shared
         words = self._clip[0].tokenizer.encode(ctx_init)
+        if template and not (words := template_context(self._clip[0], classnames, template)):
+            raise InputError(f"the template {template!r} has no words apart from {{}}: there is no context to learn")
         self.n_ctx = len(words) or n_ctx
         if self.n_ctx > (most := self._clip[0].context_length - 2):  # before prompts of that length are made of text
             what = "CTX_INIT has" if words else "N_CTX is"
             raise InputError(f"{what} {self.n_ctx:,} tokens, but the text encoder takes {most} beside SOS and EOS")
-        self._placeholder = _find_placeholder(self._clip[0].tokenizer, self.n_ctx)
+        # CoOp's layout: after words that stand where the context will be the name and ".".
+        self.template = template or _find_placeholder(self._clip[0].tokenizer, self.n_ctx) + " {}."
         self.set_classes(classnames)
         self.ctx = nn.Parameter(self._initial_context(words))
 
@@ -194,8 +253,9 @@ class PromptLearner(nn.Module):
         clip_model = self._clip[0]
         weight = clip_model.token_weight
         self.classnames = [name.replace("_", " ") for name in classnames]
-        prompts = [f"{self._placeholder} {name}{self.suffix}" for name in self.classnames]
-        tokens = tokenize_prompts(clip_model, prompts).to(weight.device)
+        tokens = template_tokens(clip_model, classnames, self.template)
+        check_shared(tokens, classnames, self.on_shared)
+        tokens = tokens.to(weight.device)
         self.lengths = clip_model.lengths(tokens)
         order = self._token_order(max(self.lengths)).to(weight.device)  # (K, T)
         start = clip_model.tokenizer.n_before

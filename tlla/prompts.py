@@ -5,19 +5,22 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
+from .arguments import is_path, sequence, short
 from .backbones import as_backbone
 from .checkpoint import find_epoch, load_context, read_checkpoint
 from .classifier import Autocast, Classifier, ConditionalClassifier, PromptClassifier, from_templates
 from .cocoop import ConditionalCLIP, ConditionalPromptLearner
 from .errors import InputError, nearest
 from .learned_prompt import Prompt
-from .prompt import PromptedCLIP, PromptLearner
+from .prompt import OnShared, PromptedCLIP, PromptLearner, refuse_shared
 from .prompt_info import read_info
 from .templates import ENSEMBLES
 
-PromptLike = str | os.PathLike[str] | Tensor | Prompt
+PromptLike = str | Sequence[str] | os.PathLike[str] | Tensor | np.ndarray | Prompt
 
 
 def make_classifier(
@@ -32,9 +35,9 @@ def make_classifier(
     Args:
         model: CLIP.
         class_names: One name a class.
-        prompt: A template with ``{}`` for the class name; "imagenet7" or "imagenet80"; a checkpoint or the folder of a
-            run that trained a prompt (CoOp, CoCoOp, SAPT, TLLA); context vectors (L, D), or (K, L, D) by class, which
-            stand before the class name; or what `train_prompt` returned.
+        prompt: A template with ``{}`` for the class name; several, an ensemble; "imagenet7" or "imagenet80"; a
+            checkpoint or the folder of a run that trained a prompt (CoOp, CoCoOp, SAPT, TLLA); context vectors (L, D),
+            or (K, L, D) by class, which stand before the class name; or what `train_prompt` returned.
         autocast: See `Classifier`.
         loss_scale: See `Classifier`.
 
@@ -42,10 +45,16 @@ def make_classifier(
         InputError: the prompt is none of these, or does not fit the model or the classes.
     """
     names = check_class_names(class_names)
-    if isinstance(prompt, Tensor):
-        prompt = Prompt(prompt)
+    if isinstance(prompt, (Tensor, np.ndarray)):
+        prompt = Prompt(torch.as_tensor(prompt))
     if isinstance(prompt, Prompt):
         return PromptClassifier(PromptedCLIP(model, _learner_of(model, names, prompt)), autocast, loss_scale)
+    if isinstance(prompt, (list, tuple)) and prompt and all(isinstance(template, str) for template in prompt):
+        return from_templates(model, names, prompt if len(prompt) > 1 else prompt[0], autocast, loss_scale)
+    if not is_path(prompt):
+        raise InputError(
+            f"the prompt must be a template or several, a path, context vectors or a Prompt, but got {short(prompt)}"
+        )
     templates = named_templates(str(prompt))
     if templates is not None:
         return from_templates(model, names, templates, autocast, loss_scale)
@@ -54,17 +63,13 @@ def make_classifier(
 
 def check_class_names(class_names: Sequence[str]) -> list[str]:
     """The names as a list; InputError if there are none, or if one is no text or has no words."""
-    if isinstance(class_names, str):
-        raise InputError(
-            f"the class names must be a list of texts, but got the text {class_names!r}: put it into a list"
-        )
-    names = list(class_names)
+    names = sequence("the class names", class_names, "texts, one a class")
     if not names:
         raise InputError("the list of class names is empty: give at least one class")
     for name in names:
         if not isinstance(name, str) or not name.replace("_", " ").strip():
             raise InputError(f"each class name must be a text with words in it, but got {name!r}")
-    return names
+    return [str(name) for name in names]  # NumPy has a text class of its own
 
 
 def named_templates(name: str) -> str | tuple[str, ...] | None:
@@ -97,6 +102,7 @@ def learned_classifier(
     position: str | None = None,
     autocast: Autocast = contextlib.nullcontext,
     loss_scale: float = 1.0,
+    on_shared: OnShared = refuse_shared,
 ) -> tuple[Classifier, int | None]:
     """The text side of a checkpoint, and its epoch.
 
@@ -107,6 +113,7 @@ def learned_classifier(
         position: Where the class name stands if the file does not say it; None: at the end.
         autocast: See `Classifier`.
         loss_scale: See `Classifier`.
+        on_shared: See `tlla.prompt.check_shared`.
     """
     checkpoint = read_checkpoint(path)
     state = checkpoint["state_dict"]
@@ -117,22 +124,19 @@ def learned_classifier(
     if not 1 <= (tokens := ctx.shape[-2]) <= most:
         raise InputError(f"{path} holds a prompt of {tokens:,} tokens, but the text encoder takes 1 to {most}")
     if conditional:
-        conditional_learner = ConditionalPromptLearner(model, class_names, len(ctx))
+        conditional_learner = ConditionalPromptLearner(model, class_names, len(ctx), on_shared=on_shared)
         epoch = load_context(path, conditional_learner)
         return ConditionalClassifier(ConditionalCLIP(model, conditional_learner), autocast, loss_scale), epoch
     position = read_info(path, checkpoint).class_token_position or position or "end"
-    learner = PromptLearner(model, class_names, ctx.shape[-2], "", ctx.dim() == 3, position)
+    learner = PromptLearner(
+        model, class_names, ctx.shape[-2], csc=ctx.dim() == 3, class_token_position=position, on_shared=on_shared
+    )
     epoch = load_context(path, learner)
     return PromptClassifier(PromptedCLIP(model, learner), autocast, loss_scale), epoch
 
 
 def _learner_of(model: nn.Module, class_names: list[str], prompt: Prompt) -> PromptLearner:
     ctx = prompt.ctx
-    if ctx.dim() not in (2, 3) or not ctx.is_floating_point() or not ctx.isfinite().all():
-        raise InputError(
-            "context vectors must be finite floats of shape (L, D) or (K, L, D), but got "
-            f"{tuple(ctx.shape)}, {ctx.dtype}"
-        )
     width = as_backbone(model).token_weight.shape[1]
     if ctx.shape[-1] != width:
         raise InputError(f"context vectors of width {ctx.shape[-1]} do not fit this CLIP, whose text has width {width}")

@@ -26,7 +26,7 @@ def check_top_s(s: int, n_views: int) -> None:
 
 def check_vote(how: str) -> None:
     """Raises InputError unless the vote is known."""
-    if how not in VOTES:
+    if not isinstance(how, str) or how not in VOTES:
         raise InputError(f"VOTE must be one of {VOTES}, but got {how!r}")
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from .arguments import number
 
 LossFn = Callable[[Tensor], Tensor]
 Reduce = Callable[[Tensor], Tensor]
@@ -42,8 +42,7 @@ class SharpnessStep:
 def check_sharpness(rho: float, lam: float) -> None:
     """Raises InputError unless rho and lambda are finite and at least 0."""
     for name, value in (("RHO", rho), ("LAMBDA", lam)):
-        if not 0 <= value < float("inf"):
-            raise InputError(f"{name} must be a finite number >= 0, but got {value}")
+        number(name, value)
 
 
 def sharpness_step(

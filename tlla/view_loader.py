@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from typing import Any, cast
 
 from PIL import Image
 from torch import Tensor
 
+from .arguments import check_image, short, whole
 from .errors import InputError
 from .images import read_image
 from .views import ViewConfig, make_views
@@ -42,11 +43,7 @@ class Loaded:
 
 def load(index: int, source: ImageLike, config: ViewConfig, thumbnail: bool = False) -> Loaded:
     """Reads an image and makes its views."""
-    if not isinstance(source, (str, os.PathLike, Image.Image)):
-        raise InputError(
-            f"image {index} is a {type(source).__name__}, expected a path or an image of Pillow's: "
-            "an array becomes one by PIL.Image.fromarray"
-        )
+    check_image(f"image {index}", source)
     name = getattr(source, "filename", "") or f"image {index}" if isinstance(source, Image.Image) else os.fspath(source)
     try:
         image = read_image(source)
@@ -57,6 +54,14 @@ def load(index: int, source: ImageLike, config: ViewConfig, thumbnail: bool = Fa
     if thumbnail:
         image.thumbnail((THUMBNAIL, THUMBNAIL))
     return Loaded(index, str(name), views, "", size, image if thumbnail else None)
+
+
+def _several(images: Any) -> Iterable[ImageLike]:
+    if isinstance(images, (str, os.PathLike, Image.Image)):
+        return [images]
+    if isinstance(images, (bytes, dict, set, frozenset)) or not hasattr(images, "__iter__"):
+        raise InputError(f"images must be paths or images of Pillow's in an order, but got {short(images)}")
+    return cast(Iterable[ImageLike], images)
 
 
 def load_batches(
@@ -77,9 +82,8 @@ def load_batches(
         start: Index of the first image.
         thumbnail: Whether to keep a small copy of each image.
     """
-    if workers < 0:
-        raise InputError(f"workers must be at least 0, but got {workers}")
-    numbered = enumerate([images] if isinstance(images, (str, Path, Image.Image)) else images, start)
+    workers, start = whole("workers", workers), whole("start", start)
+    numbered = enumerate(_several(images), start)
     if not workers:
         while batch := [load(i, image, config, thumbnail) for i, image in islice(numbered, batch_size)]:
             yield batch

@@ -22,8 +22,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .errors import InputError, nearest
+from .weight_names import strip_wrappers
 
 EMBEDDED = {"EmojiCLIP": "emoji_clip.pt.gz"}
+HOLDERS = ("state_dict", "model_state_dict", "model")  # keys under which training loops save a state dict
 MOST_INFLATED = 20  # times its size that a file may unpack to: weights hardly shrink, only a bomb does
 
 
@@ -111,6 +113,8 @@ def _download(url: str, path: Path, expected: str, name: str) -> None:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The tensors of OpenAI's JIT archive, a saved state dict (also gzipped) or a safetensors file; no code runs.
 
+    Prefixes that wrappers have put before all names are taken away.
+
     Raises:
         InputError: it is none of these, is truncated, or holds more than tensors.
     """
@@ -129,12 +133,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"{path} ({path.stat().st_size:,} bytes) cannot be read as CLIP weights ({reason}): "
             "expected OpenAI's JIT archive or a saved state dict; the file may be truncated"
         ) from error
-    state_dict = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    state_dict = next((loaded[k] for k in HOLDERS if k in loaded), loaded) if isinstance(loaded, dict) else None
     if not isinstance(state_dict, dict) or not state_dict or not all(_is_weight(*item) for item in state_dict.items()):
         raise InputError(f"{path} holds no state dict of tensors but {type(loaded).__name__}: expected CLIP weights")
     if broken := [k for k, v in state_dict.items() if v.is_floating_point() and not v.isfinite().all()]:
         raise InputError(f"{path} holds weights that are not finite (NaN or infinite), the first is {broken[0]}")
-    return {k.removeprefix("module."): v for k, v in state_dict.items()}
+    return strip_wrappers(state_dict)
 
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:

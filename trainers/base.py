@@ -59,6 +59,7 @@ class ClipTrainer(TrainerX):
     """
 
     config_node = ""
+    _said = ""  # of what is said once
 
     @property
     def method_cfg(self) -> CfgNode:
@@ -84,6 +85,14 @@ class ClipTrainer(TrainerX):
         if distributed.world_size() > 1 and self.train_loader_x:
             self.train_loader_x = share_loader(self.train_loader_x)
         self.record = RunRecord(self.cfg, self.dm.dataset)
+
+    def on_shared(self, message: str) -> None:
+        """Classes that share one prompt: refused for one's own images, said once of a published dataset."""
+        if getattr(self.dm.dataset, "own_names", False):
+            raise InputError(f"{message}: rename one, in classnames.txt or in the split file")
+        if message != self._said:
+            print(f"{self.cfg.DATASET.NAME}: {message}")
+        self._said = message
 
     def _available_precision(self) -> str:
         wanted = self.method_cfg.PREC

@@ -45,7 +45,9 @@ class CoCoOp(PromptTrainer):
     def build_learner(self) -> ConditionalPromptLearner:
         """The context vectors and the meta-net."""
         node = self.method_cfg
-        return ConditionalPromptLearner(self.clip_model, self.dm.dataset.classnames, node.N_CTX, node.CTX_INIT)
+        return ConditionalPromptLearner(
+            self.clip_model, self.dm.dataset.classnames, node.N_CTX, node.CTX_INIT, self.on_shared
+        )
 
     def take_step(self, image_features: Tensor, labels: Tensor) -> dict[str, float]:
         """One step on one batch; returns what to print. Each of several processes computes the logits of its share."""

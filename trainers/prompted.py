@@ -89,6 +89,7 @@ class PromptTrainer(LearningTrainer):
             ctx_init=node.CTX_INIT,
             csc=node.CSC,
             class_token_position=node.CLASS_TOKEN_POSITION,
+            on_shared=self.on_shared,
         )
 
     def before_train(self) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from tlla.checkpoint import choose_checkpoint
 from tlla.classifier import Classifier, from_templates
 from tlla.errors import InputError, nearest
-from tlla.prompt import check_template
+from tlla.prompt import OnShared, check_template, fill_template, refuse_shared
 from tlla.prompts import learned_classifier
 from tlla.templates import ENSEMBLES
 
@@ -28,7 +28,7 @@ def find_templates(name: str, dataset: Any) -> str | tuple[str, ...]:
                 f"{nearest(templates, list(ENSEMBLES))}"
             )
         check_template(templates)
-        print(f"Template: {templates!r}, for example {templates.format(dataset.classnames[0])!r}")
+        print(f"Template: {templates!r}, for example {fill_template(templates, dataset.classnames[0])!r}")
     else:
         print(f"Ensemble {name} of {len(templates)} templates")
     return templates
@@ -45,6 +45,7 @@ class PromptReader:
         autocast: See `Classifier`.
         loss_scale: See `Classifier`.
         best: Whether a run's epoch that was best on val is taken, not the newest.
+        on_shared: See `tlla.prompt.check_shared`.
     """
 
     clip_model: nn.Module
@@ -53,17 +54,26 @@ class PromptReader:
     autocast: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
     loss_scale: float = 1.0
     best: bool = False
+    on_shared: OnShared = refuse_shared
 
     def template(self, name: str) -> Classifier:
         """Of a template, an ensemble's name, or (empty) the dataset's own template."""
         templates = find_templates(name, self.dataset)
-        return from_templates(self.clip_model, self.dataset.classnames, templates, self.autocast, self.loss_scale)
+        return from_templates(
+            self.clip_model, self.dataset.classnames, templates, self.autocast, self.loss_scale, self.on_shared
+        )
 
     def run(self, directory: str, epoch: int | None = None) -> tuple[Classifier, dict[str, Any]]:
         """Of a run that learned a prompt (CoOp, CoCoOp, SAPT, TLLA), and where it came from, for the record."""
         path = choose_checkpoint(Path(directory) / "prompt_learner", epoch, self.best)
         classifier, trained = learned_classifier(
-            self.clip_model, self.dataset.classnames, path, self.position, self.autocast, self.loss_scale
+            self.clip_model,
+            self.dataset.classnames,
+            path,
+            self.position,
+            self.autocast,
+            self.loss_scale,
+            self.on_shared,
         )
         print(f"Loaded the prompt of epoch {trained} from {path}")
         return classifier, {"path": str(path), "epoch": trained}

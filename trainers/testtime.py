@@ -164,6 +164,7 @@ class TestTimeTrainer(ViewTest, UntrainedTrainer):
             self.autocast,
             self.loss_scale,
             best=self.cfg.TEST.FINAL_MODEL == "best_val",
+            on_shared=self.on_shared,
         )
         self.classifier: Classifier | None = None
 

@@ -91,7 +91,9 @@ class CacheTrainer(LearningTrainer):
         node, dataset = self.method_cfg, self.dm.dataset
         with torch.no_grad(), self.autocast():
             templates = find_templates(node.TEMPLATE, dataset)
-            self.text_features = zeroshot_features(self.clip_model, dataset.classnames, templates)  # (K, E)
+            self.text_features = zeroshot_features(  # (K, E)
+                self.clip_model, dataset.classnames, templates, self.on_shared
+            )
         embed_dim = self.text_features.shape[1]
         self.cache = Cache(len(dataset.train_x), embed_dim, dataset.classnames, node.BETA, node.ALPHA).to(self.device)
         self.optim, self.sched = self.build_optim()

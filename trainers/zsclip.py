@@ -28,7 +28,9 @@ class ZeroshotCLIP(UntrainedTrainer):
         """Encodes the class names once; registers no model, as there is nothing to train."""
         templates = find_templates(self.method_cfg.TEMPLATE, self.dm.dataset)
         with torch.no_grad(), self.autocast():
-            self.text_features = zeroshot_features(self.clip_model, self.dm.dataset.classnames, templates)  # (K, E)
+            self.text_features = zeroshot_features(  # (K, E)
+                self.clip_model, self.dm.dataset.classnames, templates, self.on_shared
+            )
 
     def model_inference(self, images: Tensor) -> Tensor:
         """Logits, (B, 3, H, W) -> (B, K)."""

@@ -132,6 +132,8 @@ class Backbone(nn.Module):
 
 def refuse(model: nn.Module) -> NoReturn:
     """Raises InputError for a model that nobody has adapted."""
+    if isinstance(model, str):
+        raise InputError(f"a CLIP is needed, but got its name {model!r}: load it by tlla.load_clip({model!r})")
     raise InputError(
         f"{type(model).__module__}.{type(model).__name__} is no CLIP that is known here: give OpenAI's clip.model.CLIP "
         "or a subclass of tlla.backbones.Backbone; for a model of open_clip use tlla.backbones.OpenClip"

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ..checkpoint import read_checkpoint
-from ..clip import load_clip
+from ..clip import find_device, load_clip
 from ..errors import InputError
 from ..method_choice import parse_settings
 from ..predictor import Predictor
@@ -77,12 +77,7 @@ def build_predictor(args: argparse.Namespace) -> Predictor:
 
 def _device(name: str | None) -> torch.device:
     """The device of that name, by default a GPU if there is one."""
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either
-        raise InputError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
-    return device
+    return find_device(name or ("cuda" if torch.cuda.is_available() else "cpu"), "--device")
 
 
 def class_names(args: argparse.Namespace, info: PromptInfo) -> list[str]:
