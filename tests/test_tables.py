@@ -351,7 +351,7 @@ def test_other_protocols_get_tables_of_their_own(tmp_path, call):
     ]
     assert found["Cross-dataset transfer from ImageNet", "OxfordPets"] == 80.0
     assert found["ImageNet and its variants", "ImageNet"] == 71.0
-    assert found["Trained on Mine", "Mine (new)"] == 60.0
+    assert found["Trained on Mine (new)", "Mine (new)"] == 60.0
 
 
 # Statistics, the paper's figures, faults of the user

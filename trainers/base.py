@@ -21,7 +21,7 @@ from tlla.registry import register
 from . import distributed
 from .evaluation import evaluate
 from .parts import Meter, Part
-from .results import RunRecord
+from .results import RunRecord, describe_source, plain
 from .sharing import share_loader
 
 PRECISIONS = ("fp32", "fp16", "bf16", "amp")
@@ -53,9 +53,17 @@ class ClipTrainer(TrainerX):
     """Loads CLIP before the data, so that a wrong image size is found at once; test() writes ``results.json``.
 
     A subclass names its config node in `config_node` and gives `build_model` and `model_inference`.
+
+    Attributes:
+        config_node: Of the method's settings: TRAINER.<config_node>.
+        kind: What is tested, for the record and the tables: "template", a hand-written prompt; "prompt", a learned one,
+            and nothing else, so that a row is named after the prompt's training; "cache"; "views", a test-time method.
+        deterministic: Whether no seed changes the result of a test.
     """
 
     config_node = ""
+    kind = "template"
+    deterministic = False
 
     @property
     def method_cfg(self) -> CfgNode:
@@ -81,8 +89,28 @@ class ClipTrainer(TrainerX):
         if distributed.world_size() > 1 and self.train_loader_x:
             self.train_loader_x = share_loader(self.train_loader_x)
         self.record = RunRecord(self.cfg, self.dm.dataset)
+        self.record.update(method=self.describe_method())
         if hasattr(self, "run_seed"):  # our toolkit's: the number that was drawn if SEED is negative
             self.record.update(seed=self.run_seed)
+
+    def describe_method(self) -> dict[str, Any]:
+        """What the record says of the method of the test; the tables make rows by it.
+
+        Returns:
+            name; kind; settings, of the method alone, by key; views, the settings of the views, None if it sees the
+            plain image; deterministic; learns, whether its prompt or cache is learned.
+        """
+        settings = {key: value for key, value in plain(self.method_cfg).items() if key != "SEED"}
+        if "TEMPLATE" in settings:
+            settings["TEMPLATE"] = settings["TEMPLATE"] or self.cfg.DATASET.get("TEMPLATE", "")
+        return {
+            "name": type(self).__name__,
+            "kind": self.kind,
+            "settings": {} if self.kind == "prompt" else settings,
+            "views": None,
+            "deterministic": self.deterministic,
+            "learns": isinstance(self, LearningTrainer),
+        }
 
     def _available_precision(self) -> str:
         wanted = self.method_cfg.PREC
@@ -197,13 +225,26 @@ class ClipTrainer(TrainerX):
 
 
 class LearningTrainer(ClipTrainer):
-    """Learns something, saved under `learned`; records how long that took, and where what is tested comes from."""
+    """Learns something, saved under `learned`; records how long that took, and where what is tested comes from.
 
-    learned = ""  # name of the registered model
+    Attributes:
+        learned: Name of the registered model.
+        training: Name of the training in the tables, if it is not the trainer's own: TLLA trains by SAPT.
+    """
+
+    learned = ""
+    training = ""
+
+    @property
+    def epochs(self) -> int:
+        """How many a whole training has."""
+        return self.cfg.OPTIM.MAX_EPOCH
 
     def after_train(self) -> None:
-        """Records the time of this process's part of the training, then tests."""
-        self.record.update(train_seconds=round(time.time() - self.time_start, 1))
+        """Records the training and the time of this process's part of it, then tests."""
+        name = self.training or type(self).__name__
+        training = {"name": name, "node": self.config_node, "epochs": self.epochs}
+        self.record.update(training=training, train_seconds=round(time.time() - self.time_start, 1))
         super().after_train()
 
     def checkpoint(self, directory: str, epoch: int | None) -> Path:
@@ -213,7 +254,7 @@ class LearningTrainer(ClipTrainer):
     def note_loaded(self, what: str, path: Path, epoch: int | None) -> None:
         """Says and records what was loaded."""
         print(f"Loaded the {what} of epoch {epoch} from {path}")
-        self.record.update(loaded_from={"path": str(path), "epoch": epoch})
+        self.record.update(loaded_from=describe_source(path, epoch))
 
 
 class UntrainedTrainer(ClipTrainer):

@@ -53,6 +53,7 @@ class PromptTrainer(LearningTrainer):
     lam = 0.0
     model_class = PromptedCLIP
     learned = "prompt_learner"
+    kind = "prompt"
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Refuses a prompt that cannot be built before anything is loaded."""

@@ -15,6 +15,8 @@ from tlla.prompt import check_template
 from tlla.prompts import learned_classifier
 from tlla.templates import ENSEMBLES
 
+from .results import describe_source
+
 DEFAULT_TEMPLATE = "a photo of a {}."
 
 
@@ -66,4 +68,4 @@ class PromptReader:
             self.clip_model, self.dataset.classnames, path, self.position, self.autocast, self.loss_scale
         )
         print(f"Loaded the prompt of epoch {trained} from {path}")
-        return classifier, {"path": str(path), "epoch": trained}
+        return classifier, describe_source(path, trained)

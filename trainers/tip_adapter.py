@@ -76,6 +76,7 @@ class CacheTrainer(LearningTrainer):
     """What both have in common: the cache, the search, the test."""
 
     learned = "tip_adapter"
+    kind = "cache"
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Refuses settings that cannot work, before anything is loaded."""
@@ -198,6 +199,7 @@ class TipAdapter(CacheTrainer):
     """Nothing is trained: the cache is filled, beta and alpha are searched, and that is saved as epoch 1."""
 
     config_node = "TIPADAPTER"
+    epochs = 1
 
     def train(self) -> None:
         """Fills the cache, searches, saves, tests."""

@@ -26,7 +26,7 @@ from tlla.errors import InputError
 from tlla.files import write_text
 from tlla.methods import METHODS
 from tlla.tables.records import Record, read_records
-from tlla.tables.runs import Origins, Run, make_run
+from tlla.tables.runs import Run, make_runs
 
 from .. import style
 from ..labels import name_points
@@ -75,8 +75,7 @@ def run(args: argparse.Namespace) -> list[Path]:
     records, defects = read_records(args.folders)
     for defect in defects:
         print(f"left out: {defect}", file=sys.stderr)
-    origins = Origins(records)
-    found = [(record, make_run(record, origins.of(record))) for record in records]
+    found = list(zip(records, make_runs(records), strict=True))
     found = [(a, b) for a, b in found if any(fnmatchcase(b.method, p) for p in args.only or ["*"])]
     found = [(a, b) for a, b in found if not args.datasets or b.dataset in args.datasets]
     found = one_device(found, args.device)
