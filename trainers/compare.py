@@ -24,6 +24,7 @@ from tlla.classifier import Classifier
 from tlla.errors import InputError, nearest
 from tlla.files import write_text
 from tlla.methods import METHODS, Method
+from tlla.tables.render import escaped
 from tlla.templates import ENSEMBLES
 
 from .base import registered
@@ -115,7 +116,7 @@ class Compare(TestTimeTrainer):
         found = [part.record.content["splits"][split] for part in parts]
         names = [(part.record.content["prompt"], part.record.content["trainer"]) for part in parts]
         cells = [[format(row.get(key, float("nan")), form) for _, key, form in COLUMNS] for row in found]
-        rows = [[*name, *row] for name, row in zip(names, cells, strict=True)]
+        rows = [[*(escaped(x, "markdown") for x in name), *row] for name, row in zip(names, cells, strict=True)]
         headers = ["prompt", "method", *(heading for heading, _, _ in COLUMNS)]
         table = tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", "left"))
         print(f"\n{table}")

@@ -120,6 +120,8 @@ def _why_not(own: Sequence[tuple[Record, Run]], datasets: Sequence[str]) -> str:
         return f"has no run on {', '.join(missing)}"
     if any(len(set(own)) < len(own) for own in seeds.values()):
         return "has several runs of one seed: name one of their folders"
+    if any(run.settings != own[0][1].settings for _, run in own):
+        return "has runs of several settings: name the folders of one"
     uneven = [name for name in datasets if seeds[name] != seeds[datasets[0]]]
     return f"has other seeds on {uneven[0]} than on {datasets[0]}" if uneven else ""
 
@@ -128,8 +130,8 @@ def _cost(method: str, own: Sequence[tuple[Record, Run]]) -> Cost:
     def median(name: str) -> float:
         return statistics.median(run.metrics[name] for _, run in own)
 
-    trainer = own[0][0].trainer
-    backprop = trainer in METHODS and METHODS[trainer].needs_backprop
+    name = own[0][0].method["name"]
+    backprop = name in METHODS and METHODS[name].needs_backprop
     accuracy = statistics.fmean(run.metrics["accuracy"] for _, run in own)
     costs = map(median, ("seconds_per_image", "method_seconds_per_image", "peak_memory_mb"))
     return Cost(method, accuracy, *costs, backprop, len(own))

@@ -42,17 +42,17 @@ class Origins:
 
     def __init__(self, records: Sequence[Record]):
         self.by_folder = {record.folder.resolve(): record for record in records}
-        self.by_prompt: dict[str, list[Record]] = {}
+        self.by_prompt: dict[str | None, list[Record]] = {}
         for record in records:
-            if record.training:
-                self.by_prompt.setdefault(record.test.get("prompt_sha256", ""), []).append(record)
+            if record.training and "prompt_sha256" in record.test:
+                self.by_prompt.setdefault(record.test["prompt_sha256"], []).append(record)
 
     def of(self, record: Record) -> Origin | None:
         """None if what was tested is not learned at all, or is the prompt that a training would begin with."""
         folder = loaded_folder(record)
         if folder is None:
             return _origin(record, str(record.folder)) if record.training else None
-        same_prompt = self.by_prompt.get(record.test.get("prompt_sha256", ""), [])
+        same_prompt = self.by_prompt.get(record.test.get("prompt_sha256"), [])
         found = self.by_folder.get(folder.resolve()) or _read(folder)
         if not found or not found.training:
             found = same_prompt[0] if len(same_prompt) == 1 else None
