@@ -147,10 +147,8 @@ def _training_settings(record: Record, origin: Origin | None) -> dict[str, str]:
     if origin is None:
         return {}
     if origin.record is None or origin.record.training is None:
-        without = f"without results.json, of {origin.name} by {origin.said_by}"
-        return {
-            "prompt": {"": "of an unknown run", "results.json": "of a run that is gone"}.get(origin.said_by, without)
-        }
+        known = {"": "of an unknown run", "results.json": "of a run that is gone"}
+        return {"prompt": known.get(origin.said_by, f"without results.json, {origin.name}'s by {origin.said_by}")}
     config = origin.record.config
     found = {"prompt": "with results.json"}
     for key in (*TRAINING, f"TRAINER.{origin.record.training['node']}"):
