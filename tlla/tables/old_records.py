@@ -31,7 +31,7 @@ def describe_method(content: Mapping[str, Any]) -> dict[str, Any]:
     else:
         views = _node(content, "VIEWS")
     own = own | {"TEMPLATE": own.get("TEMPLATE") or _own_template(content)} if "TEMPLATE" in own else own
-    entries = content["config"]["TRAINER"].get("COMPARE", {}).get("PROMPTS", ()) if "prompt" in content else ()
+    entries = _node(content, "COMPARE").get("PROMPTS", ()) if "prompt" in content else ()
     prompts = dict(entry.partition("=")[::2] for entry in entries)
     template = prompts.get(content.get("prompt", "")) or _node(content, "PROMPT").get("TEMPLATE", "")
     return {
@@ -50,7 +50,7 @@ def describe_training(content: Mapping[str, Any]) -> dict[str, Any] | None:
     if "train_seconds" not in content or "loaded_from" in content:
         return None
     name = "SAPT" if content["trainer"] == "TLLA" else content["trainer"]
-    epochs = 1 if name == "TipAdapter" else content["config"]["OPTIM"]["MAX_EPOCH"]
+    epochs = 1 if name == "TipAdapter" else content["config"]["OPTIM"].get("MAX_EPOCH")
     return {"name": name, "node": NODES.get(name, name.upper()), "epochs": epochs}
 
 

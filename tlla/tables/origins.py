@@ -103,8 +103,9 @@ def with_classes(dataset: str, classes: str) -> str:
 
 
 def _by_record(folder: Path) -> dict[str, str] | None:
+    file = folder / "results.json"
     try:
-        content: Any = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        content: Any = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     except (OSError, ValueError, RecursionError):
         return None
     if wrong_entry(content):
@@ -118,11 +119,11 @@ def _by_record(folder: Path) -> dict[str, str] | None:
 
 def _by_log(folder: Path) -> dict[str, str] | None:
     """Dassl's scripts print their arguments and their config first."""
-    try:
-        with (folder / "log.txt").open(encoding="utf-8", errors="replace") as file:
-            text = file.read(BEGINNING)
-    except OSError:
+    path = folder / "log.txt"
+    if not path.is_file():
         return None
+    with path.open(encoding="utf-8", errors="replace") as file:
+        text = file.read(BEGINNING)
     trainer = re.search(r"^trainer: (\S+)$", text, re.MULTILINE)
     if not trainer:
         return None
