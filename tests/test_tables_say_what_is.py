@@ -45,9 +45,10 @@ def test_own_data_has_a_column_for_each_folder(tmp_path, call):
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("new", (False, True), ids=("old", "new"))
 def test_own_data_of_one_name_is_told_apart_by_the_hash_of_its_split(new, form, tmp_path, call):
-    name = "images" if new else "ImageFolder"
+    name = "images"
     for number, split in enumerate(("aaaaaa11", "bbbbbb22")):
-        more = OWN | {"split_sha256__test": split} if new else {"split_sha256__test": split}
+        root = {"config__DATASET__ROOT": f"/{split}/images", "split_sha256__test": split}
+        more = OWN | root if new else root
         record(tmp_path / split, "ZeroshotCLIP", "ImageFolder", 1, 50.0 + number, **more)
     code, out, err = call(tmp_path, "--format", form)
     assert code == 0 and "LEFT OUT" not in out + err
@@ -183,6 +184,20 @@ def test_a_prompt_of_coops_own_is_named_by_its_log_or_its_folder(log, new, tmp_p
     how = "log.txt" if log else "the folder's name"
     assert f"PROMPT WITHOUT ITS RECORD, CoOp's on Caltech101 by {how}: ZERO+CoOp: {source}" in notes
     assert "UNKNOWN" not in notes
+
+
+def test_coops_layout_of_base_to_new_says_that_a_prompt_is_of_the_base_classes(tmp_path, call):
+    source = coops_own(tmp_path / "CoOp/base2new/train_base/eurosat/shots_16/CoCoOp/vit_b16/seed1", False)
+    for half in ("base", "new"):
+        more = {"prompt_of": source, "config__DATASET__SUBSAMPLE_CLASSES": half}
+        record(tmp_path / "out" / half, "CoCoOp", "EuroSAT", 1, 50.0, **more)
+    assert ("CoCoOp", "EuroSAT (H)") in csv_of(call, tmp_path / "out")[0]
+
+
+def test_a_folder_far_above_a_run_does_not_say_who_has_trained_it(tmp_path, call):
+    source = coops_own(tmp_path / "CoOp/a/b/c/d/seed1", False)
+    record(tmp_path / "out", "ZERO", "Emoji", 1, 50.0, prompt_of=source)
+    assert ("ZERO+?", "Emoji") in csv_of(call, tmp_path)[0]
 
 
 def test_a_row_of_coops_own_prompt_is_not_that_of_a_run_with_a_record(tmp_path, call):

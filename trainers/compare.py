@@ -72,7 +72,8 @@ class Compare(TestTimeTrainer):
     def classifiers(self) -> dict[str, Classifier]:
         """TRAINER.COMPARE.PROMPTS, or the one prompt of --model-dir or TRAINER.PROMPT."""
         prompts = list(map(str, self.cfg.TRAINER.COMPARE.PROMPTS))
-        self.sources: dict[str, dict[str, Any]] = {}  # prompt -> what its parts' records say of it
+        self.templates: dict[str, str] = {}  # by prompt, for the records of its parts
+        self.loaded: dict[str, dict[str, Any]] = {}
         name, count = Counter(entry.partition("=")[0] for entry in prompts).most_common(1)[0] if prompts else ("", 0)
         if count > 1:
             raise InputError(f"TRAINER.COMPARE.PROMPTS has more than one prompt named {name!r}: rename one")
@@ -85,26 +86,25 @@ class Compare(TestTimeTrainer):
                 f"TRAINER.COMPARE.PROMPTS has the entry {entry!r}: write name=source, e.g. CoOp=output/coop/seed1"
             )
         if not source or "{}" in source or source in ENSEMBLES:
-            self.sources[name] = {"template": self.template_name(source)}
+            self.templates[name] = self.template_name(source)
             return self.reader.template(source)
         if not Path(source).is_dir():
             raise InputError(
                 f"TRAINER.COMPARE.PROMPTS has the entry {entry!r}, but there is no folder {source}, and it is no "
                 f"template with {{}} and no ensemble ({', '.join(ENSEMBLES)})"
             )
-        classifier, loaded = self.reader.run(source)
-        self.sources[name] = {"loaded_from": loaded}
+        classifier, self.loaded[name] = self.reader.run(source)
         return classifier
 
     def _part(self, prompt: str, classifier: Classifier, name: str, method: Method) -> Part:
         part = super()._part(prompt, classifier, name, method)
-        source = self.sources.get(prompt, {})
-        entry = self.describe_method() | self.describe_views(name, method)
-        if "template" in source:
-            entry |= source
-        loaded = {key: source[key] for key in ("loaded_from",) if key in source}
-        folder = self.record.folder / prompt / name
-        part.record = self.record.part(folder, trainer=name, prompt=prompt, method=entry, **loaded)
+        entries = {"trainer": name, "prompt": prompt}
+        entries["method"] = self.describe_method() | self.describe_views(name, method)
+        if prompt in self.templates:
+            entries["method"]["template"] = self.templates[prompt]
+        if prompt in self.loaded:
+            entries["loaded_from"] = self.loaded[prompt]
+        part.record = self.record.part(self.record.folder / prompt / name, **entries)
         part.evaluator = copy.copy(self.evaluator)
         part.evaluator.reset()
         part.title = f"{prompt} {name}"

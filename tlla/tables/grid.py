@@ -30,9 +30,9 @@ SAME_DATASET = "Trained and tested on the same dataset"
 BASE_TO_NEW = "Base-to-new generalization"
 UNITS = {  # of the metrics that every record has; a method's own details have no better and worse
     **dict.fromkeys(("accuracy", "error_rate", "macro_f1", "perclass_accuracy", "top5", "ece"), "%"),
-    **dict.fromkeys(("nll",), "nats"),
     **dict.fromkeys(("seconds", "seconds_per_image", "method_seconds_per_image"), "s"),
-    **dict.fromkeys(("peak_memory_mb",), "MB"),
+    "nll": "nats",
+    "peak_memory_mb": "MB",
 }
 SCORES = ("accuracy", "macro_f1", "perclass_accuracy", "top5")  # in %, high is good: those that have an H
 HIGHER_IS_BETTER = (*SCORES, "correct", "images_per_second")

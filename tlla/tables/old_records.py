@@ -4,6 +4,7 @@ A new trainer needs no mention here: see `ClipTrainer.describe_method`.
 """
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 PROMPTS = ("CoOp", "CoCoOp", "SAPT")
@@ -15,9 +16,12 @@ OF_FOLDERS = ("ImageFolder",)  # dataset classes that stand for many datasets
 
 
 def describe_data(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry "data"."""
-    name = content["dataset"]
-    return {"name": name, "own": name in OF_FOLDERS}
+    """The entry "data": of folders of images the folder's name, and that of a split file."""
+    name, node = content["dataset"], content["config"]["DATASET"]
+    if name not in OF_FOLDERS:
+        return {"name": name, "own": False}
+    names = (PurePath(str(node.get("ROOT", ""))).name or name, PurePath(str(node.get("SPLIT_FILE", ""))).stem)
+    return {"name": "/".join(filter(None, names)), "own": True}
 
 
 def describe_method(content: Mapping[str, Any]) -> dict[str, Any]:

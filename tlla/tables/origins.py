@@ -134,11 +134,13 @@ def _by_log(folder: Path) -> dict[str, str] | None:
 
 
 def _by_path(folder: Path) -> dict[str, str] | None:
-    """<dataset>/<Trainer>/<cfg>/..., as CoOp's scripts have it."""
-    parts = folder.parts
-    place = next((i for i in reversed(range(len(parts))) if parts[i] in PROMPTS), None)
+    """<dataset>/<Trainer>/<cfg>/<prompt>/seed1, or train_base/<dataset>/<shots>/<Trainer>/<cfg>/seed1, as CoOp has it."""
+    parts = ("", "", *folder.parts)  # a trainer's folder is one of the last four
+    place = next((i for i in reversed(range(max(2, len(parts) - 4), len(parts))) if parts[i] in PROMPTS), None)
     if place is None:
         return None
     known = {name.lower(): name for benchmark in BENCHMARKS for name in (benchmark.source, *benchmark.targets)}
-    dataset = known.get(parts[place - 1].replace("_", "").lower(), UNKNOWN) if place else UNKNOWN
-    return _said(parts[place], dataset, "the folder's name")
+    above = [part.replace("_", "").lower() for part in (parts[place - 1], parts[place - 2])]
+    dataset = next((known[name] for name in above if name in known), UNKNOWN)
+    classes = "base" if "train_base" in parts else "all"
+    return _said(parts[place], with_classes(dataset, classes), "the folder's name")

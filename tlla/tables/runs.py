@@ -33,6 +33,7 @@ class Run:
         source: The dataset that the prompt (or the cache) was trained on, with the classes in brackets if they are not
             all; "" without training, "?" if not known.
         origin: Who has trained it.
+        root: Folder of the data.
         metrics: Numbers of the test split by name.
         settings: Key -> value: what must agree among the runs of a row.
         facts: What -> value: what must agree among the rows of a column.
