@@ -86,6 +86,21 @@ def test_every_trainer_has_a_row(place):
     }
 
 
+def test_records_of_earlier_versions_make_the_same_rows(place, tmp_path):
+    shutil.copytree(place.folder / "out", tmp_path / "out")
+    for path in (tmp_path / "out").rglob("results.json"):
+        record = json.loads(path.read_text())
+        for key in ("data", "method", "training"):
+            record.pop(key, None)
+        path.write_text(json.dumps(record))
+    new, old = ({run.method: run for run in read_runs([str(root / "out")])[0]} for root in (place.folder, tmp_path))
+    assert old.keys() == new.keys() == set(TRAINERS)
+    for name, run in old.items():
+        assert run.settings == new[name].settings, name
+        assert (run.dataset, run.source, run.seeded) == (new[name].dataset, new[name].source, new[name].seeded), name
+        assert run.facts == {key: value for key, value in new[name].facts.items() if key != "hash of the class names"}
+
+
 def test_a_trainer_made_by_the_contributing_guide_says_itself_that_it_sees_no_views(place, call):
     base = train.TRAINER_REGISTRY.get("CoOp")
     train.TRAINER_REGISTRY.register()(type("Mine", (base,), {}))

@@ -134,7 +134,7 @@ def _by_log(folder: Path) -> dict[str, str] | None:
 
 
 def _by_path(folder: Path) -> dict[str, str] | None:
-    """<dataset>/<Trainer>/<cfg>/<prompt>/seed1, or train_base/<dataset>/<shots>/<Trainer>/<cfg>/seed1, as CoOp has it."""
+    """<dataset>/<Trainer>/<cfg>/<prompt>/seed1, or train_base/<dataset>/<shots>/<Trainer>/<cfg>/seed1, as in CoOp."""
     parts = ("", "", *folder.parts)  # a trainer's folder is one of the last four
     place = next((i for i in reversed(range(max(2, len(parts) - 4), len(parts))) if parts[i] in PROMPTS), None)
     if place is None:
