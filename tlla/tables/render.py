@@ -52,7 +52,7 @@ class Report:
                     if cell.missing:
                         notes.append(f"MISSING: {row.name} on {column}: seed {', '.join(map(str, cell.missing))}")
                     notes += [f"NOT COMPARABLE ({FLAG}): {row.name} on {column}: {flag}" for flag in cell.flags]
-                notes += [f"{_origin_note(origin)}: {row.name}: {origin.folder}" for origin in _without_record(row)]
+                notes += [_origin_note(row.name, origin) for origin in _without_record(row)]
         return list(dict.fromkeys(notes))
 
 
@@ -60,10 +60,10 @@ def _without_record(row: Row) -> list[Origin]:
     return [run.origin for run in row.runs if run.origin and run.origin.record is None]
 
 
-def _origin_note(origin: Origin) -> str:
+def _origin_note(name: str, origin: Origin) -> str:
     if UNKNOWN in (origin.name, origin.data):
-        return "UNKNOWN PROMPT"
-    return f"PROMPT WITHOUT ITS RECORD, {origin.name}'s on {origin.data} by {origin.said_by}"
+        return f"UNKNOWN PROMPT: {name}: nothing in {origin.folder} says who has trained it, or on what"
+    return f"PROMPT WITHOUT ITS RECORD, {origin.name}'s on {origin.data} by {origin.said_by}: {name}: {origin.folder}"
 
 
 def render(report: Report, form: str) -> str:
