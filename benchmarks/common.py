@@ -97,7 +97,8 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 def report(name: str, rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
     """Prints the rows as a table and writes them with the machine and the versions to <output>/<name>.json."""
-    print(tabulate(rows, "keys", tablefmt="github", floatfmt=".4g"))
+    texts = [i for i, value in enumerate(rows[0].values()) if isinstance(value, str)]
+    print(tabulate(rows, "keys", tablefmt="github", floatfmt=".4g", disable_numparse=texts))
     machine = {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
     content = {"rows": rows, "arguments": vars(args) | {"output": str(args.output)}, **machine}
     content |= {"versions": versions(), "git_commit": git_commit()}

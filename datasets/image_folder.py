@@ -55,14 +55,20 @@ def read_own_names(path: str, folders: list[str]) -> dict[str, str]:
 
 @registered
 class ImageFolder(ZooDataset):
-    """DATASET.ROOT is the folder itself. There may be no val, and classes may be of any size."""
+    """DATASET.ROOT is the folder itself. There may be no val, and classes may be of any size.
+
+    Attributes:
+        title: What the data is called in records: the folder's name, and that of a split file.
+    """
 
     takes_split_file = True
     own_names = True
 
     def prepare(self, options: CfgNode) -> None:
         """Lists the images, or reads DATASET.SPLIT_FILE, and names the classes."""
+        self.title = Path(self.root).resolve().name or type(self).__name__
         if file := options.get("SPLIT_FILE", ""):
+            self.title += f"/{Path(file).stem}"
             self._parts = self._read_split(file)
         else:
             self._parts = self._list_parts()

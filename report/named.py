@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tlla.errors import InputError
+from tlla.tables.origins import Origins
 from tlla.tables.records import Record
-from tlla.tables.runs import Origins, label
+from tlla.tables.runs import label
 
 from .runs import read_record
 

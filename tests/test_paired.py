@@ -70,3 +70,17 @@ def test_mcnemar_refuses_what_is_not_paired(spoil, reason, pair, call):
     spoil(pair)
     code, _, err = call(pair, "--mcnemar", "ZERO", "CoOp")
     assert code == 2 and reason in err and err.count("\n") == 1
+
+
+def test_rows_of_one_name_are_not_paired_across_tables(pair, call):
+    """CoOp's prompt of another dataset is no pair of ZERO on CoOp's prompt of this one."""
+    for source in ("ImageNet", "Caltech101"):
+        record(pair / source, "CoOp", source, 1, 50.0, total=20)
+        for trainer, accuracy in (("CoOp", 45.0), ("ZERO", 75.0)):
+            folder = pair / f"{source}_{trainer}"
+            record(folder, trainer, "Mine", 1, accuracy, total=20, prompt_of=pair / source)
+            hits = round(accuracy / 5)
+            write_predictions(folder, [True] * hits + [False] * (20 - hits))
+    content = json.loads(call(pair, "--format", "json", "--mcnemar", "ZERO+CoOp", "CoOp")[1])
+    assert [row["dataset"] for row in content["mcnemar"]] == ["Mine", "Mine"]  # once for each source, not mixed
+    assert {row["difference"] for row in content["mcnemar"]} == {30.0}

@@ -1,6 +1,7 @@
 """parse_test_res.py: its table against hand-computed numbers, every defect of a run named."""
 
 import csv
+import functools
 import io
 import itertools
 import json
@@ -15,10 +16,35 @@ from logs import result
 from tlla import paper
 from tlla.tables.numbers import T95, summarize
 
+KINDS = {"ZeroshotCLIP": "template", "CoOp": "prompt", "SAPT": "prompt"}  # of newer records; else "views"
+TRAINED = {"CoOp": ("CoOp", "COOP"), "SAPT": ("SAPT", "SAPT"), "TLLA": ("SAPT", "SAPT")}
+
+
+def says_itself(content: dict) -> dict:
+    """What records have said themselves since the tables guess nothing."""
+    trainer, nodes = content["trainer"], content["config"]["TRAINER"]
+    kind = KINDS.get(trainer, "views")
+    views = {key: nodes["VIEWS"][key] for key in ("N_VIEWS", "AUGMIX", "CROP_SCALE")} if kind == "views" else None
+    content["method"] = {
+        "name": "STSS" if trainer == "TLLA" else trainer,
+        "kind": kind,
+        "settings": {"TOP_S": 16} if trainer in ("STSS", "TLLA") else {},
+        "views": views,
+        "deterministic": trainer == "ZeroshotCLIP",
+        "learns": trainer in TRAINED,
+    }
+    content["data"] = {"name": content["dataset"], "own": False}
+    if "train_seconds" in content:
+        content["training"] = {**dict(zip(("name", "node"), TRAINED[trainer], strict=True)), "epochs": 50}
+    return content
+
 
 def record(folder: Path, trainer: str, dataset: str, seed: int, accuracy: float, total: int = 1000, **more) -> dict:
-    """Writes the results.json of a run: its training, or with `prompt_of` a test of another run's prompt."""
-    prompt_of = more.pop("prompt_of", None)
+    """Writes the results.json of a run: its training, or with `prompt_of` a test of another run's prompt.
+
+    It is as earlier versions wrote it, with `new` as they are now.
+    """
+    prompt_of, new = more.pop("prompt_of", None), more.pop("new", False)
     test = {"correct": round(accuracy * total / 100), "total": total, "accuracy": accuracy, "ece": 1.0, "nll": 0.5}
     nodes = {"COOP": {"N_CTX": 4}, "SAPT": {"RHO": 0.05}, "ZSCLIP": {}, "STSS": {"TOP_S": 16}, "ZERO": {"TOP": 0.3}}
     views = {"N_VIEWS": 64, "AUGMIX": False, "CROP_SCALE": [0.08, 1.0], "SEED": -1}
@@ -41,6 +67,8 @@ def record(folder: Path, trainer: str, dataset: str, seed: int, accuracy: float,
         content["loaded_from"] = {"path": str(prompt_of / "prompt_learner/model.pth.tar-50"), "epoch": 50}
     elif trainer in ("CoOp", "SAPT", "TLLA"):
         content["train_seconds"] = 1.0
+    if new:
+        says_itself(content)
     for path, value in more.items():
         *nodes, leaf = path.split("__")
         node = content
@@ -60,19 +88,19 @@ CELLS = {  # of the ImageNet table: accuracies of three seeds
 }
 
 
-@pytest.fixture
-def runs(tmp_path) -> Path:
-    """The paper's domain generalisation with three seeds, and zero-shot CLIP with one."""
-    root = tmp_path / "out"
+@pytest.fixture(params=(False, True), ids=("old", "new"))
+def runs(tmp_path, request) -> Path:
+    """The paper's domain generalisation with three seeds, and zero-shot CLIP with one; as old and as new records."""
+    root, new = tmp_path / "out", {"new": request.param}
     for method, rows in CELLS.items():
         for dataset, accuracies in zip(paper.IMAGENET.columns, rows, strict=True):
             for seed, accuracy in enumerate(accuracies, start=1):
                 source = root / "ImageNet" / ("CoOp" if method == "CoOp" else "SAPT") / f"seed{seed}"
                 own = method != "TLLA" and dataset == "ImageNet"
-                more = {} if own else {"prompt_of": source}
+                more = new if own else {"prompt_of": source, **new}
                 record(root / dataset / method / f"seed{seed}", method, dataset, seed, accuracy, **more)
     for dataset, accuracy in zip(paper.IMAGENET.columns, (68.3, 49.9, 61.9, 77.6, 48.2), strict=True):
-        record(root / dataset / "CLIP" / "seed1", "ZeroshotCLIP", dataset, 1, accuracy)
+        record(root / dataset / "CLIP" / "seed1", "ZeroshotCLIP", dataset, 1, accuracy, **new)
     return root
 
 
@@ -81,9 +109,14 @@ def rows_of(out: str) -> dict[str, list[str]]:
     return {(row["method"], row["dataset"]): row for row in csv.DictReader(io.StringIO(out))}
 
 
+def read(folder: Path) -> dict:
+    """A results.json."""
+    return json.loads((folder / "results.json").read_text())
+
+
 def change(folder: Path, edit) -> None:
     """Edits a results.json."""
-    content = json.loads((folder / "results.json").read_text())
+    content = read(folder)
     edit(content)
     (folder / "results.json").write_text(json.dumps(content))
 
@@ -291,14 +324,16 @@ def test_seeds_of_other_settings_make_rows_of_their_own(runs, call):
     methods = {method for method, _ in rows_of(out)}
     assert methods >= {"SAPT [training TRAINER.SAPT.RHO 0.05]", "SAPT [training TRAINER.SAPT.RHO 0.7]"}
     assert rows_of(out)["TLLA [training TRAINER.SAPT.RHO 0.7]", "ImageNetR"]["seeds"] == "3"  # whose prompt that is
-    change(runs / "ImageNetR/TLLA/seed1", lambda c: c["config"]["TRAINER"]["TLLA"].update(N_VIEWS=8))
+    views = "method.views" if "method" in read(runs / "ImageNetR/TLLA/seed1") else "config.TRAINER.TLLA"
+    change(runs / "ImageNetR/TLLA/seed1", lambda c: functools.reduce(dict.get, views.split("."), c).update(N_VIEWS=8))
     assert any("N_VIEWS 8" in method for method, _ in rows_of(call(runs, "--format", "csv")[1]))
 
 
-def test_a_method_is_named_with_the_prompt_that_it_ran_on(tmp_path, call):
+@pytest.mark.parametrize("new", (False, True), ids=("old", "new"))
+def test_a_method_is_named_with_the_prompt_that_it_ran_on(new, tmp_path, call):
     coop, sapt, tlla = (tmp_path / name for name in ("coop", "sapt", "tlla"))
     for folder, trainer in ((coop, "CoOp"), (sapt, "SAPT"), (tlla, "TLLA")):
-        record(folder, trainer, "Emoji", 1, 50.0)
+        record(folder, trainer, "Emoji", 1, 50.0, new=new)
     cases = {
         ("TLLA", coop): "STSS+CoOp",
         ("STSS", sapt): "TLLA",
@@ -308,9 +343,11 @@ def test_a_method_is_named_with_the_prompt_that_it_ran_on(tmp_path, call):
         ("CoOp", coop): "CoOp",
         ("CoOp", sapt): "SAPT",
         ("ZERO", tmp_path / "gone"): "ZERO+?",
+        ("CoOp", tmp_path / "gone"): "CoOp+?",
     }
     for number, (trainer, prompt) in enumerate(cases):
-        record(tmp_path / str(number), trainer, "EmojiTwemoji", 1, 50.0 + number, prompt_of=prompt)
+        more = {"prompt_of": prompt, "new": new}
+        record(tmp_path / str(number), trainer, "EmojiTwemoji", 1, 50.0 + number, **more)
     code, out, err = call(tmp_path, "--format", "csv")
     found = {row["mean"]: row["method"] for row in rows_of(out).values() if row["dataset"] == "EmojiTwemoji"}
     assert found == {str(50.0 + number): label for number, label in enumerate(cases.values())}
@@ -351,7 +388,7 @@ def test_other_protocols_get_tables_of_their_own(tmp_path, call):
     ]
     assert found["Cross-dataset transfer from ImageNet", "OxfordPets"] == 80.0
     assert found["ImageNet and its variants", "ImageNet"] == 71.0
-    assert found["Trained on Mine", "Mine (new)"] == 60.0
+    assert found["Trained on Mine (new)", "Mine (new)"] == 60.0
 
 
 # Statistics, the paper's figures, faults of the user

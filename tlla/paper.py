@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 AVERAGE, OOD_AVERAGE = "average", "OOD average"  # over the source and the targets; over the targets
+HALVES = ("base", "new")  # of the classes
+H_AVERAGE = "H of the averages"
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,60 @@ class Benchmark:
         """Heading -> the datasets that it is the mean of."""
         return {AVERAGE: self.columns} | ({OOD_AVERAGE: self.targets} if self.with_source else {})
 
+    @property
+    def harmonic(self) -> dict[str, tuple[str, str]]:
+        """Heading -> the columns or averages that it is the harmonic mean of."""
+        return {}
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """All columns in the order of the table."""
+        return (*self.columns, *self.averages, *self.harmonic)
+
     def published(self, method: str) -> dict[str, float]:
         """The paper's numbers of a method by column."""
         values = zip((*self.columns, *self.averages), self.paper.get(method, ()), strict=False)
         return {column: value for column, value in values if value is not None}
+
+
+@dataclass(frozen=True)
+class SomeClasses(Benchmark):
+    """Datasets with the halves of their classes: a mean over both halves is no protocol's, so there is none."""
+
+    @property
+    def averages(self) -> dict[str, tuple[str, ...]]:
+        """None."""
+        return {}
+
+
+@dataclass(frozen=True)
+class BaseToNew(Benchmark):
+    """Trained on the base classes of each dataset in `targets`, tested on its base and on its new classes.
+
+    CoCoOp, arXiv 2203.05557, table 2: H is the harmonic mean of both, under the averages that of the averages.
+    """
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Base and new of each dataset."""
+        return tuple(f"{name} ({half})" for name in self.targets for half in HALVES)
+
+    @property
+    def averages(self) -> dict[str, tuple[str, ...]]:
+        """Over the base classes, over the new ones."""
+        return {f"{AVERAGE} ({half})": tuple(f"{name} ({half})" for name in self.targets) for half in HALVES}
+
+    @property
+    def harmonic(self) -> dict[str, tuple[str, str]]:
+        """H of each dataset, and of the averages."""
+        base, new = HALVES
+        own = {f"{name} (H)": (f"{name} ({base})", f"{name} ({new})") for name in self.targets}
+        return own | {H_AVERAGE: (f"{AVERAGE} ({base})", f"{AVERAGE} ({new})")}
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """Base, new and H of each dataset, then of the averages."""
+        return tuple(heading for h, (base, new) in self.harmonic.items() for heading in (base, new, h))
 
 
 IMAGENET = Benchmark(

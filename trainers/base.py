@@ -24,7 +24,7 @@ from . import distributed
 from .evaluation import evaluate
 from .identity import compare_with_checkpoint, training_identity
 from .parts import Meter, Part
-from .results import RunRecord
+from .results import RunRecord, describe_source, plain
 from .sharing import share_loader
 
 PRECISIONS = ("fp32", "fp16", "bf16", "amp")
@@ -56,10 +56,18 @@ class ClipTrainer(TrainerX):
     """Loads CLIP before the data, so that a wrong image size is found at once; test() writes ``results.json``.
 
     A subclass names its config node in `config_node` and gives `build_model` and `model_inference`.
+
+    Attributes:
+        config_node: Of the method's settings: TRAINER.<config_node>.
+        kind: What is tested, for the record and the tables: "template", a hand-written prompt; "prompt", a learned one,
+            and nothing else, so that a row is named after the prompt's training; "cache"; "views", a test-time method.
+        deterministic: Whether no seed changes the result of a test.
     """
 
     config_node = ""
     _said = ""  # of what is said once
+    kind = "template"
+    deterministic = False
 
     @property
     def method_cfg(self) -> CfgNode:
@@ -85,6 +93,7 @@ class ClipTrainer(TrainerX):
         if distributed.world_size() > 1 and self.train_loader_x:
             self.train_loader_x = share_loader(self.train_loader_x)
         self.record = RunRecord(self.cfg, self.dm.dataset)
+        self.record.update(method=self.describe_method())
 
     def on_shared(self, message: str) -> None:
         """Classes that share one prompt: refused for one's own images, said once of a published dataset."""
@@ -93,6 +102,25 @@ class ClipTrainer(TrainerX):
         if message != self._said:
             print(f"{self.cfg.DATASET.NAME}: {message}")
         self._said = message
+
+    def describe_method(self) -> dict[str, Any]:
+        """What the record says of the method of the test; the tables make rows by it.
+
+        Returns:
+            name; kind; settings, of the method alone, by key; views, the settings of the views, None if it sees the
+            plain image; deterministic; learns, whether its prompt or cache is learned.
+        """
+        settings = {key: value for key, value in plain(self.method_cfg).items() if key != "SEED"}
+        if "TEMPLATE" in settings:
+            settings["TEMPLATE"] = settings["TEMPLATE"] or self.cfg.DATASET.get("TEMPLATE", "")
+        return {
+            "name": type(self).__name__,
+            "kind": self.kind,
+            "settings": {} if self.kind == "prompt" else settings,
+            "views": None,
+            "deterministic": self.deterministic,
+            "learns": isinstance(self, LearningTrainer),
+        }
 
     def _available_precision(self) -> str:
         wanted = self.method_cfg.PREC
@@ -207,11 +235,24 @@ class ClipTrainer(TrainerX):
 
 
 class LearningTrainer(ClipTrainer):
-    """Learns something, saved under `learned`; records how long that took, and where what is tested comes from."""
+    """Learns something, saved under `learned`; records how long that took, and where what is tested comes from.
 
-    learned = ""  # name of the registered model
-    free_keys: tuple[str, ...] = ()  # of the method's node: what is learned does not depend on them
-    resumed: Sequence[dict[str, Any]] = ()  # after which epochs the settings changed
+    Attributes:
+        learned: Name of the registered model.
+        training: Name of the training in the tables, if it is not the trainer's own: TLLA trains by SAPT.
+        free_keys: Keys of the method's node on which what is learned does not depend.
+        resumed: After which epochs the settings changed.
+    """
+
+    learned = ""
+    training = ""
+    free_keys: tuple[str, ...] = ()
+    resumed: Sequence[dict[str, Any]] = ()
+
+    @property
+    def epochs(self) -> int:
+        """How many a whole training has."""
+        return self.cfg.OPTIM.MAX_EPOCH
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
@@ -244,8 +285,10 @@ class LearningTrainer(ClipTrainer):
         return {**super().trainer_state(epoch), "identity": self.identity, "resumed": list(self.resumed)}
 
     def after_train(self) -> None:
-        """Records the time of this process's part of the training, then tests."""
-        self.record.update(train_seconds=round(time.time() - self.time_start, 1))
+        """Records the training and the time of this process's part of it, then tests."""
+        name = self.training or type(self).__name__
+        training = {"name": name, "node": self.config_node, "epochs": self.epochs}
+        self.record.update(training=training, train_seconds=round(time.time() - self.time_start, 1))
         super().after_train()
 
     def checkpoint(self, directory: str, epoch: int | None) -> Path:
@@ -255,7 +298,7 @@ class LearningTrainer(ClipTrainer):
     def note_loaded(self, what: str, path: Path, epoch: int | None) -> None:
         """Says and records what was loaded."""
         print(f"Loaded the {what} of epoch {epoch} from {path}")
-        self.record.update(loaded_from={"path": str(path), "epoch": epoch})
+        self.record.update(loaded_from=describe_source(path, epoch))
 
 
 class UntrainedTrainer(ClipTrainer):

@@ -15,6 +15,7 @@ import csv
 import io
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 from yacs.config import CfgNode
@@ -23,6 +24,7 @@ from tlla.classifier import Classifier
 from tlla.errors import InputError, nearest
 from tlla.files import write_text
 from tlla.methods import METHODS, Method
+from tlla.tables.render import escaped
 from tlla.templates import ENSEMBLES
 
 from .base import registered
@@ -63,9 +65,15 @@ class Compare(TestTimeTrainer):
                 )
         return names
 
+    def describe_method(self) -> dict[str, Any]:
+        """Of the whole; its parts have their own."""
+        return super().describe_method() | {"name": "Compare", "settings": {}}
+
     def classifiers(self) -> dict[str, Classifier]:
         """TRAINER.COMPARE.PROMPTS, or the one prompt of --model-dir or TRAINER.PROMPT."""
         prompts = list(map(str, self.cfg.TRAINER.COMPARE.PROMPTS))
+        self.templates: dict[str, str] = {}  # by prompt, for the records of its parts
+        self.loaded: dict[str, dict[str, Any]] = {}
         name, count = Counter(entry.partition("=")[0] for entry in prompts).most_common(1)[0] if prompts else ("", 0)
         if count > 1:
             raise InputError(f"TRAINER.COMPARE.PROMPTS has more than one prompt named {name!r}: rename one")
@@ -78,17 +86,25 @@ class Compare(TestTimeTrainer):
                 f"TRAINER.COMPARE.PROMPTS has the entry {entry!r}: write name=source, e.g. CoOp=output/coop/seed1"
             )
         if not source or "{}" in source or source in ENSEMBLES:
+            self.templates[name] = self.template_name(source)
             return self.reader.template(source)
         if not Path(source).is_dir():
             raise InputError(
                 f"TRAINER.COMPARE.PROMPTS has the entry {entry!r}, but there is no folder {source}, and it is no "
                 f"template with {{}} and no ensemble ({', '.join(ENSEMBLES)})"
             )
-        return self.reader.run(source)[0]
+        classifier, self.loaded[name] = self.reader.run(source)
+        return classifier
 
     def _part(self, prompt: str, classifier: Classifier, name: str, method: Method) -> Part:
         part = super()._part(prompt, classifier, name, method)
-        part.record = self.record.part(self.record.folder / prompt / name, trainer=name, prompt=prompt)
+        entries = {"trainer": name, "prompt": prompt}
+        entries["method"] = self.describe_method() | self.describe_views(name, method)
+        if prompt in self.templates:
+            entries["method"]["template"] = self.templates[prompt]
+        if prompt in self.loaded:
+            entries["loaded_from"] = self.loaded[prompt]
+        part.record = self.record.part(self.record.folder / prompt / name, **entries)
         part.evaluator = copy.copy(self.evaluator)
         part.evaluator.reset()
         part.title = f"{prompt} {name}"
@@ -100,7 +116,7 @@ class Compare(TestTimeTrainer):
         found = [part.record.content["splits"][split] for part in parts]
         names = [(part.record.content["prompt"], part.record.content["trainer"]) for part in parts]
         cells = [[format(row.get(key, float("nan")), form) for _, key, form in COLUMNS] for row in found]
-        rows = [[*name, *row] for name, row in zip(names, cells, strict=True)]
+        rows = [[*(escaped(x, "markdown") for x in name), *row] for name, row in zip(names, cells, strict=True)]
         headers = ["prompt", "method", *(heading for heading, _, _ in COLUMNS)]
         table = tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", "left"))
         print(f"\n{table}")

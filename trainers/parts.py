@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from yacs.config import CfgNode
 
 from tlla.methods import Method
 
@@ -60,6 +61,7 @@ class Part:
         """Runs the evaluator, which prints its lines, and writes the record; returns what the evaluator found."""
         if self.title:
             print(f"\n{self.title}")
+        self.evaluator.cfg = _without_cmat(self.evaluator.cfg)
         columns = predictions.columns
         pairs = zip(columns["prediction"].split(CHUNK), columns["label"].split(CHUNK), strict=True)
         for prediction, label in pairs:  # one-hot scores: those of images that an earlier process has tested are gone
@@ -74,3 +76,12 @@ class Part:
         bad = {"skipped": skipped} if skipped else {}
         self.record.add_split(split, predictions, results, seconds, **costs, **bad, **self.entries)
         return results
+
+
+def _without_cmat(cfg: CfgNode) -> CfgNode:
+    """For the evaluator, whose one cmat.pt a run each split and method would overwrite: the record writes its own."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.TEST.COMPUTE_CMAT = False
+    cfg.freeze()
+    return cfg

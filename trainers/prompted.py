@@ -54,6 +54,7 @@ class PromptTrainer(LearningTrainer):
     model_class = PromptedCLIP
     learned = "prompt_learner"
     free_keys = ("TEXT_CHUNK",)
+    kind = "prompt"
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Refuses a prompt that cannot be built before anything is loaded."""

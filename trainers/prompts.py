@@ -15,6 +15,8 @@ from tlla.prompt import OnShared, check_template, fill_template, refuse_shared
 from tlla.prompts import learned_classifier
 from tlla.templates import ENSEMBLES
 
+from .results import describe_source
+
 DEFAULT_TEMPLATE = "a photo of a {}."
 
 
@@ -76,4 +78,4 @@ class PromptReader:
             self.on_shared,
         )
         print(f"Loaded the prompt of epoch {trained} from {path}")
-        return classifier, {"path": str(path), "epoch": trained}
+        return classifier, describe_source(path, trained)

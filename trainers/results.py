@@ -17,8 +17,9 @@ from yacs.config import CfgNode
 
 from tlla import __version__
 from tlla.files import write_text
-from tlla.fingerprint import split_sha256
+from tlla.fingerprint import names_sha256, split_sha256
 from tlla.metrics import summarize
+from tlla.tables.origins import trained_by
 
 COLUMNS = ("index", "label", "prediction", "confidence", "rank", "nll", "brier")
 PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch", "numpy", "pillow")
@@ -40,12 +41,24 @@ class Predictions:
         self.columns = {name: values[order] for name, values in joined.items()}
 
     def per_class(self, classnames: Sequence[str]) -> list[dict[str, Any]]:
-        """Name, number of images and accuracy in % of each class."""
+        """Name, number of images and accuracy in % of each class; the accuracy of no images is None."""
         rows = []
         for label, name in enumerate(classnames):
             hits = (self.columns["rank"] == 0)[self.columns["label"] == label]
-            rows.append({"class": name, "total": len(hits), "accuracy": 100 * hits.sum().item() / max(len(hits), 1)})
+            accuracy = 100 * hits.double().mean().item() if len(hits) else None
+            rows.append({"class": name, "total": len(hits), "accuracy": accuracy})
         return rows
+
+    def confusion_csv(self, classnames: Sequence[str]) -> str:
+        """Images by class (rows) and predicted class (columns), K of each, under the names of the classes."""
+        size = len(classnames)
+        cells = self.columns["label"] * size + self.columns["prediction"]
+        counts = cells.bincount(minlength=size * size).view(size, size).tolist()
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["class", *classnames])
+        writer.writerows([name, *row] for name, row in zip(classnames, counts, strict=True))
+        return text.getvalue()
 
     def summary(self) -> dict[str, float]:
         """Correct, total, accuracy in %, the metrics of `tlla.metrics`, and the mean of each detail."""
@@ -70,10 +83,12 @@ class RunRecord:
 
     def __init__(self, cfg: CfgNode, dataset: Any):
         self.folder = Path(cfg.OUTPUT_DIR)
-        self.classnames = list(dataset.classnames) if cfg.TEST.PER_CLASS_RESULT else []
+        self.classnames = list(dataset.classnames)
+        self.per_class, self.confusion = cfg.TEST.PER_CLASS_RESULT, cfg.TEST.COMPUTE_CMAT
         self.content: dict[str, Any] = {
             "trainer": cfg.TRAINER.NAME,
             "dataset": cfg.DATASET.NAME,
+            "data": describe_data(cfg, dataset),
             "backbone": cfg.MODEL.BACKBONE.NAME,
             "seed": cfg.SEED,
             "splits": {},
@@ -105,6 +120,8 @@ class RunRecord:
     ) -> None:
         """Adds a tested split and writes ``results.json`` and ``predictions_<split>.csv``.
 
+        With TEST.COMPUTE_CMAT also ``cmat_<split>.csv``, see `Predictions.confusion_csv`.
+
         Args:
             split: "val" or "test".
             predictions: Of all images.
@@ -120,14 +137,35 @@ class RunRecord:
             "images_per_second": round(summary["total"] / seconds, 2),
             **more,
         }
-        if self.classnames:
+        if self.per_class:
             self.content["splits"][split]["per_class"] = predictions.per_class(self.classnames)
+        if self.confusion:
+            write_text(self.folder / f"cmat_{split}.csv", predictions.confusion_csv(self.classnames))
         write_text(self.folder / f"predictions_{split}.csv", predictions.to_csv())
         self.write()
 
     def write(self) -> None:
         """Writes ``results.json``."""
         write_text(self.folder / "results.json", json.dumps(self.content, indent=2) + "\n")
+
+
+def describe_data(cfg: CfgNode, dataset: Any) -> dict[str, Any]:
+    """What the tables call the data, whether one dataset class stands for many of them, and the sha256 of its classes.
+
+    The name is DATASET.TITLE, else the dataset's own `title` (of a folder of images, the folder's name), else
+    DATASET.NAME.
+    """
+    title = cfg.DATASET.get("TITLE", "") or getattr(dataset, "title", "")
+    return {
+        "name": title or cfg.DATASET.NAME,
+        "own": bool(title),
+        "classes_sha256": names_sha256(dataset.classnames),
+    }
+
+
+def describe_source(path: Path, epoch: int | None) -> dict[str, Any]:
+    """What the record says of a checkpoint that was loaded: the file, its epoch, and who has trained it on what."""
+    return {"path": str(path), "epoch": epoch, "trained_by": trained_by(path.parents[1])}
 
 
 def versions() -> dict[str, str]:

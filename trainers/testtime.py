@@ -23,7 +23,8 @@ from tlla.prompt import check_position
 from .base import ClipTrainer, UntrainedTrainer, registered
 from .parts import Meter, Part
 from .prompts import PromptReader
-from .view_data import ViewDataset, add_view_keys, view_config
+from .results import plain
+from .view_data import VIEW_KEYS, ViewDataset, add_view_keys, view_config
 
 FP16_LOSS_SCALE = 1000.0  # TPT's
 
@@ -50,8 +51,24 @@ class ViewTest(ClipTrainer):
     A subclass sets `view_config`, `views_node` and `methods` in check_cfg, and gives `classifiers`.
     """
 
+    kind = "views"
     methods: dict[str, Method]
     views_node: CfgNode  # with the keys of the views
+
+    def describe_method(self) -> dict[str, Any]:
+        """Of the one method, or of the first of several, each of which has a record of its own."""
+        name, method = next(iter(self.methods.items()))
+        return super().describe_method() | self.describe_views(name, method)
+
+    def describe_views(self, name: str, method: Method) -> dict[str, Any]:
+        """A method's own entries."""
+        views = {key: value for key, value in plain(self.views_node).items() if key in VIEW_KEYS}
+        return {
+            "name": name,
+            "settings": {key: getattr(method, field) for key, (field, _) in settings(type(method)).items()},
+            "views": views if method.uses_views else None,
+            "deterministic": not method.uses_views,
+        }
 
     def classifiers(self) -> dict[str, Classifier]:
         """Text sides by name; every method is tested with each of them."""
@@ -167,6 +184,14 @@ class TestTimeTrainer(ViewTest, UntrainedTrainer):
             on_shared=self.on_shared,
         )
         self.classifier: Classifier | None = None
+
+    def describe_method(self) -> dict[str, Any]:
+        """Also the template, which counts unless a learned prompt is loaded."""
+        return super().describe_method() | {"template": self.template_name(self.cfg.TRAINER.PROMPT.TEMPLATE)}
+
+    def template_name(self, name: str) -> str:
+        """A template as a row of the tables has it; "": each dataset's own."""
+        return name or self.cfg.DATASET.get("TEMPLATE", "")
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Takes the prompt of a run; without a directory the template of TRAINER.PROMPT stays."""

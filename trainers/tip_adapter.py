@@ -79,6 +79,7 @@ class CacheTrainer(LearningTrainer):
 
     learned = "tip_adapter"
     free_keys = ("SEARCH", "SEARCH_SCALE", "SEARCH_STEP")  # each run searches anew, when all else is learned
+    kind = "cache"
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Refuses settings that cannot work, before anything is loaded."""
@@ -209,6 +210,7 @@ class TipAdapter(CacheTrainer):
     """Nothing is trained: the cache is filled, beta and alpha are searched, and that is saved as epoch 1."""
 
     config_node = "TIPADAPTER"
+    epochs = 1
 
     def train(self) -> None:
         """Fills the cache, searches, saves, tests."""

@@ -27,6 +27,8 @@ def add_config(cfg: CfgNode) -> None:
 class TLLA(ViewTest, SAPT):
     """Trains as SAPT does; scores all views of a test image by entropy plus sharpness, and the lowest ones vote."""
 
+    training = "SAPT"
+
     def check_cfg(self, cfg: CfgNode) -> None:
         """Refuses settings of STSS that cannot work, before anything is loaded."""
         super().check_cfg(cfg)

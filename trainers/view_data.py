@@ -12,6 +12,8 @@ from yacs.config import CfgNode
 from tlla.errors import InputError
 from tlla.views import ViewConfig, draw_crops, make_views
 
+VIEW_KEYS = ("N_VIEWS", "AUGMIX", "CROP_SCALE", "ON_DEVICE")  # those that change the views, the seed apart
+
 
 def add_view_keys(node: CfgNode) -> None:
     """Adds the keys of the views, with TPT's defaults."""

@@ -23,6 +23,7 @@ class ZeroshotCLIP(UntrainedTrainer):
     """Classifies by the similarity of image features and the text features of a template or an ensemble."""
 
     config_node = "ZSCLIP"
+    deterministic = True
 
     def build_model(self) -> None:
         """Encodes the class names once; registers no model, as there is nothing to train."""

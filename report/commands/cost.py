@@ -26,7 +26,7 @@ from tlla.errors import InputError
 from tlla.files import write_text
 from tlla.methods import METHODS
 from tlla.tables.records import Record, read_records
-from tlla.tables.runs import Origins, Run, make_run
+from tlla.tables.runs import Run, make_runs
 
 from .. import style
 from ..labels import name_points
@@ -75,8 +75,7 @@ def run(args: argparse.Namespace) -> list[Path]:
     records, defects = read_records(args.folders)
     for defect in defects:
         print(f"left out: {defect}", file=sys.stderr)
-    origins = Origins(records)
-    found = [(record, make_run(record, origins.of(record))) for record in records]
+    found = list(zip(records, make_runs(records), strict=True))
     found = [(a, b) for a, b in found if any(fnmatchcase(b.method, p) for p in args.only or ["*"])]
     found = [(a, b) for a, b in found if not args.datasets or b.dataset in args.datasets]
     found = one_device(found, args.device)
@@ -121,6 +120,8 @@ def _why_not(own: Sequence[tuple[Record, Run]], datasets: Sequence[str]) -> str:
         return f"has no run on {', '.join(missing)}"
     if any(len(set(own)) < len(own) for own in seeds.values()):
         return "has several runs of one seed: name one of their folders"
+    if any(run.settings != own[0][1].settings for _, run in own):
+        return "has runs of several settings: name the folders of one"
     uneven = [name for name in datasets if seeds[name] != seeds[datasets[0]]]
     return f"has other seeds on {uneven[0]} than on {datasets[0]}" if uneven else ""
 
@@ -129,8 +130,8 @@ def _cost(method: str, own: Sequence[tuple[Record, Run]]) -> Cost:
     def median(name: str) -> float:
         return statistics.median(run.metrics[name] for _, run in own)
 
-    trainer = own[0][0].trainer
-    backprop = trainer in METHODS and METHODS[trainer].needs_backprop
+    name = own[0][0].method["name"]
+    backprop = name in METHODS and METHODS[name].needs_backprop
     accuracy = statistics.fmean(run.metrics["accuracy"] for _, run in own)
     costs = map(median, ("seconds_per_image", "method_seconds_per_image", "peak_memory_mb"))
     return Cost(method, accuracy, *costs, backprop, len(own))

@@ -21,6 +21,7 @@ from tabulate import tabulate
 
 from tlla.errors import InputError
 from tlla.files import write_text
+from tlla.tables.render import escaped
 
 from ..named import HELP, named_runs
 from ..settings_picture import Curves, draw
@@ -96,4 +97,5 @@ def markdown(curves: Curves) -> str:
         for what in dict.fromkeys(what for _, what in curves.points)
         for value in dict.fromkeys(value for name in curves.names for value in curves.points[name, what])
     ]
-    return tabulate(cells, ["varied", "value", *curves.names], tablefmt="github", disable_numparse=True)
+    names = [escaped(name, "markdown") for name in curves.names]
+    return tabulate(cells, ["varied", "value", *names], tablefmt="github", disable_numparse=True)

@@ -24,6 +24,7 @@ from tlla.flatness import random_rise, top_eigenvalue, worst_rise
 from tlla.landscape import BatchLoss
 from tlla.sharpness import check_sharpness, sharpness_step
 from tlla.tables.numbers import summarize
+from tlla.tables.render import escaped
 
 from ..prompt_runs import PromptRun, add_run_arguments, open_runs
 
@@ -129,7 +130,8 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     found = summary(rows)
     cells = [[label(key), *(cell(**found[name][key]) for name in found)] for key in measures(rows)]
     cells.append(["seeds", *(" ".join(map(str, found[name]["seeds"])) for name in found)])
-    table = tabulate(cells, ["", *found], tablefmt="github", disable_numparse=True)
+    names = [escaped(name, "markdown") for name in found]
+    table = tabulate(cells, ["", *names], tablefmt="github", disable_numparse=True)
     open_ends = [f"{row['name']} seed {row['seed']}" for row in rows if not row["eigenvalue_converged"]]
     note = f"\n\nThe eigenvalue did not converge and is a lower bound: {', '.join(open_ends)}." if open_ends else ""
     return table + note

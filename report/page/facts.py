@@ -3,8 +3,8 @@
 from datetime import datetime
 from pathlib import Path
 
-from report.runs import read_record
-from tlla.errors import InputError
+from tlla.tables.origins import UNKNOWN, trained_by
+from tlla.tables.records import Record
 from trainers.prompts import DEFAULT_TEMPLATE
 
 from .measure import Measured
@@ -16,7 +16,7 @@ def main_facts(measured: Measured) -> list[tuple[str, str]]:
     written = datetime.fromtimestamp((measured.folder / "results.json").stat().st_mtime)
     low, high = views.scale
     return [
-        ("Dataset", f"{record['dataset']}, {len(measured.views.index)} test images"),
+        ("Dataset", f"{Record(measured.folder, record).data['name']}, {len(measured.views.index)} test images"),
         ("CLIP", record["backbone"]),
         ("Prompt", prompt_source(measured)),
         ("Seed", str(record["seed"])),
@@ -40,19 +40,12 @@ def prompt_source(measured: Measured) -> str:
     loaded = measured.record.get("loaded_from")
     if loaded:
         path = Path(loaded["path"])
-        return f"{_trainer_of(path.parents[1])} of epoch {loaded['epoch']}, {path.parents[1]}"
+        by = (loaded.get("trained_by") or trained_by(path.parents[1]))["name"]
+        return f"{'a run' if by == UNKNOWN else by}'s of epoch {loaded['epoch']}, {path.parents[1]}"
     if getattr(measured.trainer, "trains", True):
         return "trained in this run"
     template = measured.trainer.cfg.TRAINER.PROMPT.TEMPLATE
     return str(template or getattr(measured.trainer.dm.dataset, "template", DEFAULT_TEMPLATE))
-
-
-def _trainer_of(folder: Path) -> str:
-    """Whose prompt a run learned; its record may be gone."""
-    try:
-        return f"{read_record(folder)['trainer']}'s"
-    except InputError:
-        return "a run's"
 
 
 def version_facts(measured: Measured) -> list[tuple[str, str]]:

@@ -109,6 +109,8 @@ function showClasses() {
       cell(percent(r.one, r.total)), cell(percent(r.stss, r.total)), cell(r.rescued || ""), cell(r.spoiled || ""));
   $("classes").tHead.rows[0].replaceChildren(...Object.entries(columns).map(header));
   $("classes").tBodies[0].replaceChildren(...[...run.classes].sort((a, b) => direction * before(a, b)).map(row));
+  const untested = run.classnames.length - run.classes.length;
+  $("classes-note").textContent = untested ? `${untested} of ${run.classnames.length} classes have no test images.` : "";
 }
 
 function showMistakes() {

@@ -169,16 +169,21 @@ def _plot(axis, rows: list[dict], key: str, i: int, **changes) -> None:
 def markdown(result: dict) -> str:
     """The tables of docs/ablation.md."""
     chosen = result["chosen"]
-    selection = tabulate(_by_rule(result["selection"], chosen), headers="keys", tablefmt="github", floatfmt=".1f")
+    selection = _table(_by_rule(result["selection"], chosen), floatfmt=".1f")
     diagnosis = [r for r in result["diagnosis"] if r["crops"] == "0.08-1"]
     return "\n\n".join(
         (
-            tabulate(result["prompts"], headers="keys", tablefmt="github", floatfmt=("", "g", "g", ".1f", ".1f")),
+            _table(result["prompts"], floatfmt=("", "g", "g", ".1f", ".1f")),
             f"s = {chosen['TOP_S']}, R = {chosen['N_PERTURB']}, vote {chosen['VOTE']}:\n\n{selection}",
-            tabulate(diagnosis, headers="keys", tablefmt="github", floatfmt=".3g"),
+            _table(diagnosis, floatfmt=".3g"),
             f"Chosen: `{chosen}`",
         )
     )
+
+
+def _table(rows: list[dict], floatfmt: str | tuple[str, ...]) -> str:
+    texts = [i for i, value in enumerate(rows[0].values()) if isinstance(value, str)]
+    return tabulate(rows, headers="keys", tablefmt="github", floatfmt=floatfmt, disable_numparse=texts)
 
 
 def _by_rule(rows: list[dict], chosen: dict) -> list[dict]:

@@ -3,20 +3,41 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tlla.paper import BACKBONE, BENCHMARKS, CROSS_DATASET, EMOJI, IMAGENET, OOD_AVERAGE, Benchmark
+from tlla.paper import (
+    BACKBONE,
+    BENCHMARKS,
+    CROSS_DATASET,
+    EMOJI,
+    H_AVERAGE,
+    HALVES,
+    IMAGENET,
+    OOD_AVERAGE,
+    BaseToNew,
+    Benchmark,
+    SomeClasses,
+)
 
-from .numbers import Summary, summarize
+from .numbers import Summary, harmonic_mean, summarize
+from .origins import UNKNOWN, with_classes
 from .records import Defect
 from .runs import Run
 
 ORDER = (*IMAGENET.columns, *CROSS_DATASET.columns, *EMOJI.columns)
 SAME_DATASET = "Trained and tested on the same dataset"
-LOWER_IS_BETTER = ("nll", "ece", "brier", "error_rate")
-COSTS = ("seconds", "memory_mb")  # lower is better, too: in the name of the metric
-OF_A_DATASET = ("number of images", "split hash")  # facts that the settings of a row do not hold
+BASE_TO_NEW = "Base-to-new generalization"
+UNITS = {  # of the metrics that every record has; a method's own details have no better and worse
+    **dict.fromkeys(("accuracy", "error_rate", "macro_f1", "perclass_accuracy", "top5", "ece"), "%"),
+    **dict.fromkeys(("seconds", "seconds_per_image", "method_seconds_per_image"), "s"),
+    "nll": "nats",
+    "peak_memory_mb": "MB",
+}
+SCORES = ("accuracy", "macro_f1", "perclass_accuracy", "top5")  # in %, high is good: those that have an H
+HIGHER_IS_BETTER = (*SCORES, "correct", "images_per_second")
+LOWER_IS_BETTER = (*(name for name in UNITS if name not in SCORES), "brier")
+OF_A_DATASET = ("number of images", "split hash", "hash of the class names")  # not in the settings of a row
 
 
 @dataclass
@@ -42,18 +63,23 @@ class Row:
 
 @dataclass
 class Table:
-    """Rows, the best first."""
+    """Rows, the best first.
+
+    Attributes:
+        columns: Datasets that were tested.
+        headings: All that has a cell in some row, in order: datasets, averages, harmonic means.
+    """
 
     title: str
     metric: str
     columns: list[str]
-    averages: list[str]
+    headings: list[str]
     rows: list[Row]
 
 
-def lower_is_better(metric: str) -> bool:
-    """Whether a small number is a good one."""
-    return metric in LOWER_IS_BETTER or any(cost in metric for cost in COSTS)
+def direction(metric: str) -> int:
+    """1 if a high number is a good one, -1 if a low one is, 0 if neither is known."""
+    return (metric in HIGHER_IS_BETTER) - (metric in LOWER_IS_BETTER)
 
 
 def build(runs: Sequence[Run], metric: str, seeds: Sequence[int] = ()) -> tuple[list[Table], list[Defect]]:
@@ -85,12 +111,19 @@ def _reject(runs: Sequence[Run], metric: str) -> tuple[list[Run], list[Defect]]:
                 f"{name} {run.facts[name]}, not {value}" for name, value in usual.items() if run.facts[name] != value
             ]
             if count[run.seed] > 1:
-                defects[id(run)] = Defect(
-                    run.folder, f"a second run of seed {run.seed} with the same settings as {others[0]}"
-                )
+                reason = f"a second run of seed {run.seed} with the same settings as {others[0]}"
+                defects[id(run)] = Defect(run.folder, reason + _elsewhere(run, members))
             elif odd:
                 defects[id(run)] = Defect(run.folder, f"not comparable with the other seeds: {'; '.join(odd)}")
     return [run for run in runs if id(run) not in defects], list(defects.values())
+
+
+def _elsewhere(run: Run, others: Sequence[Run]) -> str:
+    """What to do if the images of equal names may be others."""
+    roots = sorted({other.root for other in others if other.seed == run.seed})
+    if len(roots) < 2:
+        return ""
+    return f", on {' and '.join(roots)}: if those hold different images, give each a name by DATASET.TITLE"
 
 
 def _usual(runs: Sequence[Run]) -> dict[str, str]:
@@ -104,7 +137,8 @@ def _frozen(settings: Mapping[str, str]) -> str:
 
 
 def _position(dataset: str) -> tuple[int, str]:
-    return (ORDER.index(dataset) if dataset in ORDER else len(ORDER), dataset)
+    name = dataset.partition(" (")[0]
+    return (ORDER.index(name) if name in ORDER else len(ORDER), dataset)
 
 
 def _tables(runs: Sequence[Run]) -> Iterator[tuple[Benchmark, list[Run]]]:
@@ -115,7 +149,8 @@ def _tables(runs: Sequence[Run]) -> Iterator[tuple[Benchmark, list[Run]]]:
         groups[_home(run, elsewhere)].append(run)
     if SAME_DATASET in groups:
         present = {id(run) for run in groups[SAME_DATASET]}
-        groups[SAME_DATASET] += [run for run in runs if run.source == run.dataset and id(run) not in present]
+        own = (run for run in runs if run.source == run.dataset and run.classes not in HALVES)
+        groups[SAME_DATASET] += [run for run in own if id(run) not in present]
     for run in filter(lambda run: not run.source, runs):
         homes = [title for title, group in groups.items() if _has_column(title, group, run.dataset)]
         for title in homes or [_home(run, elsewhere)]:
@@ -126,12 +161,15 @@ def _tables(runs: Sequence[Run]) -> Iterator[tuple[Benchmark, list[Run]]]:
 
 
 def _home(run: Run, elsewhere: set[str]) -> str:
+    if run.classes in HALVES and run.source in ("", UNKNOWN, with_classes(run.data, HALVES[0])):
+        return BASE_TO_NEW
     for benchmark in BENCHMARKS:
-        if run.dataset in benchmark.columns and run.source in ("", "?", benchmark.source):
+        if run.dataset in benchmark.columns and run.source in ("", UNKNOWN, benchmark.source):
             return benchmark.title
     if not run.source:
         return "Without training"
-    return SAME_DATASET if run.source == run.dataset and run.source not in elsewhere else f"Trained on {run.source}"
+    same = run.source == run.dataset and run.source not in elsewhere and run.classes not in HALVES
+    return SAME_DATASET if same else f"Trained on {run.source}"
 
 
 def _has_column(title: str, group: Sequence[Run], dataset: str) -> bool:
@@ -141,10 +179,13 @@ def _has_column(title: str, group: Sequence[Run], dataset: str) -> bool:
 
 def _found(title: str, runs: Sequence[Run]) -> Benchmark:
     """A benchmark that the paper does not have, of the datasets that were found."""
+    if title == BASE_TO_NEW:
+        return BaseToNew(title, "", tuple(sorted({run.data for run in runs}, key=_position)))
     datasets = sorted({run.dataset for run in runs}, key=_position)
     source = title.removeprefix("Trained on ") if title.startswith("Trained on ") else ""
-    targets = tuple(name for name in datasets if name != source)
-    return Benchmark(title, source, targets, with_source=source in datasets and bool(targets))
+    targets = tuple(name for name in datasets if name != source) or tuple(datasets)
+    kind = SomeClasses if any(run.classes in HALVES for run in runs) else Benchmark
+    return kind(title, source, targets, with_source=source in datasets and source not in targets)
 
 
 def _table(benchmark: Benchmark, runs: list[Run], metric: str, expected: list[int]) -> Table:
@@ -155,14 +196,16 @@ def _table(benchmark: Benchmark, runs: list[Run], metric: str, expected: list[in
         _flag([row for row in rows if column in row.cells], column)
     for row in rows:
         _add_averages(row, benchmark)
+        if metric in SCORES:
+            _add_harmonic_means(row, benchmark)
     if metric == "accuracy":
         for row in rows:
             if {run.facts.get("backbone") for run in row.runs} == {BACKBONE}:
                 for column, value in benchmark.published(row.method).items():
                     if column in row.cells:
                         row.cells[column].paper = value
-    averages = [name for name in benchmark.averages if any(name in row.cells for row in rows)]
-    return Table(benchmark.title, metric, columns, averages, _sorted(rows, averages, lower_is_better(metric)))
+    headings = [name for name in benchmark.headings if any(name in row.cells for row in rows)]
+    return Table(benchmark.title, metric, columns, headings, _sorted(rows, headings, benchmark, direction(metric)))
 
 
 def _rows(runs: Sequence[Run]) -> Iterator[Row]:
@@ -173,10 +216,17 @@ def _rows(runs: Sequence[Run]) -> Iterator[Row]:
     for method, variants in methods.items():
         settings = [group[0].settings for group in variants.values()]
         keys = sorted({key for s in settings for key in s})
-        differing = [key for key in keys if len({s.get(key, "-") for s in settings}) > 1]
+        differing = [key for key in keys if len({s.get(key, _absent(key, s)) for s in settings} - {None}) > 1]
         for group in variants.values():
-            what = ", ".join(f"{key} {group[0].settings.get(key, '-')}" for key in differing)
+            found = {key: group[0].settings.get(key, _absent(key, group[0].settings)) for key in differing}
+            what = ", ".join(f"{key} {value}" for key, value in found.items() if value is not None)
             yield Row(f"{method} [{what}]" if what else method, method, group)
+
+
+def _absent(key: str, settings: Mapping[str, str]) -> str | None:
+    """What a row's name says of a setting that the row has not; None of the training's if nothing is known of that."""
+    of_training = key == "epoch" or key.startswith("training ")
+    return None if of_training and "epoch" not in settings else "-"
 
 
 def _row(row: Row, benchmark: Benchmark, metric: str, expected: list[int]) -> Row:
@@ -211,13 +261,28 @@ def _add_averages(row: Row, benchmark: Benchmark) -> None:
         row.cells[name] = Cell(summarize([*seeds.values()]), seeds)
 
 
-def _sorted(rows: list[Row], averages: Sequence[str], ascending: bool) -> list[Row]:
-    """Best first, by the average over the targets, else over all; rows without it come last, the fullest first."""
-    heading = OOD_AVERAGE if OOD_AVERAGE in averages else next(iter(averages), "")
+def _add_harmonic_means(row: Row, benchmark: Benchmark) -> None:
+    """H of the means over seeds; its spread is that of the seeds' own H. For the same seeds, if both are comparable."""
+    for name, pair in benchmark.harmonic.items():
+        cells = [row.cells[column] for column in pair if column in row.cells]
+        if len(cells) < 2 or cells[0].seeds.keys() != cells[1].seeds.keys() or any(cell.flags for cell in cells):
+            continue
+        seeds = {seed: harmonic_mean(*(cell.seeds[seed] for cell in cells)) for seed in cells[0].seeds}
+        mean = harmonic_mean(*(cell.summary.mean for cell in cells))
+        row.cells[name] = Cell(replace(summarize([*seeds.values()]), mean=mean), seeds)
+
+
+def _sorted(rows: list[Row], headings: Sequence[str], benchmark: Benchmark, sign: int) -> list[Row]:
+    """Best first, by the average over the targets, else over all, else by H; rows without it come last, fullest first.
+
+    By name if no number is better than another.
+    """
+    known = (OOD_AVERAGE, H_AVERAGE, *benchmark.averages, *benchmark.harmonic)
+    heading = next((name for name in known if name in headings), "")
 
     def rank(row: Row) -> tuple[int, float, str]:
         has = heading in row.cells
         mean = row.cells[heading].summary.mean if has else summarize([c.summary.mean for c in row.cells.values()]).mean
-        return (0 if has else 1000 - len(row.cells), mean if ascending else -mean, row.name)
+        return (0 if has else 1000 - len(row.cells), -sign * mean, row.name)
 
     return sorted(rows, key=rank)

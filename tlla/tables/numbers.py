@@ -38,6 +38,11 @@ def summarize(values: Sequence[float]) -> Summary:
     return Summary(mean, std, quantile * std / math.sqrt(n), n)
 
 
+def harmonic_mean(base: float, new: float) -> float:
+    """H = 2 base new / (base + new) of two accuracies; 0 if both are."""
+    return 2 * base * new / (base + new) if base + new else 0.0
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
     """Exact two-sided p-value of McNemar's test.
 

@@ -38,24 +38,20 @@ def compare(tables: Sequence[Table], first: str, second: str) -> list[Pair]:
     Raises:
         InputError: A name is not one row's, nothing is in common, or the test splits differ.
     """
-    found = [_runs(tables, name) for name in (first, second)]
+    names = list(dict.fromkeys(row.name for table in tables for row in table.rows))
+    for name in (first, second):
+        if name not in names:
+            raise InputError(f"--mcnemar: there is no row {name!r}: {nearest(name, names)}")
     pairs = {}
-    for a in found[0]:
-        for b in found[1]:
-            if a.dataset == b.dataset and (a.seed == b.seed or not a.seeded or not b.seeded):
-                seed = a.seed if a.seeded else b.seed
-                pairs[a.dataset, seed] = _pair(a, b, seed)
+    for table in tables:  # not across tables, where rows of one name were trained on other datasets
+        runs = {row.name: row.runs for row in table.rows}
+        for a in runs.get(first, ()):
+            for b in runs.get(second, ()):
+                if a.dataset == b.dataset and (a.seed == b.seed or not a.seeded or not b.seeded):
+                    pairs[a.folder, b.folder] = (a, b)
     if not pairs:
-        raise InputError(f"--mcnemar: {first} and {second} have no dataset with a seed in common")
-    return list(pairs.values())
-
-
-def _runs(tables: Sequence[Table], name: str) -> list[Run]:
-    rows = {row.name: row for table in tables for row in table.rows}
-    if name not in rows:
-        raise InputError(f"--mcnemar: there is no row {name!r}: {nearest(name, [*rows])}")
-    runs = {run.folder: run for table in tables for row in table.rows if row.name == name for run in row.runs}
-    return list(runs.values())
+        raise InputError(f"--mcnemar: {first} and {second} have no dataset with a seed in common, in one table")
+    return [_pair(a, b, a.seed if a.seeded else b.seed) for a, b in pairs.values()]
 
 
 def _pair(a: Run, b: Run, seed: int) -> Pair:

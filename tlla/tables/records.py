@@ -9,10 +9,24 @@ from typing import Any
 
 from tlla.errors import InputError
 
+from . import old_records
 from .logs import finished
 
 INSIDE_RUNS = ("prompt_learner", "tensorboard", "shards", "tip_adapter")  # folders of a run that hold no other run
 KINDS = {"trainer": str, "dataset": str, "backbone": str, "seed": int, "versions": dict, "config": dict, "splits": dict}
+ENTRIES: dict[str, dict[str, type | tuple[type, ...]]] = {  # of newer records
+    "data": {"name": str, "own": bool},
+    "method": {
+        "name": str,
+        "kind": str,
+        "settings": dict,
+        "views": (dict, type(None)),
+        "deterministic": bool,
+        "learns": bool,
+    },
+    "training": {"name": str, "node": str, "epochs": int},
+}
+TRAINED_BY = ("name", "dataset", "said_by")
 NODES = {"TRAINER", "DATASET", "OPTIM", "TEST"}  # of its config
 
 
@@ -48,6 +62,27 @@ class Record:
     def trainer(self) -> str:
         """The name of the trainer."""
         return str(self.content["trainer"])
+
+    @property
+    def classes(self) -> str:
+        """all, base or new."""
+        return str(self.config["DATASET"].get("SUBSAMPLE_CLASSES", "all"))
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """What the data is: name; own, whether other data could bear it."""
+        return dict(self.content.get("data") or old_records.describe_data(self.content))
+
+    @property
+    def method(self) -> Mapping[str, Any]:
+        """What is done at the test: name, kind, settings, views, deterministic, learns, template."""
+        return {"template": "", **(self.content.get("method") or old_records.describe_method(self.content))}
+
+    @property
+    def training(self) -> Mapping[str, Any] | None:
+        """Name, config node and epochs of the training; None if the run has not trained."""
+        own = "method" in self.content
+        return self.content.get("training") if own else old_records.describe_training(self.content)
 
 
 def read_records(folders: list[str]) -> tuple[list[Record], list[Defect]]:
@@ -121,10 +156,17 @@ def wrong_entry(content: Any) -> str:
             return f"its {key} is {type(content[key]).__name__ if key in content else 'missing'}"
     if lacks := sorted(key for key in NODES if not isinstance(content["config"].get(key), dict)):
         return f"its config has no {lacks[0]}"
+    for key, kinds in ENTRIES.items():
+        entry = content.get(key, {})
+        if not isinstance(entry, dict) or any(not isinstance(entry.get(k), v) for k, v in kinds.items() if entry):
+            return f"its entry {key} is of another kind"
     loaded, sha256 = content.get("loaded_from", {"path": "a/b/c"}), content.get("split_sha256") or {}
     path = loaded.get("path") if isinstance(loaded, dict) else None
     if not isinstance(path, str) or len(Path(path).parents) < 2:
         return "its loaded_from names no file of a run"
+    said = loaded.get("trained_by") or dict.fromkeys(TRAINED_BY, "")
+    if not isinstance(said, dict) or not all(isinstance(said.get(key), str) for key in TRAINED_BY):
+        return "its loaded_from does not say who has trained"
     if not isinstance(content.get("prompt", ""), str) or not isinstance(sha256, dict):
         return "its prompt or its split_sha256 is of another kind"
     return ""

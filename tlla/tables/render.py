@@ -9,7 +9,10 @@ from typing import Any
 
 from tabulate import tabulate
 
-from .grid import Cell, Row, Table, lower_is_better
+from tlla.paper import H_AVERAGE
+
+from .grid import UNITS, Cell, Row, Table, direction
+from .origins import UNKNOWN, Origin
 from .paired import Pair
 from .records import Defect
 
@@ -20,9 +23,13 @@ MARKS = {  # best, second
     "latex": (r"\textbf{{{}}}", r"\underline{{{}}}"),
 }
 TABLE_FORMATS = {"text": "simple", "markdown": "github", "latex": "latex_raw"}
-LATEX = str.maketrans({c: f"\\{c}" for c in "_%&#$"} | {"±": r"$\pm$", "−": "$-$", "<": "$<$"})
+LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "_%&#${}"}
+    | {"±": r"$\pm$", "−": "$-$", "<": "$<$", ">": "$>$"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
 FLAG = "!"  # after the number of a cell that does not compare with its column
-SMALL = ("nll", "brier", "seconds")  # metrics that are not in %, with more decimals
+H_NOTE = "H: the harmonic mean of base and new, each the mean over seeds; of the averages: not the average of H"
 
 
 @dataclass(frozen=True)
@@ -39,14 +46,24 @@ class Report:
         """What a reader must know: left out, missing, not comparable."""
         notes = [f"LEFT OUT: {defect}" for defect in self.defects]
         for table in self.tables:
+            notes += [H_NOTE] if H_AVERAGE in table.headings or any(h.endswith("(H)") for h in table.headings) else []
             for row in table.rows:
                 for column, cell in row.cells.items():
                     if cell.missing:
                         notes.append(f"MISSING: {row.name} on {column}: seed {', '.join(map(str, cell.missing))}")
                     notes += [f"NOT COMPARABLE ({FLAG}): {row.name} on {column}: {flag}" for flag in cell.flags]
-                if any(run.source == "?" for run in row.runs):
-                    notes.append(f"UNKNOWN PROMPT: {row.name}: the run that trained its prompt is not found")
+                notes += [_origin_note(row.name, origin) for origin in _without_record(row)]
         return list(dict.fromkeys(notes))
+
+
+def _without_record(row: Row) -> list[Origin]:
+    return [run.origin for run in row.runs if run.origin and run.origin.record is None]
+
+
+def _origin_note(name: str, origin: Origin) -> str:
+    if UNKNOWN in (origin.name, origin.data):
+        return f"UNKNOWN PROMPT: {name}: nothing in {origin.folder} says who has trained it, or on what"
+    return f"PROMPT WITHOUT ITS RECORD, {origin.name}'s on {origin.data} by {origin.said_by}: {name}: {origin.folder}"
 
 
 def render(report: Report, form: str) -> str:
@@ -58,51 +75,61 @@ def render(report: Report, form: str) -> str:
     spread = "95 % interval of the mean (Student's t)" if report.ci95 else "standard deviation"
     blocks = []
     for table in report.tables:
-        title = f"{table.title}: {table.metric}, mean ± {spread} over seeds"
+        unit = f" in {UNITS[table.metric]}" if table.metric in UNITS else ""
+        title = f"{table.title}: {table.metric}{unit}, mean ± {spread} over seeds"
         blocks.append(_block(title, _wide(table, report.ci95, form), form))
         if paper := _beside_paper(table, form):
             blocks.append(_block(f"{table.title}: ours / the paper's / difference", paper, form))
     if report.pairs:
         title = f"McNemar's exact two-sided test of {' against '.join(report.names)}, p for each pair of runs by itself"
-        blocks.append(_block(title, _paired_rows(report), form))
+        blocks.append(_block(title, _paired_rows(report, form), form))
     if notes := report.notes():
         start = {"text": "", "markdown": "- ", "latex": "% "}[form]
-        blocks.append("\n".join(start + note for note in notes))
+        blocks.append("\n".join(start + " ".join(note.split()) for note in notes))
     return "\n\n".join(blocks)
 
 
 def _block(title: str, rows: list[list[str]], form: str) -> str:
     if form == "latex":
-        rows = [[cell if "\\" in cell else cell.translate(LATEX) for cell in row] for row in rows]
         title = f"% {title}"
     align = ("left", *["right"] * (len(rows[0]) - 1))
     table = tabulate(rows[1:], rows[0], tablefmt=TABLE_FORMATS[form], disable_numparse=True, colalign=align)
     return f"{title}\n\n{table}"
 
 
+def escaped(text: str, form: str) -> str:
+    """A text as a cell of a table in one of FORMATS, or of a list of notes: what it says, on one line."""
+    text = " ".join(text.split())
+    if form == "latex":
+        return text.translate(LATEX)
+    return text.replace("|", "\\|") if form == "markdown" else text
+
+
 def _wide(table: Table, ci95: bool, form: str) -> list[list[str]]:
-    columns = [*table.columns, *table.averages]
+    columns = table.headings
     decimals = decimals_of(table.metric)
     marks = {column: _marks(table, column, form, decimals) for column in columns}
-    rows = [["method", *columns, "seeds"]]
+    rows = [["method", *(escaped(column, form) for column in columns), "seeds"]]
     for row in table.rows:
         cells = [_shown(row.cells.get(c), ci95, decimals, marks[c], form) for c in columns]
         counts = sorted({row.cells[c].summary.n for c in table.columns if c in row.cells})
-        rows.append([row.name, *cells, "-".join(map(str, dict.fromkeys((counts[0], counts[-1]))))])
+        rows.append([escaped(row.name, form), *cells, "-".join(map(str, dict.fromkeys((counts[0], counts[-1]))))])
     return rows
 
 
 def decimals_of(metric: str) -> int:
-    """After the point: two for percents, four else."""
-    return 4 if any(name in metric for name in SMALL) else 2
+    """After the point: two for percents, one for counts and MB, four else."""
+    if metric in ("total", "correct") or UNITS.get(metric) == "MB":
+        return 1
+    return 2 if UNITS.get(metric) == "%" else 4
 
 
 def _marks(table: Table, column: str, form: str, decimals: int) -> dict[float, str]:
     """Rounded value -> its mark. Cells that do not compare take no part; with one row there is nothing to mark."""
     cells = [row.cells[column] for row in table.rows if column in row.cells]
     values = {round(cell.summary.mean, decimals) for cell in cells if not cell.flags}
-    best = sorted(values, reverse=not lower_is_better(table.metric))
-    return dict(zip(best, MARKS[form], strict=False)) if len(cells) > 1 else {}
+    best = sorted(values, reverse=direction(table.metric) > 0)
+    return dict(zip(best, MARKS[form], strict=False)) if len(cells) > 1 and direction(table.metric) else {}
 
 
 def _shown(cell: Cell | None, ci95: bool, decimals: int, marks: dict[float, str], form: str) -> str:
@@ -117,15 +144,15 @@ def _shown(cell: Cell | None, ci95: bool, decimals: int, marks: dict[float, str]
 
 
 def _beside_paper(table: Table, form: str) -> list[list[str]]:
-    columns = [c for c in (*table.columns, *table.averages) if any(_paper(row, c) is not None for row in table.rows)]
-    rows = [["method", *columns]]
+    columns = [c for c in table.headings if any(_paper(row, c) is not None for row in table.rows)]
+    rows = [["method", *(escaped(column, form) for column in columns)]]
     for row in table.rows:
         cells = []
         for paper, column in [(_paper(row, c), c) for c in columns]:
             ours = row.cells[column].summary.mean if paper is not None else 0.0
             cells.append("-" if paper is None else f"{ours:.2f} / {paper:.2f} / {ours - paper:+.2f}")
         if set(cells) != {"-"}:
-            rows.append([row.name, *cells])
+            rows.append([escaped(row.name, form), *cells])
     return rows if columns else []
 
 
@@ -133,11 +160,11 @@ def _paper(row: Row, column: str) -> float | None:
     return row.cells[column].paper if column in row.cells else None
 
 
-def _paired_rows(report: Report) -> list[list[str]]:
+def _paired_rows(report: Report, form: str) -> list[list[str]]:
     rows = [["dataset", "seed", "images", "only the first right", "only the second right", "difference", "p"]]
     for pair in report.pairs:
         counts = map(str, (pair.seed, pair.images, pair.only_first, pair.only_second))
-        rows.append([pair.dataset, *counts, f"{pair.difference:+.2f}", f"{pair.p:.3g}"])
+        rows.append([escaped(pair.dataset, form), *counts, f"{pair.difference:+.2f}", f"{pair.p:.3g}"])
     return rows
 
 
@@ -145,7 +172,7 @@ def _cells(table: Table) -> list[dict[str, Any]]:
     """One dict for each cell."""
     found = []
     for row in table.rows:
-        for column in (*table.columns, *table.averages):
+        for column in table.headings:
             if cell := row.cells.get(column):
                 found.append(
                     {

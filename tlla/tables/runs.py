@@ -1,27 +1,23 @@
 """What a run is in a table: its method's label, the settings that make a row, the facts that make rows comparable."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tlla.errors import InputError
+from tlla.paper import BENCHMARKS
 
-from .records import Defect, Record, load_record, read_records
+from .origins import UNKNOWN, Origin, Origins, with_classes
+from .records import Defect, Record, read_records
 
-PROMPTS = ("CoOp", "CoCoOp", "SAPT")  # trainers that test the prompt itself, whoever has trained it
-WITHOUT_VIEWS = (*PROMPTS, "ZeroshotCLIP", "TipAdapter", "TipAdapterF", "SingleView")
-VIEWS = ("N_VIEWS", "AUGMIX", "CROP_SCALE")
-NODES = {"ZeroshotCLIP": "ZSCLIP"}  # where a trainer's own settings are, if not in TRAINER.<NAME>
 NO_SETTINGS = ("SEED", "VIEW_BATCH")  # of a node: the seed, and what changes no result
 NO_VERSIONS = ("device", "python")
 DATA = ("INPUT.SIZE", "INPUT.INTERPOLATION", "DATASET.CLASSNAMES")
 TRAINING = ("OPTIM", "DATASET.NUM_SHOTS", "DATALOADER.TRAIN_X.BATCH_SIZE", "INPUT.TRANSFORMS", "INPUT.RRCROP_SCALE")
-ENSEMBLES = ("imagenet7", "imagenet80")
-TEMPLATE, CHECKPOINT = (
-    ("", "template"),
-    "checkpoint",
-)  # Compare's names for the one prompt of the config, of --model-dir
+TEMPLATE, CHECKPOINT = "template", "checkpoint"  # Compare's names for the prompt of the config, of --model-dir
+LABELS = {("STSS", "SAPT"): "TLLA"}  # a method on a prompt that has a name of its own
+PUBLISHED = {name for benchmark in BENCHMARKS for name in (benchmark.source, *benchmark.targets)}
 
 
 @dataclass(frozen=True)
@@ -30,8 +26,14 @@ class Run:
 
     Attributes:
         method: Its label: the trainer, and for a method at test time the prompt that it ran on.
-        dataset: With the classes in brackets if they are not all.
-        source: The dataset that the prompt (or the cache) was trained on; "" without training, "?" if not found.
+        data: The dataset.
+        classes: all, base or new.
+        seed: Of the run.
+        seeded: Whether another seed could give another result.
+        source: The dataset that the prompt (or the cache) was trained on, with the classes in brackets if they are not
+            all; "" without training, "?" if not known.
+        origin: Who has trained it.
+        root: Folder of the data.
         metrics: Numbers of the test split by name.
         settings: Key -> value: what must agree among the runs of a row.
         facts: What -> value: what must agree among the rows of a column.
@@ -39,100 +41,91 @@ class Run:
 
     folder: Path
     method: str
-    dataset: str
+    data: str
+    classes: str
     seed: int
+    seeded: bool
     source: str = ""
+    origin: Origin | None = None
+    root: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict, repr=False)
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)
     facts: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
-    def seeded(self) -> bool:
-        """Whether another seed could give another result."""
-        return bool(self.source) or self.method not in ("ZeroshotCLIP", "SingleView")
+    def dataset(self) -> str:
+        """The column: the dataset, with the classes in brackets if they are not all."""
+        return with_classes(self.data, self.classes)
 
 
 def read_runs(folders: list[str]) -> tuple[list[Run], list[Defect]]:
     """All complete runs in and below some folders, and all that is wrong there. Raises InputError as `read_records`."""
     records, defects = read_records(folders)
+    return make_runs(records), defects
+
+
+def make_runs(records: Sequence[Record]) -> list[Run]:
+    """Records as runs, in their order."""
     origins = Origins(records)
-    return [make_run(record, origins.of(record)) for record in records], defects
+    found = [origins.of(record) for record in records]
+    names = DataNames([*records, *(origin.record for origin in found if origin and origin.record)])
+    return [_make_run(record, origin, names) for record, origin in zip(records, found, strict=True)]
 
 
-class Origins:
-    """Finds the run that has trained a record's prompt: by its path, else by the prompt's hash."""
+class DataNames:
+    """The names of datasets in tables. Of one's own data of the same name, each with its split's hash."""
 
-    def __init__(self, records: list[Record]):
-        self.by_folder = {record.folder.resolve(): record for record in records}
-        self.by_prompt: dict[str, list[Record]] = {}
-        for record in filter(_has_trained, records):
-            self.by_prompt.setdefault(record.test.get("prompt_sha256", ""), []).append(record)
+    def __init__(self, records: Iterable[Record]):
+        self._splits: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._taken = set(PUBLISHED)
+        for record in records:
+            if record.data["own"]:
+                self._splits[record.data["name"], record.classes].add(_split_hash(record))
+            else:
+                self._taken.add(record.data["name"])
 
-    def of(self, record: Record) -> Record | None:
-        """The record itself if it has trained; None if nothing was trained, or if the run is not found."""
-        folder = loaded_folder(record)
-        if folder is None:
-            return record if _has_trained(record) else None
-        same_prompt = self.by_prompt.get(record.test.get("prompt_sha256", ""), [])
-        found = self.by_folder.get(folder.resolve()) or _read(folder)
-        return found or (same_prompt[0] if len(same_prompt) == 1 else None)
-
-
-def _has_trained(record: Record) -> bool:
-    return "train_seconds" in record.content and "loaded_from" not in record.content
+    def of(self, record: Record) -> str:
+        """Of a record that was given to begin with."""
+        name: str = record.data["name"]
+        if record.data["own"] and (name in self._taken or len(self._splits[name, record.classes]) > 1):
+            return f"{name} [{_split_hash(record)[:6]}]"
+        return name
 
 
-def _read(folder: Path) -> Record | None:
-    try:
-        return load_record(folder)
-    except InputError:
-        return None
+def _split_hash(record: Record) -> str:
+    return str((record.content.get("split_sha256") or {}).get("test"))
 
 
-def loaded_folder(record: Record) -> Path | None:
-    """The run whose prompt was tested; None if the record's own run has trained it, or if it is a template."""
-    if "loaded_from" in record.content:
-        return Path(record.content["loaded_from"]["path"]).parents[1]
-    source = prompt_entry(record)
-    return Path(source) if source and "{}" not in source and source not in ENSEMBLES else None
-
-
-def prompt_entry(record: Record) -> str:
-    """Of a part of Compare: the source of its prompt, as TRAINER.COMPARE.PROMPTS has it."""
-    entries = record.config["TRAINER"].get("COMPARE", {}).get("PROMPTS", ()) if "prompt" in record.content else ()
-    pairs = (entry.partition("=")[::2] for entry in entries)
-    return next((source for name, source in pairs if name == record.content["prompt"]), "")
-
-
-def make_run(record: Record, origin: Record | None) -> Run:
-    """A record as a run; `origin` is the run that has trained its prompt."""
-    classes = record.config["DATASET"].get("SUBSAMPLE_CLASSES", "all")
-    unknown = "?" if loaded_folder(record) else ""
+def _make_run(record: Record, origin: Origin | None, names: DataNames) -> Run:
+    source = origin.data if origin else ""
+    if origin and origin.record:
+        source = with_classes(names.of(origin.record), origin.record.classes)
     return Run(
         folder=record.folder,
         method=label(record, origin),
-        dataset=record.content["dataset"] + (f" ({classes})" if classes != "all" else ""),
+        data=names.of(record),
+        classes=record.classes,
         seed=record.content["seed"],
-        source=origin.content["dataset"] if origin else unknown,
+        seeded=bool(source) or not record.method["deterministic"],
+        source=source,
+        origin=origin,
+        root=str(record.config["DATASET"].get("ROOT", "")),
         metrics={name: float(v) for name, v in record.test.items() if isinstance(v, (int, float))},
-        settings=_data_settings(record) | _method_settings(record) | _training_settings(record, origin),
+        settings=_data_settings(record) | _method_settings(record, origin) | _training_settings(record, origin),
         facts=_facts(record),
     )
 
 
-def label(record: Record, origin: Record | None) -> str:
+def label(record: Record, origin: Origin | None) -> str:
     """Trainer, or method+prompt: TPT on a CoOp run is TPT+CoOp, STSS on SAPT is TLLA, a prompt is its trainer."""
-    trainer, prompt = record.trainer, record.content.get("prompt", CHECKPOINT)
-    if prompt in TEMPLATE:
-        return trainer
-    if prompt == CHECKPOINT:
-        if loaded_folder(record) is None or (origin and origin.trainer == trainer):
-            return trainer
-        prompt = {"TLLA": "SAPT"}.get(origin.trainer, origin.trainer) if origin else "?"
-        if trainer in PROMPTS:
-            return prompt if origin else trainer
-    method = {"TLLA": "STSS"}.get(trainer, trainer)
-    return "TLLA" if (method, prompt) == ("STSS", "SAPT") else f"{method}+{prompt}"
+    method, prompt = record.method, record.content.get("prompt", CHECKPOINT)
+    if origin is None:
+        untrained = "+initial prompt" if method["learns"] else ""
+        return str(method["name"]) + (f"+{prompt}" if prompt not in ("", TEMPLATE, CHECKPOINT) else untrained)
+    name: str = origin.name if prompt in ("", TEMPLATE, CHECKPOINT) else prompt
+    if name == method["name"] or (method["kind"] == "prompt" and name != UNKNOWN):
+        return name
+    return LABELS.get((method["name"], name), f"{method['name']}+{name}")
 
 
 def _data_settings(record: Record) -> dict[str, str]:
@@ -142,38 +135,28 @@ def _data_settings(record: Record) -> dict[str, str]:
     return found
 
 
-def _method_settings(record: Record) -> dict[str, str]:
-    """Of the test: the method's own node, its views, its template."""
-    trainer = record.trainer
-    if trainer in PROMPTS:
-        return {}
-    node = NODES.get(trainer, trainer.upper())
-    found = _short(record, node)
-    if trainer == "TLLA":  # the paper's name of SAPT's training with STSS's test
-        return {key: value for key, value in found.items() if key in (*VIEWS, *_short(record, "STSS"))}
-    if trainer not in WITHOUT_VIEWS:
-        found |= _short(record, "VIEWS")
-    if loaded_folder(record) is None and "train_seconds" not in record.content:
-        found |= {"TEMPLATE": prompt_entry(record) or _short(record, "PROMPT").get("TEMPLATE", "")}
-    return found
+def _method_settings(record: Record, origin: Origin | None) -> dict[str, str]:
+    """Of the test: the method's own, its views, its template."""
+    method = record.method
+    found = {**method["settings"], **(method["views"] or {})}
+    if origin is None and not method["learns"] and "TEMPLATE" not in found:
+        found["TEMPLATE"] = method["template"]
+    return {key: str(value) for key, value in found.items() if key not in NO_SETTINGS}
 
 
-def _short(record: Record, node: str) -> dict[str, str]:
-    """A trainer's node, its keys without the node's name."""
-    return {key.removeprefix(f"{node}."): value for key, value in leaves(record.config["TRAINER"], node).items()}
-
-
-def _training_settings(record: Record, origin: Record | None) -> dict[str, str]:
+def _training_settings(record: Record, origin: Origin | None) -> dict[str, str]:
     if origin is None:
         return {}
-    name = {"TLLA": "SAPT"}.get(origin.trainer, origin.trainer)
-    found: dict[str, str] = {}
-    for key in (*TRAINING, f"TRAINER.{NODES.get(name, name.upper())}"):
-        found |= {f"training {k}": v for k, v in leaves(origin.config, key).items()}
-    epoch, last = record.content.get("loaded_from", {}).get("epoch"), origin.config["OPTIM"]["MAX_EPOCH"]
-    chosen = origin.config["TEST"].get("FINAL_MODEL") == "best_val"  # another epoch for each seed
-    only = origin.trainer == "TipAdapter"  # nothing is trained: all is in epoch 1
-    return found | {"epoch": "deployed" if chosen or only or epoch in (None, last) else str(epoch)}
+    if origin.record is None or origin.record.training is None:
+        known = {"": "of an unknown run", "results.json": "of a run that is gone"}
+        return {"prompt": known.get(origin.said_by, f"without results.json, {origin.name}'s by {origin.said_by}")}
+    config = origin.record.config
+    found = {"prompt": "with results.json"}
+    for key in (*TRAINING, f"TRAINER.{origin.record.training['node']}"):
+        found |= {f"training {k}": v for k, v in leaves(config, key).items()}
+    epoch, last = record.content.get("loaded_from", {}).get("epoch"), origin.record.training["epochs"]
+    chosen = config["TEST"].get("FINAL_MODEL") == "best_val"  # another epoch for each seed
+    return found | {"epoch": "deployed" if chosen or epoch in (None, last) else str(epoch)}
 
 
 def _versions(record: Record) -> dict[str, str]:
@@ -183,13 +166,14 @@ def _versions(record: Record) -> dict[str, str]:
 def _facts(record: Record) -> dict[str, str]:
     facts = {
         "number of images": str(record.test["total"]),
-        "split hash": str((record.content.get("split_sha256") or {}).get("test"))[:12],
+        "split hash": _split_hash(record)[:12],
         "backbone": record.content["backbone"],
         "versions": ", ".join(f"{name} {version}" for name, version in sorted(_versions(record).items())),
     }
-    if record.trainer not in WITHOUT_VIEWS:
-        node = record.config["TRAINER"].get("TLLA" if record.trainer == "TLLA" else "VIEWS", {})
-        facts["views"] = ", ".join(f"{key} {node[key]}" for key in VIEWS if key in node)
+    if record.data["own"] and "classes_sha256" in record.data:
+        facts["hash of the class names"] = str(record.data["classes_sha256"])[:12]
+    if views := record.method["views"]:
+        facts["views"] = ", ".join(f"{key} {value}" for key, value in views.items())
     return facts
 
 

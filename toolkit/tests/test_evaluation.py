@@ -39,13 +39,15 @@ def test_against_scikit_learn(tmp_path, capsys):
     rng = np.random.default_rng(0)
     true, pred = rng.integers(0, 4, 60), rng.integers(0, 6, 60)
     judge = evaluator(tmp_path, COMPUTE_CMAT=True, PER_CLASS_RESULT=True)
+    judge._lab2cname = dict(enumerate("abcdef"))
     judge.process(scores(pred.tolist(), 6), torch.from_numpy(true))
     results = judge.evaluate()
     expected = 100 * metrics.f1_score(true, pred, average="macro", labels=np.unique(true))
     assert results["macro_f1"] == pytest.approx(expected)
     assert results["perclass_accuracy"] == pytest.approx(100 * metrics.balanced_accuracy_score(true, pred))
     cmat = torch.load(tmp_path / "out/cmat.pt", weights_only=True)
-    assert np.allclose(cmat.numpy(), metrics.confusion_matrix(true, pred, normalize="true"))
+    assert np.allclose(cmat.numpy()[:4], metrics.confusion_matrix(true, pred, normalize="true", labels=range(6))[:4])
+    assert cmat.shape == (6, 6) and cmat[4:].isnan().all()  # classes without images
     assert "Confusion matrix is saved to" in capsys.readouterr().out
 
 
@@ -55,14 +57,25 @@ def test_per_class_lines(tmp_path, capsys):
     assert judge.evaluate()["perclass_accuracy"] == 75.0
     out = capsys.readouterr().out
     assert "=> per-class result\n* class: 0 (cat)\ttotal: 2\tcorrect: 1\tacc: 50.0%\n" in out
-    assert out.endswith("* average: 75.0%\n")
+    assert out.endswith("* average: 75.0%\n") and "* class: 1 (dog)\ttotal: 0\tcorrect: 0\tacc: -\n" in out
+
+
+def test_a_confusion_matrix_has_all_classes_also_those_without_images(tmp_path):
+    judge = evaluator(tmp_path, COMPUTE_CMAT=True)
+    judge.process(scores([2, 2]), torch.tensor([0, 2]))
+    judge.evaluate()
+    found = torch.load(tmp_path / "out/cmat.pt", weights_only=True)
+    nan = float("nan")
+    expected = torch.tensor([[0, 0, 1], [nan, nan, nan], [0, 0, 1]], dtype=torch.float64)
+    assert torch.equal(found.nan_to_num(-1), expected.nan_to_num(-1))
 
 
 def test_without_images_and_after_reset(tmp_path):
     judge = evaluator(tmp_path, PER_CLASS_RESULT=True, COMPUTE_CMAT=True)
     judge.process(scores([0]), torch.tensor([0]))
     judge.reset()
-    assert judge.evaluate()["accuracy"] == judge.total == 0
+    results = judge.evaluate()
+    assert judge.total == 0 and all(np.isnan(value) for value in results.values())  # 0 of 0 is not 0 %
 
 
 def test_shapes_are_checked(tmp_path):

@@ -2,7 +2,7 @@
 
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,8 +73,8 @@ class Classification(EvaluatorBase):
         self._y_pred.extend(pred.tolist())
 
     def evaluate(self) -> "OrderedDict[str, float]":
-        """Prints and returns accuracy, error rate and macro F1 in %, and what TEST asks for besides."""
-        accuracy = 100.0 * self.correct / max(self.total, 1)
+        """Prints and returns accuracy, error rate and macro F1 in %, and what TEST asks for; all NaN without images."""
+        accuracy = 100.0 * self.correct / self.total if self.total else float("nan")
         true, pred = np.array(self._y_true, dtype=int), np.array(self._y_pred, dtype=int)
         results = OrderedDict(accuracy=accuracy, error_rate=100.0 - accuracy, macro_f1=100.0 * macro_f1(true, pred))
         print(
@@ -92,42 +92,52 @@ class Classification(EvaluatorBase):
         return results
 
     def _print_per_class(self, true: np.ndarray, pred: np.ndarray) -> float:
-        """Prints each class's accuracy; returns their mean."""
+        """Prints each class's accuracy; returns the mean over the classes that have images, NaN if none has."""
         print("=> per-class result")
         accuracies = []
-        for label in np.unique(true).tolist():
+        for label in self._labels(true):
             total, correct = int((true == label).sum()), int((pred[true == label] == label).sum())
-            accuracies.append(100.0 * correct / total)
+            if total:
+                accuracies.append(100.0 * correct / total)
+            share = f"{accuracies[-1]:.1f}%" if total else "-"
             name = self._lab2cname.get(label, label)
-            print(
-                f"* class: {label} ({name})\ttotal: {total:,}\tcorrect: {correct:,}\tacc: {accuracies[-1]:.1f}%",
-            )
-        mean = float(np.mean(accuracies)) if accuracies else 0.0
+            print(f"* class: {label} ({name})\ttotal: {total:,}\tcorrect: {correct:,}\tacc: {share}")
+        mean = float(np.mean(accuracies)) if accuracies else float("nan")
         print(f"* average: {mean:.1f}%")
         return mean
+
+    def _labels(self, *seen: np.ndarray) -> list[int]:
+        """The labels of all classes, with or without images, ascending."""
+        return sorted({*self._lab2cname, *np.concatenate(seen).tolist()})
 
     def _save_confusion_matrix(self, true: np.ndarray, pred: np.ndarray) -> None:
         path = os.path.join(self.cfg.OUTPUT_DIR, "cmat.pt")
         mkdir_if_missing(self.cfg.OUTPUT_DIR)
-        torch.save(torch.from_numpy(confusion_matrix(true, pred)), path)
+        torch.save(torch.from_numpy(confusion_matrix(true, pred, self._labels(true, pred))), path)
         print(f"Confusion matrix is saved to {path}")
 
 
 def macro_f1(true: np.ndarray, pred: np.ndarray) -> float:
-    """The mean of F1 = 2 TP / (2 TP + FP + FN) over the classes in ``true``, in [0, 1]; 0 without samples."""
+    """The mean of F1 = 2 TP / (2 TP + FP + FN) over the classes in ``true``, in [0, 1]; NaN without samples.
+
+    As Dassl computes it. scikit-learn's default and torchmetrics also count classes that are only in ``pred``, with 0.
+    """
     scores = []
     for label in np.unique(true):
         hits = ((true == label) & (pred == label)).sum()
         scores.append(2 * hits / ((true == label).sum() + (pred == label).sum()))
-    return float(np.mean(scores)) if scores else 0.0
+    return float(np.mean(scores)) if scores else float("nan")
 
 
-def confusion_matrix(true: np.ndarray, pred: np.ndarray) -> np.ndarray:
-    """Shares of the predicted classes (columns) for each true class (rows), float64 of shape (C, C).
+def confusion_matrix(true: np.ndarray, pred: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+    """Shares of the predicted classes (columns) for each true class (rows), float64 of shape (K, K).
 
-    C counts the labels in ``true`` or ``pred``, in ascending order; the row of a label without images is 0.
+    Args:
+        true: Labels, (N,).
+        pred: Predicted labels, (N,).
+        labels: The K labels of rows and columns, ascending. The row of one without images is NaN.
     """
-    labels, index = np.unique(np.concatenate([true, pred]), return_inverse=True)
     counts = np.zeros((len(labels), len(labels)))
-    np.add.at(counts, (index.ravel()[: len(true)], index.ravel()[len(true) :]), 1)
-    return counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    np.add.at(counts, (np.searchsorted(labels, true), np.searchsorted(labels, pred)), 1)
+    with np.errstate(invalid="ignore"):
+        return counts / counts.sum(1, keepdims=True)

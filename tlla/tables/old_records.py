@@ -1,0 +1,67 @@
+"""What records of earlier versions do not say, told from their config: newer ones have these entries themselves.
+
+A new trainer needs no mention here: see `ClipTrainer.describe_method`.
+"""
+
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+PROMPTS = ("CoOp", "CoCoOp", "SAPT")
+CACHES = ("TipAdapter", "TipAdapterF")
+DETERMINISTIC = ("ZeroshotCLIP", "SingleView")
+NODES = {"ZeroshotCLIP": "ZSCLIP"}  # where a trainer's own settings are, if not in TRAINER.<NAME>
+VIEWS = ("N_VIEWS", "AUGMIX", "CROP_SCALE", "ON_DEVICE")
+OF_FOLDERS = ("ImageFolder",)  # dataset classes that stand for many datasets
+
+
+def describe_data(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry "data": of folders of images the folder's name, and that of a split file."""
+    name, node = content["dataset"], content["config"]["DATASET"]
+    if name not in OF_FOLDERS:
+        return {"name": name, "own": False}
+    names = (PurePath(str(node.get("ROOT", ""))).name or name, PurePath(str(node.get("SPLIT_FILE", ""))).stem)
+    return {"name": "/".join(filter(None, names)), "own": True}
+
+
+def describe_method(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry "method"."""
+    trainer = content["trainer"]
+    kind = "prompt" if trainer in PROMPTS else "cache" if trainer in CACHES else "views"
+    without_views = kind != "views" or trainer in DETERMINISTIC
+    own = _node(content, NODES.get(trainer, trainer.upper()))
+    if trainer == "TLLA":  # its node has STSS's settings and the views
+        views, own = own, {key: own[key] for key in _node(content, "STSS") if key in own}
+    else:
+        views = _node(content, "VIEWS")
+    own = own | {"TEMPLATE": own.get("TEMPLATE") or _own_template(content)} if "TEMPLATE" in own else own
+    entries = _node(content, "COMPARE").get("PROMPTS", ()) if "prompt" in content else ()
+    prompts = dict(entry.partition("=")[::2] for entry in entries)
+    template = prompts.get(content.get("prompt", "")) or _node(content, "PROMPT").get("TEMPLATE", "")
+    return {
+        "name": "STSS" if trainer == "TLLA" else trainer,
+        "kind": kind,
+        "settings": {} if kind == "prompt" else own,
+        "views": None if without_views else {key: views[key] for key in VIEWS if key in views},
+        "deterministic": trainer in DETERMINISTIC,
+        "learns": trainer in (*PROMPTS, *CACHES, "TLLA"),
+        "template": template or _own_template(content),
+    }
+
+
+def describe_training(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The entry "training"; None if the run has not trained."""
+    if "train_seconds" not in content or "loaded_from" in content:
+        return None
+    name = "SAPT" if content["trainer"] == "TLLA" else content["trainer"]
+    epochs = 1 if name == "TipAdapter" else content["config"]["OPTIM"].get("MAX_EPOCH")
+    return {"name": name, "node": NODES.get(name, name.upper()), "epochs": epochs}
+
+
+def _node(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    node = content["config"]["TRAINER"].get(name)
+    return {key: value for key, value in node.items() if key != "SEED"} if isinstance(node, Mapping) else {}
+
+
+def _own_template(content: Mapping[str, Any]) -> str:
+    return str(content["config"]["DATASET"].get("TEMPLATE", ""))
