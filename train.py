@@ -44,7 +44,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", help="folder of the datasets")
     parser.add_argument("--output-dir", help="folder of the run's results")
-    parser.add_argument("--resume", help="run from which training goes on (default: the output folder, if it has one)")
+    parser.add_argument(
+        "--resume",
+        help="run from which training goes on, under whatever settings (default: the output folder, under the same)",
+    )
     parser.add_argument("--seed", type=int, help="0 or more fixes the randomness; negative: random")
     parser.add_argument("--source-domains", nargs="+", help="source domains")
     parser.add_argument("--target-domains", nargs="+", help="target domains")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -255,3 +256,28 @@ def test_a_run_without_training_images_is_refused(place, tmp_path, capsys, monke
 
     monkeypatch.setattr("report.prompt_runs.open_run", without)
     assert "which has no training images" in refusal(place, tmp_path, capsys, "sharpness", "CoOp:coop")
+
+
+def test_a_run_of_a_drawn_seed_is_opened_with_it(place):
+    record = place.run("TLLA", "drawn", "--seed", "-1", *FEW, "OPTIM.MAX_EPOCH", "1")
+    file = place.folder / "drawn/results.json"
+    seed = record["seed"]
+    for views, config in ((seed, record["config"]), (0, record["config"] | {"SEED": -1})):  # the second as of old
+        file.write_text(json.dumps({**record, "config": config}))
+        trainer = open_run(place.folder / "drawn")
+        assert (trainer.cfg.SEED, trainer.run_seed, trainer.view_config.seed) == (seed, seed, views)
+        assert trainer.record.content["split_sha256"] == record["split_sha256"]
+
+
+def test_a_prompt_or_images_that_the_results_are_not_of_are_refused(place, tmp_path, capsys):
+    record = place.run("CoOp", "later", "OPTIM.MAX_EPOCH", "1")
+    file = place.folder / "later/results.json"
+    place.run("CoOp", "later", "OPTIM.MAX_EPOCH", "2")
+    for name, old, message in (
+        ("splits", record["splits"], "the newest prompt of .* is not the one that it has tested"),
+        ("split_sha256", {**record["split_sha256"], "train_x": "other"}, "training images of .* is not the one"),
+    ):
+        newest = file.read_text()
+        file.write_text(json.dumps({**json.loads(newest), name: old}))
+        assert re.search(message, refusal(place, tmp_path, capsys, "sharpness", "CoOp:later"))
+        file.write_text(newest)

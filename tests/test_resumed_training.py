@@ -152,6 +152,7 @@ def test_resume_goes_on_in_spite_of_other_settings_and_says_so(place, capfd):
     (group,) = read_checkpoint(newest(place, "onwards"))["optimizer"]["param_groups"]
     assert group["momentum"] == 0.5
     assert place.run("SAPT", "onwards", *other)["resumed"] == results["resumed"]  # it is tested again
+    assert "TRAINER.NAME is 'CoOp' there" in fails(capfd, place.argv("SAPT", "CoOp", *resume, *EPOCH))  # is in the way
 
 
 def test_more_epochs_go_on_and_are_recorded(place):

@@ -1,6 +1,7 @@
 """Sweeps: each script's commands; what is skipped, goes on, fails, waits; kills, Ctrl-C, grids, the choice of rho."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -206,6 +207,8 @@ def test_only_the_same_settings_and_prompt_count_as_complete(fake, capsys):
     assert (training.state(), test.state()) == (COMPLETE, COMPLETE)
     assert all(job.config_values == plain(train.build_cfg(train.parse_args(job.argv))) for job in (training, test))
     assert job_of(fake, "DATASET.ROOT", "/elsewhere", "DATALOADER.NUM_WORKERS", "2")[0].state() == COMPLETE
+    others = [dataclasses.replace(training, seed=seed).differences() for seed in (2, -1)]
+    assert others == [["SEED is 1 there and 2 here"], []]  # a negative seed is any that was drawn
     changed = job_of(fake, "TRAINER.SAPT.RHO", "0.7")[0]
     assert changed.state() == OTHER
     assert sweep(fake, *CROSS_EMOJI, "--seeds", "1", "--opts", "TRAINER.SAPT.RHO", "0.7") == 1

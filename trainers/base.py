@@ -275,6 +275,8 @@ class LearningTrainer(ClipTrainer):
 
     def resume_model_if_exist(self, directory: str) -> int:
         """Goes on from the newest epoch, if the settings are the same or --resume asks for it."""
+        if Path(directory).resolve() != Path(self.output_dir).resolve():
+            self.compare_settings(self.output_dir)  # another training's epochs there could be taken for this one's
         self.resumed = self.compare_settings(directory, explicit=bool(self.cfg.RESUME))
         if self.resumed:
             self.record.update(resumed=self.resumed)

@@ -1,5 +1,6 @@
 """Checkpoints after every epoch, and runs that are killed and resumed."""
 
+import math
 import os
 
 import pytest
@@ -176,7 +177,7 @@ def test_negative_seed_is_drawn_once_and_kept(make_cfg, capsys):
     first = run(cfg)
     assert f"Run seed: {first.run_seed} " in capsys.readouterr().out
     second = build_trainer(make_cfg("SEED", -1, "DATASET.NUM_SHOTS", 2))
-    assert second.run_seed == first.run_seed
+    assert second.run_seed == second.cfg.SEED == first.run_seed == first.cfg.SEED
     assert [d.impath for d in second.dm.dataset.train_x] == [d.impath for d in first.dm.dataset.train_x]
     second.train()
     out = make_cfg().OUTPUT_DIR + "3"
@@ -217,6 +218,31 @@ def test_best_val(make_cfg, capsys):
     assert resumed.best_result == 50.0
     best = load_checkpoint(os.path.join(cfg.OUTPUT_DIR, "linear", "model-best.pth.tar"))
     assert best["epoch"] == 2
+
+
+def test_the_best_model_comes_along_to_another_directory(make_cfg, tmp_path):
+    best_val = ("TEST.FINAL_MODEL", "best_val")
+
+    def trained(results, *opts):
+        trainer = build_trainer(make_cfg(*best_val, *opts))
+        trainer.test = lambda split=None: results.pop(0) if split == "val" else 0.0
+        trainer.train()
+        return weights(trainer)
+
+    source = str(tmp_path / "first")
+    best = trained([50.0, 40.0], "OUTPUT_DIR", source, "OPTIM.MAX_EPOCH", 2)
+    assert torch.equal(trained([45.0, 45.0], "RESUME", source), best)
+
+
+def test_a_resumed_run_has_its_own_settings_of_the_optimizer(make_cfg):
+    run(make_cfg("OPTIM.MAX_EPOCH", 2, "OPTIM.NAME", "sgd", "OPTIM.LR_SCHEDULER", "cosine"))
+    more = ("OPTIM.MAX_EPOCH", 4, "OPTIM.LR", 0.5, "OPTIM.MOMENTUM", 0.3, "OPTIM.WEIGHT_DECAY", 0.0)
+    trainer = build_trainer(make_cfg("OPTIM.NAME", "sgd", "OPTIM.LR_SCHEDULER", "cosine", *more))
+    trainer.before_train()
+    (group,) = trainer._optims["linear"].param_groups
+    assert (trainer.start_epoch, group["momentum"], group["weight_decay"]) == (2, 0.3, 0.0)
+    assert group["lr"] == pytest.approx(0.25 * (1 + math.cos(math.pi / 4)))  # one of four epochs down its cosine
+    assert trainer._optims["linear"].state_dict()["state"]  # the momentum itself is taken over
 
 
 def test_best_val_needs_a_validation_set(make_cfg):
