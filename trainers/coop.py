@@ -2,7 +2,7 @@
 
 Same logits and updates as KaiyangZhou/CoOp, trainers/coop.py. Differs: the context is fp32 for every PREC, the text is
 cut at the longest EOS, image features are computed without a graph, and checkpoints load strictly. With CTX_INIT,
-upstream ignores CSC, and takes as many tokens as there are words; here CSC holds, and all tokens of the words are taken.
+upstream ignores CSC and takes as many tokens as there are words; here CSC holds, and the words give all their tokens.
 """
 
 from yacs.config import CfgNode
