@@ -83,7 +83,7 @@ def test_no_val_and_no_train(root, capsys):
     (root / "train").rename(root / "unused2")
     dataset = build("ImageFolder", root)
     assert dataset.classnames == ["ape", "zebra"] and len(dataset.test) == 5
-    assert "nothing should be trained on it" in capsys.readouterr().out
+    assert "nothing can be trained on it" in capsys.readouterr().out
 
 
 def test_classnames_override_folders(root):
