@@ -176,29 +176,29 @@ def _images(image_dir: str, parts: Parts, deep: bool, own: bool) -> Iterator[Fin
     """Empty files and those that cannot be decoded; unless `deep`, only what a name without a decoder is tried on."""
     images = {os.path.normpath(place.path): place for place in _places(parts)}
     contents: dict[Hashable, list[Place]] = defaultdict(list)
-    empty, broken = [], []
+    broken = []
     for place in tqdm(images.values(), unit="img", desc="decoding", disable=not deep):
         file = os.path.join(image_dir, place.path)
         if not os.path.isfile(file):
             continue
-        if os.path.getsize(file) == 0:
-            empty.append(place.path)
-        elif (deep or not has_decoder(file)) and (reason := _unreadable(file)):
+        if reason := _unreadable(file, deep or not has_decoder(file)):
             broken.append(f"{place.path} ({reason})")
         elif deep:
             contents[sha256(file)].append(place)
-    if empty:
-        yield Finding(True, f"{len(empty)} of {len(images)} images are empty files: {some(empty, 5)}")
     if broken:
         yield Finding(True, f"{len(broken)} of {len(images)} images cannot be read: {some(broken, 5)}")
-    elif deep and not empty:
+    elif deep:
         yield Finding(False, f"all {len(images):,} images can be read")
     yield from _shared(contents, "images of the same content are", fault=own)
 
 
-def _unreadable(file: str) -> str:
+def _unreadable(file: str, decode: bool) -> str:
+    """Why a file cannot be read as an image, or nothing."""
+    if os.path.getsize(file) == 0:
+        return "is empty"
     try:
-        read_image(file)
+        if decode:
+            read_image(file)
     except InputError as error:
         return str(error).removeprefix(f"{one_line(file)} ")
     return ""

@@ -55,12 +55,6 @@ def file_identity(path: str | Path) -> Hashable:
     return found.st_dev, found.st_ino
 
 
-def shared_files(paths: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Those of the paths that lead to one of the other files, be it under another name."""
-    known = set(map(file_identity, others))
-    return [path for path in paths if file_identity(path) in known]
-
-
 def _stamp(path: str | Path) -> str:
     try:
         found = os.stat(path)
