@@ -105,10 +105,7 @@ def test_deep_names_unreadable_images(root, capsys):
     (root / "oxford_pets/images/Bengal_3.jpg").write_text("<html>")
     code, out = run(capsys, "check", "OxfordPets", "--root", root, "--deep")
     assert code == 1
-    assert (
-        "2 of 99 images cannot be read" in out
-        and "Bengal_3.jpg (is not an image that Pillow can read" in out
-    )
+    assert "2 of 99 images cannot be read" in out and "Bengal_3.jpg (is not an image that Pillow can read" in out
 
 
 def test_a_missing_folder_or_split_is_a_fault(tmp_path, capsys):

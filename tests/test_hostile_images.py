@@ -62,7 +62,9 @@ def _cmyk():
 
 def _palette_with_transparency():
     image = picture(2).quantize(16)
-    on_white = Image.composite(Image.new("RGB", image.size, "white"), image.convert("RGB"), image.point(lambda i: 255 * (i == 0), "1"))
+    on_white = Image.composite(
+        Image.new("RGB", image.size, "white"), image.convert("RGB"), image.point(lambda i: 255 * (i == 0), "1")
+    )
     return encoded(image, "PNG", transparency=0), on_white
 
 

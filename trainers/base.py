@@ -253,7 +253,7 @@ class LearningTrainer(ClipTrainer):
         """
         if self.chooses_epoch:
             raise InputError(
-                f"TEST.FINAL_MODEL best_val chooses the epoch by val images, but {reason}: set TEST.FINAL_MODEL last_step"
+                f"TEST.FINAL_MODEL best_val chooses the epoch by val images, but {reason}: set it to last_step"
             )
         print(f"Note: {reason}, so that nothing can be chosen by them")
 

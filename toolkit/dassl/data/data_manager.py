@@ -157,7 +157,7 @@ class DataManager:
             images = getattr(self.dataset, split)
             if images or split in ("train_x", "test"):
                 table.append([f"# {split}", f"{len(images):,}"])
-        print(tabulate(table))
+        print(tabulate(table, disable_numparse=True))
 
 
 def _choose(custom: Any, cfg: CfgNode, is_train: bool) -> Any:
