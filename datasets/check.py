@@ -21,6 +21,7 @@ from .files import list_folders, sha256
 from .items import check_labels, same_names, some
 from .splits import PARTS, Parts
 
+TWICE = "twice in one class of one part"
 SYNSETS = Path(__file__).with_name("data")
 
 
@@ -152,12 +153,12 @@ def _listed_twice(image_dir: str, parts: Parts, own: bool) -> Iterator[Finding]:
         if key not in paths:
             files[file_identity(os.path.join(image_dir, place.path))].append(place)
         paths[key].append(place)
-    yield from _shared(paths, "images are", fault=True)
+    yield from _shared(paths, "images are", fault=True, twice=True)
     yield from _shared(files, "images are links to one file,", fault=own)
 
 
-def _shared(places: Mapping[Hashable, list[Place]], what: str, fault: bool) -> Iterator[Finding]:
-    """What is in more places than one, by kind of fault."""
+def _shared(places: Mapping[Hashable, list[Place]], what: str, fault: bool, twice: bool = False) -> Iterator[Finding]:
+    """What is in more places than one, a fault or not; `twice`: whether it is one within a class of a part."""
     kinds: dict[str, list[str]] = defaultdict(list)
     for found in places.values():
         shown = " = ".join(dict.fromkeys(place.path for place in found))
@@ -167,14 +168,16 @@ def _shared(places: Mapping[Hashable, list[Place]], what: str, fault: bool) -> I
         if len({place.label for place in found}) > 1:
             kinds["under two classes"].append(shown)
         if len({(place.part, place.label) for place in found}) < len(found):
-            kinds["twice in one class of one part"].append(shown)
+            kinds[TWICE].append(shown)
     for kind, images in sorted(kinds.items()):
-        yield Finding(fault, f"{len(images)} {what} {kind}: {some(images, 5)}")
+        yield Finding(twice if kind == TWICE else fault, f"{len(images)} {what} {kind}: {some(images, 5)}")
 
 
 def _images(image_dir: str, parts: Parts, deep: bool, own: bool) -> Iterator[Finding]:
     """Empty files and those that cannot be decoded; unless `deep`, only what a name without a decoder is tried on."""
-    images = {os.path.normpath(place.path): place for place in _places(parts)}
+    images: dict[Hashable, Place] = {}
+    for place in _places(parts):
+        images.setdefault(file_identity(os.path.join(image_dir, place.path)), place)
     contents: dict[Hashable, list[Place]] = defaultdict(list)
     broken = []
     for place in tqdm(images.values(), unit="img", desc="decoding", disable=not deep):

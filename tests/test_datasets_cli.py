@@ -1,5 +1,6 @@
 """`python -m datasets`: what it prints and its exit codes; the generated page."""
 
+import ast
 import json
 import os
 import subprocess
@@ -155,6 +156,25 @@ def test_fewshot_draws_and_counts(root, capsys):
         *(capsys, "fewshot", "OxfordPets", "--root", root, "--shots", "2", "--opts", "DATASET.SUBSAMPLE_CLASSES", "new")
     )
     assert code == 0 and "abyssinian" not in out and "yorkshire_terrier" in out
+
+
+def test_class_names_stay_texts(tmp_path, capsys):
+    names = ("001", "007", "1e3", "3.10", "1_000", "nan", "0x10", "-1")
+    for part in ("train", "test"):
+        for name in names:
+            zoo_trees.touch(tmp_path / part / name / "1.png")
+    code, out = run(capsys, "fewshot", "ImageFolder", "--root", tmp_path, "--shots", "1")
+    assert code == 0 and {line.split()[1] for line in out.splitlines() if line.strip()[:1].isdigit()} == set(names)
+
+
+def test_no_table_turns_texts_into_numbers():
+    """Every call of tabulate says so, or gives a format for a table of numbers alone."""
+    for folder in ("datasets", "tlla", "trainers", "report", "sweeps", "toolkit/dassl", "scripts", "benchmarks"):
+        for path in sorted((REPO / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "tabulate":
+                    given = {keyword.arg for keyword in node.keywords}
+                    assert given & {"disable_numparse", "floatfmt"}, (path, node.lineno)
 
 
 def test_an_example_is_made(tmp_path, capsys):
