@@ -24,7 +24,9 @@ python -m datasets fewshot OxfordPets --root $DATA --shots 16 --seed 1
 
 Few-shot draws are stored as JSON in `split_fewshot/` in the dataset's folder. They are the ones that CoOp draws for the
 seed from the same split; ImageNet's are drawn from sorted listings, where CoOp depends on the order of the file system.
-CoOp's pickles are not read.
+CoOp's pickles are not read. Images are read upright and on white ground
+([how](docs/how-to/own-data.md#how-images-are-read)), where CoOp's bare `convert("RGB")` leaves rotated and transparent
+ones as they lie in the file.
 """
 
 

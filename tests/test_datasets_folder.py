@@ -287,6 +287,7 @@ def test_check_accounts_for_every_entry(root):
 
 
 def test_check_finds_images_in_two_parts_under_two_classes_and_twice(root):
+    assert not [f.text for f in check("ImageFolder", options(root), deep=True) if f.fault]
     write_csv(
         root,
         *(
@@ -311,4 +312,3 @@ def test_check_finds_images_in_two_parts_under_two_classes_and_twice(root):
         "1 images of the same content are both in val and test: val/ape/0.png = train/ape/copy.png",
     ):
         assert said in faults, faults
-    assert not [f.text for f in check("ImageFolder", options(root), deep=True) if f.fault]

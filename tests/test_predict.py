@@ -112,11 +112,13 @@ def test_a_damaged_note_is_an_input_error(place, cli, tmp_path, photos, entry):
 
 def test_class_names_come_from_the_line_a_file_or_a_folder(place, cli, tmp_path, photos):
     (tmp_path / "names.txt").write_text("\ufeffbird\n\n  land vehicle \ntool\n", encoding="utf-8")
+    (tmp_path / "utf16.txt").write_text("bird\r\nland vehicle\r\ntool\r\n", encoding="utf-16")
     for name in (*CLASSES, ".hidden"):
         (tmp_path / "folders" / name).mkdir(parents=True)
     sources = [
         ("--classes", *CLASSES),
         ("--classes-file", tmp_path / "names.txt"),
+        ("--classes-file", tmp_path / "utf16.txt"),
         ("--classes-from", tmp_path / "folders"),
     ]
     base = [photos[0], "--backbone", place.folder / "clip.pt", "--method", "single"]

@@ -3,7 +3,6 @@
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 from .errors import InputError
 
@@ -30,7 +29,11 @@ SEEN_FOLDER = "link to a folder that is listed elsewhere"
 
 def ends_as_image(name: str) -> bool:
     """Whether a file's name ends as those of images do."""
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES
+    return _suffix(name) in IMAGE_SUFFIXES
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def kind_of(entry: os.DirEntry[str]) -> str:
@@ -51,7 +54,7 @@ def kind_of(entry: os.DirEntry[str]) -> str:
         return NO_FILE
     if ends_as_image(entry.name):
         return IMAGE
-    return LOOSE_LINK if leads_nowhere else Path(entry.name).suffix.lower() or "no suffix"
+    return LOOSE_LINK if leads_nowhere else _suffix(entry.name) or "no suffix"
 
 
 def scan(folder: str | os.PathLike[str], advice: str = "") -> dict[str, list[str]]:
