@@ -42,8 +42,7 @@ def read_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
         RGB, 8 bits a channel, turned upright.
 
     Raises:
-        InputError: not a regular file, not an image, damaged, too large, too long, or of undefined brightness. The
-            message begins with the file's name.
+        InputError: not a regular file, not an image, damaged, too large, too long, or of undefined brightness.
     """
     if isinstance(source, Image.Image):
         return _upright_rgb(source, "the image")

@@ -255,7 +255,8 @@ class LearningTrainer(ClipTrainer):
             raise InputError(
                 f"TEST.FINAL_MODEL best_val chooses the epoch by val images, but {reason}: set it to last_step"
             )
-        print(f"Note: {reason}, so that nothing can be chosen by them")
+        if self.dm.dataset.val:
+            print(f"Note: {reason}, so that nothing can be chosen by them")
 
     def after_train(self) -> None:
         """Records the time of this process's part of the training, then tests."""
