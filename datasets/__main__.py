@@ -13,10 +13,10 @@ Exit codes: 0 all is well, 1 a fault was found or a download failed, 2 wrong usa
 import argparse
 import os
 import sys
+from collections import Counter
 
 from dassl.config import get_cfg_default
 from dassl.data.datasets import build_dataset
-from tabulate import tabulate
 from yacs.config import CfgNode
 
 from tlla.errors import InputError, nearest
@@ -24,7 +24,7 @@ from tlla.errors import InputError, nearest
 from . import add_configs
 from .catalog import CATALOG
 from .check import check
-from .document import describe, document, table
+from .document import describe, document, table, text_table
 from .download import download
 from .example import make_example
 from .transfer import DownloadError
@@ -95,7 +95,7 @@ def build_cfg(name: str, args: argparse.Namespace) -> CfgNode:
 
 def run_list(args: argparse.Namespace) -> int:
     """Prints the table, or DATASETS.md."""
-    print(document() if args.markdown else tabulate(*table(args.root)), end="" if args.markdown else "\n")
+    print(document() if args.markdown else text_table(*table(args.root)), end="" if args.markdown else "\n")
     return 0
 
 
@@ -136,11 +136,9 @@ def run_fewshot(args: argparse.Namespace) -> int:
     cfg.DATASET.NUM_SHOTS, cfg.SEED = args.shots, args.seed
     dataset = build_dataset(cfg)
     parts = {"train": dataset.train_x, "val": dataset.val or [], "test": dataset.test}
-    rows = [
-        [label, classname, *(sum(d.label == label for d in items) for items in parts.values())]
-        for label, classname in dataset.lab2cname.items()
-    ]
-    print(tabulate(rows, ["label", "class", *parts]))
+    counts = [Counter(item.label for item in items) for items in parts.values()]
+    rows = [[label, name, *(count[label] for count in counts)] for label, name in dataset.lab2cname.items()]
+    print(text_table(rows, ["label", "class", *parts]))
     return 0
 
 

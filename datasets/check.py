@@ -1,23 +1,27 @@
 """Compares a dataset's folder with its split: what is missing, extra, empty or unreadable. Changes nothing."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from dassl.data.datasets import DATASET_REGISTRY
-from dassl.utils import ImageError, read_image
 from tqdm import tqdm
 from yacs.config import CfgNode
 
 from tlla.errors import InputError
+from tlla.fingerprint import file_identity
+from tlla.image_files import EMPTY_FOLDER, IMAGE, describe_kinds, one_line, walk
+from tlla.images import has_decoder, read_image
 
 from .base import ZooDataset
 from .catalog import CATALOG
-from .files import image_suffixes, list_folders
-from .items import Item, check_labels, same_names, some
+from .files import list_folders, sha256
+from .items import check_labels, same_names, some
 from .splits import PARTS, Parts
 
+TWICE = "twice in one class of one part"
 SYNSETS = Path(__file__).with_name("data")
 
 
@@ -53,12 +57,9 @@ def check(name: str, options: CfgNode, deep: bool = False) -> Iterator[Finding]:
         return
     yield from _counts(name, dataset, parts, options)
     yield from _files(dataset, parts)
-    if deep:
-        yield from _images(dataset.image_dir, _all_items(parts))
-
-
-def _all_items(parts: Parts) -> list[Item]:
-    return list({item.path: item for items in parts.values() for item in items}.values())
+    own = name not in CATALOG  # published datasets hold some images twice, which is not the user's to mend
+    yield from _listed_twice(dataset.image_dir, parts, own)
+    yield from _images(dataset.image_dir, parts, deep, own)
 
 
 def _synsets(name: str, image_dir: str) -> Iterator[Finding]:
@@ -101,58 +102,106 @@ def _counts(name: str, dataset: ZooDataset, parts: Parts, options: CfgNode) -> I
 
 
 def _files(dataset: ZooDataset, parts: Parts) -> Iterator[Finding]:
-    """Missing images, extra images and empty folders."""
-    present, empty = _walk(dataset.image_dir)
+    """Missing images, extra images, empty folders, and everything else that lies in the folder."""
+    found: dict[str, list[str]] = defaultdict(list)
+    try:
+        for path, kind in walk(dataset.image_dir, skip=("split_fewshot",)):
+            found[kind].append(path)
+    except InputError as error:
+        yield Finding(True, str(error))
+    present = {path for kind, paths in found.items() if kind != EMPTY_FOLDER for path in paths}
+    loose = {path for path in found[IMAGE] if not _is_file(dataset, path)}
     for part, items in parts.items():
-        missing = [item.path for item in items if item.path not in present and not _is_file(dataset, item.path)]
+        listed = [item.path for item in items]
+        missing = [p for p in listed if p in loose or p not in present and not _is_file(dataset, p)]
         if missing:
             yield Finding(True, f"{part}: {len(missing)} of {len(items)} images are missing: {some(missing, 5)}")
         elif items:
             yield Finding(False, f"{part}: all {len(items):,} images are there")
     used = {os.path.normpath(item.path) for items in parts.values() for item in items}
-    suffixes = image_suffixes()
-    extra = [path for path in present - used if os.path.splitext(path)[1].lower() in suffixes]
+    extra = set(found.pop(IMAGE)) - used
     yield from _difference(dataset.image_dir, "images", (), extra, extra_is_fault=False)
-    if empty:
+    if empty := found.pop(EMPTY_FOLDER, []):
         yield Finding(True, f"{dataset.image_dir} has {len(empty)} empty folders: {some(sorted(empty), 5)}")
+    for kind, paths in sorted(found.items()):  # a split may list files whose names do not end as those of images
+        if rest := sorted(set(paths) - used):
+            yield Finding(False, f"{dataset.image_dir} also has {describe_kinds({kind: rest}, 5)}")
 
 
 def _is_file(dataset: ZooDataset, path: str) -> bool:
     return os.path.isfile(os.path.join(dataset.image_dir, path))  # a path that leaves the folder, as own splits may
 
 
-def _walk(image_dir: str) -> tuple[set[str], set[str]]:
-    """Paths of all files and of all empty folders, relative to the image folder."""
-    files, empty, seen = set(), set(), set()
-    for folder, below, names in os.walk(image_dir, followlinks=True):
-        if (place := os.path.realpath(folder)) in seen:  # a link to a folder above would lead round and round
-            below.clear()
-            continue
-        seen.add(place)
-        below[:] = [name for name in below if not name.startswith(".") and name != "split_fewshot"]
-        relative = os.path.relpath(folder, image_dir)
-        files.update(name if relative == "." else f"{relative}/{name}" for name in names if not name.startswith("."))
-        if not names and not below:
-            empty.add(relative)
-    return files, empty
+class Place(NamedTuple):
+    """Where a split lists an image."""
+
+    path: str
+    part: str
+    label: int
 
 
-def _images(image_dir: str, items: list[Item]) -> Iterator[Finding]:
-    """Decodes every image that is there."""
+def _places(parts: Parts) -> list[Place]:
+    return [Place(item.path, part, item.label) for part, items in parts.items() for item in items]
+
+
+def _listed_twice(image_dir: str, parts: Parts, own: bool) -> Iterator[Finding]:
+    """Files that are in two parts, under two classes, or twice in one part: by path, and by links."""
+    paths: dict[Hashable, list[Place]] = defaultdict(list)
+    files: dict[Hashable, list[Place]] = defaultdict(list)
+    for place in _places(parts):
+        key = os.path.normpath(place.path)
+        if key not in paths:
+            files[file_identity(os.path.join(image_dir, place.path))].append(place)
+        paths[key].append(place)
+    yield from _shared(paths, "images are", fault=True, twice=True)
+    yield from _shared(files, "images are links to one file,", fault=own)
+
+
+def _shared(places: Mapping[Hashable, list[Place]], what: str, fault: bool, twice: bool = False) -> Iterator[Finding]:
+    """What is in more places than one, a fault or not; `twice`: whether it is one within a class of a part."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for found in places.values():
+        shown = " = ".join(dict.fromkeys(place.path for place in found))
+        parts = [part for part in PARTS if any(place.part == part for place in found)]
+        if len(parts) > 1:
+            kinds[f"both in {' and '.join(parts)}"].append(shown)
+        if len({place.label for place in found}) > 1:
+            kinds["under two classes"].append(shown)
+        if len({(place.part, place.label) for place in found}) < len(found):
+            kinds[TWICE].append(shown)
+    for kind, images in sorted(kinds.items()):
+        yield Finding(twice if kind == TWICE else fault, f"{len(images)} {what} {kind}: {some(images, 5)}")
+
+
+def _images(image_dir: str, parts: Parts, deep: bool, own: bool) -> Iterator[Finding]:
+    """Empty files and those that cannot be decoded; unless `deep`, only what a name without a decoder is tried on."""
+    images: dict[Hashable, Place] = {}
+    for place in _places(parts):
+        images.setdefault(file_identity(os.path.join(image_dir, place.path)), place)
+    contents: dict[Hashable, list[Place]] = defaultdict(list)
     broken = []
-    for item in tqdm(items, unit="img", desc="decoding"):
-        path = os.path.join(image_dir, item.path)
-        if os.path.isfile(path) and (reason := _unreadable(path)):
-            broken.append(f"{item.path} ({reason})")
+    for place in tqdm(images.values(), unit="img", desc="decoding", disable=not deep):
+        file = os.path.join(image_dir, place.path)
+        if not os.path.isfile(file):
+            continue
+        if reason := _unreadable(file, deep or not has_decoder(file)):
+            broken.append(f"{place.path} ({reason})")
+        elif deep:
+            contents[sha256(file)].append(place)
     if broken:
-        yield Finding(True, f"{len(broken)} of {len(items)} images cannot be read: {some(broken, 5)}")
-    else:
-        yield Finding(False, f"all {len(items):,} images can be read")
+        yield Finding(True, f"{len(broken)} of {len(images)} images cannot be read: {some(broken, 5)}")
+    elif deep:
+        yield Finding(False, f"all {len(images):,} images can be read")
+    yield from _shared(contents, "images of the same content are", fault=own)
 
 
-def _unreadable(path: str) -> str:
+def _unreadable(file: str, decode: bool) -> str:
+    """Why a file cannot be read as an image, or nothing."""
+    if os.path.getsize(file) == 0:
+        return "is empty"
     try:
-        read_image(path)
-    except ImageError as error:
-        return type(error.__cause__).__name__
+        if decode:
+            read_image(file)
+    except InputError as error:
+        return str(error).removeprefix(f"{one_line(file)} ")
     return ""

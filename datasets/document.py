@@ -1,6 +1,7 @@
 """The table of datasets as text: for the command line and for DATASETS.md, which is generated from it."""
 
 import os
+from typing import Any
 
 from tabulate import tabulate
 
@@ -17,14 +18,19 @@ labelled val set serves for validation and test, its variants are test sets only
 ```bash
 python -m datasets explain OxfordPets                 # licence, expected tree, where it comes from
 python -m datasets download OxfordPets --root $DATA   # what a program can get; goes on after an interruption
-python -m datasets check OxfordPets --root $DATA      # what is missing, extra or, with --deep, unreadable
+python -m datasets check OxfordPets --root $DATA      # what is missing, extra, in two parts; --deep: unreadable
 python -m datasets fewshot OxfordPets --root $DATA --shots 16 --seed 1
 ```
 
 Few-shot draws are stored as JSON in `split_fewshot/` in the dataset's folder. They are the ones that CoOp draws for the
 seed from the same split; ImageNet's are drawn from sorted listings, where CoOp depends on the order of the file system.
-CoOp's pickles are not read.
+CoOp's pickles are not read. Images are read upright and on white ground
+([how](docs/how-to/own-data.md#how-images-are-read)), where CoOp's bare `convert("RGB")` leaves rotated and transparent
+ones as they lie in the file.
 """
+
+
+NUMBERS = ("label", "classes", "train", "val", "test")  # columns
 
 
 def table(root: str | None = None) -> tuple[list[list[str]], list[str]]:
@@ -39,6 +45,12 @@ def table(root: str | None = None) -> tuple[list[list[str]], list[str]]:
         for row, entry in zip(rows, CATALOG.values(), strict=True):
             row.append("yes" if os.path.isdir(os.path.join(os.path.expanduser(root), entry.folder)) else "no")
     return rows, headers
+
+
+def text_table(rows: list[list[Any]], headers: list[str], form: str = "simple") -> str:
+    """A table in which texts stay texts, such as the class names 001 and 1e3; NUMBERS are aligned to the right."""
+    align = ["right" if header in NUMBERS else "left" for header in headers]
+    return tabulate(rows, headers, tablefmt=form, disable_numparse=True, colalign=align)
 
 
 def _number(count: int | None) -> str:
@@ -82,5 +94,5 @@ def describe(name: str) -> str:
 
 def document() -> str:
     """The text of DATASETS.md."""
-    sections = [INTRODUCTION, tabulate(*table(), tablefmt="github") + "\n"]
+    sections = [INTRODUCTION, text_table(*table(), "github") + "\n"]
     return "\n".join(sections + [describe(name) + "\n" for name in CATALOG])

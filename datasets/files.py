@@ -1,21 +1,15 @@
 """Listing, reading and writing files without surprises."""
 
 import hashlib
+import io
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from tlla.errors import InputError
-from tlla.files import write_text
-
-
-def image_suffixes() -> frozenset[str]:
-    """Suffixes of all files that Pillow reads, in lower case."""
-    known = Image.registered_extensions()  # loads Pillow's plugins, which fills Image.OPEN
-    return frozenset(suffix for suffix, kind in known.items() if kind in Image.OPEN)
+from tlla.files import read_text, write_text
+from tlla.image_files import FOLDER, HIDDEN, scan
 
 
 def data_root(root: str, needs: str) -> str:
@@ -35,35 +29,19 @@ def data_root(root: str, needs: str) -> str:
 
 def list_folders(folder: str, advice: str) -> list[str]:
     """Names of the folders in a folder, sorted, without hidden ones."""
-    return _list(folder, True, advice)
+    return scan(folder, advice).get(FOLDER, [])
 
 
 def list_files(folder: str, advice: str) -> list[str]:
-    """Names of the files in a folder, sorted, without hidden ones."""
-    return _list(folder, False, advice)
-
-
-def _list(folder: str, folders: bool, advice: str) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            # is_dir and is_file come with the listing: a million files are listed without a million look-ups.
-            return sorted(e.name for e in entries if not e.name.startswith(".") and _is(e, folders))
-    except OSError as error:
-        raise InputError(f"{folder} cannot be listed ({error.strerror}); {advice}") from error
-
-
-def _is(entry: os.DirEntry, folder: bool) -> bool:
-    try:
-        return entry.is_dir() if folder else entry.is_file()
-    except OSError:  # a link that leads to itself
-        return False
+    """Names of all that is in a folder but folders and hidden entries, sorted; also of links that lead to nothing."""
+    found = scan(folder, advice)
+    return sorted(name for kind, names in found.items() if kind not in (FOLDER, HIDDEN) for name in names)
 
 
 def read_lines(path: str, advice: str) -> list[str]:
     """The lines of a text file that are not blank."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            return [line.strip() for line in file if line.strip()]
+        return [line.strip() for line in io.StringIO(read_text(path), newline=None) if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); {advice}") from error
 

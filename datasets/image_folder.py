@@ -2,38 +2,62 @@
 
 import csv
 import hashlib
+import io
 import os
+from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from yacs.config import CfgNode
 
 from tlla.errors import InputError
+from tlla.files import read_text
+from tlla.image_files import FOLDER, IMAGE, describe_kinds, scan
+from tlla.images import has_decoder
 
 from .base import ZooDataset, registered
-from .files import image_suffixes, list_files, list_folders, read_lines, sha256
+from .files import read_lines, sha256
 from .items import Item, class_names, duplicates, some
 from .splits import PARTS, Parts, read_split
 
 COLUMNS = ("path", "class", "split")
+DELIMITERS = (",", ";", "\t")  # Excel's depends on the language: a semicolon where the comma is in numbers
+
+
+Kinds = dict[str, list[str]]  # names of entries by what they are
 
 
 def read_csv(path: Path) -> Parts:
-    """Reads a table with the columns path, class and split; sorted class names give the labels."""
+    """Reads a table with the columns path, class and split, as any spreadsheet writes it.
+
+    Commas, semicolons or tabs divide the fields; the text is UTF-8 or UTF-16; sorted class names give the labels.
+    """
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path} is not a CSV file ({error})") from error
+        rows = _table(read_text(path))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path} cannot be read as a table ({error}): CSV in UTF-8 or UTF-16 was expected; Excel writes it as "
+            '"CSV UTF-8" or "Unicode text"'
+        ) from error
     parts: Parts = {part: [] for part in PARTS}
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows.items():
         if not all(row.get(column) for column in COLUMNS) or row["split"] not in PARTS or None in row:
             raise InputError(
                 f"{path}, line {line}: a path, a class and a split of {PARTS} were expected, in columns "
                 f"named {','.join(COLUMNS)}"
             )
         parts[row["split"]].append(Item(row["path"], -1, row["class"]))
-    number = {name: label for label, name in enumerate(sorted({row["class"] for row in rows}))}
+    number = {name: label for label, name in enumerate(sorted({row["class"] for row in rows.values()}))}
     return {part: [i._replace(label=number[i.classname]) for i in items] for part, items in parts.items()}
+
+
+def _table(text: str) -> dict[int, dict[str | None, Any]]:
+    """Rows by the line they end in, without empty ones; fields are divided by what divides the names of the columns."""
+    header = text.partition("\n")[0]
+    delimiter = max(DELIMITERS, key=header.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    numbered = ((reader.line_num, row) for row in reader)
+    return {line: row for line, row in numbered if any(row.values())}
 
 
 def read_own_names(path: str, folders: list[str]) -> dict[str, str]:
@@ -93,27 +117,38 @@ class ImageFolder(ZooDataset):
         return read_csv(path) if path.suffix.lower() == ".csv" else read_split(path)
 
     def _list_parts(self) -> Parts:
-        present = [part for part in PARTS if os.path.isdir(f"{self.root}/{part}")]
+        around = scan(self.root, self.advice())
+        present = [part for part in PARTS if part in around.get(FOLDER, [])]
         if "train" not in present and "test" not in present:
             raise InputError(
                 f"{self.root} must hold train/ and test/ (and may hold val/), each with a folder a class, "
                 f"or DATASET.SPLIT_FILE must name a split; found: {some(sorted(os.listdir(self.root)), 5)}"
             )
-        classes = list_folders(f"{self.root}/{'train' if 'train' in present else 'test'}", self.advice())
-        return {part: self._list_part(part, classes) if part in present else [] for part in PARTS}
+        left: Kinds = defaultdict(list)
+        _add(left, around, "", {*PARTS, "classnames.txt", "split_fewshot"})
+        within = {part: scan(f"{self.root}/{part}", self.advice()) for part in present}
+        classes = within["train" if "train" in present else "test"].get(FOLDER, [])
+        parts = {part: self._list_part(part, within[part], classes, left) if part in present else [] for part in PARTS}
+        if left := {kind: paths for kind, paths in left.items() if paths}:
+            print(f"Left out in {self.root}, as it is no image in a class folder: {describe_kinds(left)}")
+        return parts
 
-    def _list_part(self, part: str, classes: list[str]) -> list[Item]:
-        folder = f"{self.root}/{part}"
-        found = list_folders(folder, self.advice())
+    def _list_part(self, part: str, within: Kinds, classes: list[str], left: Kinds) -> list[Item]:
+        """The images of a part; adds to `left` what is none, or lies beside the class folders."""
+        folder, found = f"{self.root}/{part}", within.get(FOLDER, [])
         if strange := sorted(set(found) - set(classes)):
             raise InputError(
                 f"{folder} has classes that train/ lacks: {some(strange)}; train on them or take them away"
             )
-        items, suffixes = [], image_suffixes()
+        _add(left, within, f"{part}/", set(found))
+        items = []
         for name in found:
-            files = [f for f in list_files(f"{folder}/{name}", self.advice()) if Path(f).suffix.lower() in suffixes]
+            entries = scan(f"{folder}/{name}", self.advice())
+            files = entries.get(IMAGE, [])
             if not files:
-                raise InputError(f"{folder}/{name} holds no image; put some in it, or take the folder away")
+                holds = f"; it holds {describe_kinds(entries)}" if entries else ""
+                raise InputError(f"{folder}/{name} holds no image{holds}; put some in it, or take the folder away")
+            _add(left, entries, f"{part}/{name}/", set(files))
             items += [Item(f"{part}/{name}/{file}", classes.index(name), name) for file in files]
         return items
 
@@ -131,13 +166,26 @@ class ImageFolder(ZooDataset):
         if not counts["test"]:
             raise InputError(f"{self.root} has no test images (train, val, test: {list(counts.values())})")
         if not counts["train"]:
-            # Enough for --eval-only and for zero-shot CLIP; DatasetBase takes the classes from train_x.
-            print(f"{self.root} has no train images: the test images give the classes, nothing should be trained on it")
-            self._parts["train"] = self._parts["test"]
+            print(
+                f"{self.root} has no train images: the test images give the classes, and nothing can be trained on it"
+            )
+        paths = dict.fromkeys(item.path for items in self._parts.values() for item in items)
+        if strange := [path for path in paths if not has_decoder(path)]:
+            print(f"{len(strange)} images are named as this Pillow cannot decode: {some(strange)}; convert them to PNG")
         print(
             f"ImageFolder {self.root}: {len(self._names)} classes, {counts['train']} train, {counts['val']} val and "
             f"{counts['test']} test images"
         )
+
+    def parts(self, shots: int, seed: int) -> Parts:
+        """Without train images there is nothing to draw from."""
+        if self._parts["train"]:
+            return super().parts(shots, seed)
+        return {part: self._parts[part] for part in ("val", "test")}
+
+    def arrange(self, lists: dict[str, list]) -> dict[str, list]:
+        """Dassl's DatasetBase takes the classes from train_x: without train images these are the test images."""
+        return super().arrange({"train": lists["test"], **lists})
 
     def names(self) -> dict[int, str]:
         """Label -> class name."""
@@ -150,3 +198,8 @@ class ImageFolder(ZooDataset):
     def advice(self) -> str:
         """What to do if something is missing."""
         return "correct the folder or the split file"
+
+
+def _add(left: Kinds, found: Kinds, below: str, without: set[str]) -> None:
+    for kind, names in found.items():
+        left[kind] += [below + name for name in names if name not in without]

@@ -96,13 +96,13 @@ def same_names(names: dict[int, str]) -> list[str]:
 def subsample(parts: dict[str, list[Item]], choice: str) -> dict[str, list[Item]]:
     """Keeps all classes, their first half (base; the larger one) or second half (new), with labels from 0.
 
-    The classes are those of the train part, as in CoOp.
+    The classes are those of the train part, as in CoOp; of the test part where there is none.
     """
     if choice not in SUBSAMPLES:
         raise InputError(f"DATASET.SUBSAMPLE_CLASSES must be one of {SUBSAMPLES}, but got {choice!r}")
     if choice == "all":
         return parts
-    labels = sorted({item.label for item in parts["train"]})
+    labels = sorted({item.label for item in parts["train" if "train" in parts else "test"]})
     half = (len(labels) + 1) // 2
     number = {old: new for new, old in enumerate(labels[:half] if choice == "base" else labels[half:])}
     return {

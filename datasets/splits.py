@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tlla.errors import InputError
+from tlla.files import read_text
 
 from .files import list_files, list_folders
 from .items import Item
@@ -22,7 +23,7 @@ def read_split(path: str | Path) -> Parts:
         InputError: it is not one; the message names the first wrong row.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         parts = {part: content[part] for part in ("train", "test")} | {"val": content.get("val", [])}
         parts = {part: list(rows) for part, rows in parts.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

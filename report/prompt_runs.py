@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from dassl.data.data_manager import DatasetWrapper
 from dassl.data.transforms import build_transform
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tlla.errors import InputError
 from tlla.prompt import PromptLearner
+from trainers.image_data import ImageDataset
 from trainers.prompted import PromptTrainer
 
 from .named import HELP, named_runs
@@ -88,7 +88,7 @@ class PromptRun:
         cfg = self.trainer.cfg
         with contextlib.redirect_stdout(io.StringIO()):  # the toolkit's account of the transform
             transform = build_transform(cfg, is_train=False)
-        dataset = DatasetWrapper(cfg, items, transform=transform)
+        dataset = ImageDataset(cfg, items, transform=transform)
         loader = DataLoader(dataset, cfg.DATALOADER.TEST.BATCH_SIZE, num_workers=cfg.DATALOADER.NUM_WORKERS)
         parts = [(self.trainer.encode_image(batch["img"].to(self.trainer.device)), batch["label"]) for batch in loader]
         features, labels = zip(*parts, strict=True)

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from dassl.utils import read_image
 from torch import Tensor
 
 from tlla.classifier import PromptClassifier
 from tlla.clip import normalize
 from tlla.errors import InputError
+from tlla.images import read_image
 from tlla.methods.stss import STSS
 from tlla.views import make_views
 from trainers.view_data import view_config

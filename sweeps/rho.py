@@ -57,7 +57,7 @@ def choose(s: Settings, cfg: str, jobs: list[Job]) -> dict[str, Any]:
         if record is None:
             raise InputError(f"{job.folder} has no result on val: rho is not chosen")
         sha256 = record["split_sha256"]
-        if "val" not in sha256 or sha256["val"] == sha256.get("test"):
+        if "val" not in sha256 or sha256["val"] == sha256.get("test") or record.get("val_images_in_test"):
             raise InputError(f"{s.source} has no val images apart from its test images: rho cannot be chosen on it")
         runs.append(
             {

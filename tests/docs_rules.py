@@ -98,7 +98,7 @@ class Store:
         picture = io.BytesIO()
         Image.effect_noise((40, 36), 60).convert("RGB").save(picture, "JPEG")
         for path in self.data.rglob("*"):
-            if path.is_file() and not path.stat().st_size:
+            if path.is_file() and path.read_bytes() == path.name.encode():  # of zoo_trees.touch
                 path.write_bytes(picture.getvalue())
         argv = ["--trainer", "SAPT", "--config-file", "configs/trainers/SAPT/emoji.yaml"]
         argv += ["--dataset-config-file", "configs/datasets/emoji.yaml"]
@@ -177,7 +177,9 @@ def run_datasets(call: Call, place: Place, args: list[str]) -> tuple[int, str]:
         for path in sorted(folder.iterdir())[2:-2]:  # four images a class are enough
             path.unlink()
     faults = re.findall("FAULT.*", text)
-    if args[0] == "check" and all("were expected" in fault for fault in faults):  # the trees are small
+    if args[0] == "check" and all(
+        "were expected" in fault or "both in" in fault for fault in faults
+    ):  # the trees are small
         code = 0
     return (code if args[0] != "download" or got else 1), text
 

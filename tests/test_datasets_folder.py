@@ -10,11 +10,22 @@ from PIL import Image
 from zoo import build
 
 import train
+from datasets.check import check
 from datasets.example import CLASSES, make_example
 from tlla.errors import InputError
+from tlla.image_files import IMAGE_SUFFIXES
+from tlla.predict.image_files import find_images
 
 COUNTS = {"train": {"ape": 5, "bear cub": 2, "zebra": 9}, "val": {"ape": 1, "zebra": 2}, "test": {"ape": 2, "zebra": 3}}
+
 CONFIG = ("--dataset-config-file", "configs/datasets/image_folder.yaml")
+
+
+def options(root, *pairs):
+    """The DATASET node of a config."""
+    keyed = [f"DATASET.{x}" if i % 2 == 0 else str(x) for i, x in enumerate(pairs)]
+    argv = ["--trainer", "SAPT", "--root", str(root), "DATASET.NAME", "ImageFolder", *keyed]
+    return train.build_cfg(train.parse_args(argv)).DATASET
 
 
 @pytest.fixture
@@ -83,7 +94,7 @@ def test_no_val_and_no_train(root, capsys):
     (root / "train").rename(root / "unused2")
     dataset = build("ImageFolder", root)
     assert dataset.classnames == ["ape", "zebra"] and len(dataset.test) == 5
-    assert "nothing should be trained on it" in capsys.readouterr().out
+    assert "nothing can be trained on it" in capsys.readouterr().out
 
 
 def test_classnames_override_folders(root):
@@ -114,6 +125,34 @@ def test_a_csv_split_is_read(root):
     dataset = build("ImageFolder", root, "SPLIT_FILE", root / "split.csv")
     assert [(d.label, d.classname) for d in dataset.train_x] == [(1, "zebra"), (0, "ape")]
     assert [d.impath for d in dataset.test] == [str(root / "train/ape/0.png")]
+
+
+@pytest.mark.parametrize("delimiter", (",", ";", "\t"))
+@pytest.mark.parametrize("encoding", ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"))
+@pytest.mark.parametrize("end", ("\n", "\r\n"))
+def test_a_table_of_any_spreadsheet_is_read(root, delimiter, encoding, end):
+    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+    rows = [("path", "class", "split"), ("train/ape/größe 1.JPG", "007; ü, 1e3", "train"), ("", "", ""),
+            ("test/ape/0.png", "007; ü, 1e3", "test")]  # fmt: skip
+    lines = [delimiter.join(f'"{x}"' if {",", ";"} & set(x) else x for x in row) for row in rows]
+    (root / "split.csv").write_bytes((mark + end.join(lines) + end).encode(encoding))
+    dataset = build("ImageFolder", root, "SPLIT_FILE", "split.csv")
+    assert dataset.classnames == ["007; ü, 1e3"] and dataset.train_x[0].impath.endswith("größe 1.JPG")
+
+
+def test_a_table_in_another_encoding_is_one_sentence(root):
+    (root / "split.csv").write_bytes("path,class,split\na.png,größe,train\n".encode("cp1252"))
+    with pytest.raises(InputError, match="split.csv cannot be read as a table .* CSV in UTF-8 or UTF-16 was expected"):
+        build("ImageFolder", root, "SPLIT_FILE", "split.csv")
+
+
+@pytest.mark.parametrize("file", ("classnames.txt", "mine.json"))
+def test_other_texts_are_read_in_utf_16_too(root, file):
+    rows = [["train/ape/0.png", 0, "größer ape"]]
+    text = "ape\tgrößer ape\n" if file == "classnames.txt" else json.dumps({"train": rows, "test": rows})
+    (root / file).write_text(text, encoding="utf-16")
+    pairs = ("SPLIT_FILE", file) if file == "mine.json" else ()
+    assert build("ImageFolder", root, *pairs).classnames[0] == "größer ape"
 
 
 @pytest.mark.parametrize(
@@ -177,3 +216,102 @@ def test_the_example_never_overwrites(tmp_path):
     with pytest.raises(InputError, match="exists and is not an empty folder"):
         make_example(str(tmp_path / "mine"))
     assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_what_is_left_out_is_said_once(root, capsys):
+    (root / "validation/ape").mkdir(parents=True)
+    (root / "train/ape/raw").mkdir()
+    (root / "train/loose.png").write_text("")
+    build("ImageFolder", root)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Left out")]
+    assert len(lines) == 1
+    for part in (
+        "7 .txt (train/ape/notes.txt ...)",
+        "2 folder (validation ...)",
+        "1 image (train/loose.png)",
+        "7 hidden (",
+    ):
+        assert part in lines[0]
+
+
+@pytest.mark.parametrize("suffix", ("HEIC", "jxl", "dng", "CR2", "svg"))
+def test_images_that_cannot_be_decoded_are_named_by_every_reader(root, tmp_path, capsys, suffix):
+    for i in range(3):
+        (root / f"train/ape/phone {i}.{suffix}").write_bytes(b"\0\0\0 ftypheic" + bytes(99))
+    dataset = build("ImageFolder", root)
+    assert count(dataset.train_x)["ape"] == COUNTS["train"]["ape"] + 3
+    assert f"3 images are named as this Pillow cannot decode: train/ape/phone 0.{suffix}" in capsys.readouterr().out
+    findings = [f.text for f in check("ImageFolder", options(root)) if f.fault]
+    assert len(findings) == 1 and f"3 of 27 images cannot be read: train/ape/phone 0.{suffix}" in findings[0]
+    assert len([path for path in find_images([str(root / "train/ape")]) if path.endswith(suffix)]) == 3
+
+
+def test_a_name_without_a_decoder_is_no_fault_if_the_content_has_one(root):
+    (root / "train/ape/0.png").rename(root / "train/ape/0.heic")
+    assert not [f.text for f in check("ImageFolder", options(root)) if f.fault]
+
+
+def test_datasets_and_predict_list_the_same_images(root):
+    for suffix in sorted(IMAGE_SUFFIXES):
+        (root / f"train/ape/x{suffix.upper()}").write_bytes(b"x")
+    (root / "train/ape/link.png").symlink_to("0.png")
+    found = {d.impath for d in build("ImageFolder", root).train_x if "/ape/" in d.impath}
+    assert found == set(find_images([str(root / "train/ape")])) and len(found) == 5 + 1 + len(IMAGE_SUFFIXES)
+
+
+def test_check_accounts_for_every_entry(root):
+    """Whatever lies in a class folder, its name or its kind and number are in what check says."""
+    folder = root / "train/ape"
+    kinds = {
+        "1 hidden (train/ape/.DS_Store": (folder / ".DS_Store").touch,
+        "1 .csv (train/ape/list.csv)": (folder / "list.csv").touch,
+        "1 no suffix (train/ape/README)": (folder / "README").touch,
+        "1 .mp4 (train/ape/film.mp4)": (folder / "film.mp4").touch,
+        "1 pipe, socket or device (train/ape/pipe)": lambda: os.mkfifo(folder / "pipe"),
+        "1 link to nothing (train/ape/gone)": lambda: (folder / "gone").symlink_to("nowhere"),
+        "1 link to a folder that is listed elsewhere (train/ape/round)": lambda: (folder / "round").symlink_to(".."),
+        "1 images that are not expected: train/ape/more/9.png": lambda: Image.new("RGB", (9, 9), 1).save(
+            folder / "9.png"
+        ),
+        "1 empty folders: train/ape/void": (folder / "void").mkdir,
+        "images are missing: train/ape/gone.png": lambda: (folder / "gone.png").symlink_to("nowhere"),
+        "cannot be read: train/ape/empty.png (is empty)": (folder / "empty.png").touch,
+    }
+    for path in root.rglob("*"):
+        if path.name in ("notes.txt", ".hidden.png"):
+            path.unlink()
+    for make in kinds.values():
+        make()
+    (folder / "more").mkdir()
+    (folder / "9.png").rename(folder / "more/9.png")
+    texts = "\n".join(finding.text for finding in check("ImageFolder", options(root)))
+    for said in kinds:
+        assert said in texts, (said, texts)
+
+
+def test_check_finds_images_in_two_parts_under_two_classes_and_twice(root):
+    assert not [f.text for f in check("ImageFolder", options(root), deep=True) if f.fault]
+    write_csv(
+        root,
+        *(
+            "train/ape/0.png,ape,train",
+            "train/ape/0.png,ape,test",
+            "val/ape/0.png,ape,val",
+            "train/zebra/0.png,ape,test",
+        ),
+        *("train/zebra/0.png,zebra,train", "test/ape/0.png,ape,test", "test/ape/./0.png,ape,test"),
+        *("train/zebra/3.bmp,zebra,train", "train/zebra/4.tiff,ape,train", "train/ape/copy.png,ape,test"),
+    )
+    (root / "train/zebra/4.tiff").unlink()
+    (root / "train/zebra/4.tiff").symlink_to("3.bmp")
+    (root / "train/ape/copy.png").write_bytes((root / "val/ape/0.png").read_bytes())
+    pairs = options(root, "SPLIT_FILE", "split.csv")
+    faults = [finding.text for finding in check("ImageFolder", pairs, deep=True) if finding.fault]
+    for said in (
+        "2 images are both in train and test: train/ape/0.png, train/zebra/0.png",
+        "1 images are under two classes: train/zebra/0.png",
+        "1 images are twice in one class of one part: test/ape/0.png = test/ape/./0.png",
+        "1 images are links to one file, under two classes: train/zebra/3.bmp = train/zebra/4.tiff",
+        "1 images of the same content are both in val and test: val/ape/0.png = train/ape/copy.png",
+    ):
+        assert said in faults, faults

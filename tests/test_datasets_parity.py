@@ -52,4 +52,5 @@ def test_a_new_split_is_made_as_coop_makes_it_but_under_its_own_name(root, name)
 def test_check_finds_nothing_but_the_small_numbers(root, name, capsys):
     assert main(["check", name, "--root", str(root)]) == 1
     faults = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAULT")]
-    assert len(faults) == 1 and "were expected" in faults[0], faults
+    repeated = [line for line in faults if "both in" in line]  # the trees' small classes have too few for three parts
+    assert len(faults) == 1 + len(repeated) and "were expected" in faults[0], faults

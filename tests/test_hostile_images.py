@@ -62,14 +62,18 @@ def _cmyk():
 
 def _palette_with_transparency():
     image = picture(2).quantize(16)
-    return encoded(image, "PNG", transparency=0), image.convert("RGB")
+    on_white = Image.composite(
+        Image.new("RGB", image.size, "white"), image.convert("RGB"), image.point(lambda i: 255 * (i == 0), "1")
+    )
+    return encoded(image, "PNG", transparency=0), on_white
 
 
 def _rgba():
     image = picture(3)
     transparent = image.copy()
-    transparent.putalpha(Image.fromarray(noise(40, 30, 4, 1)))
-    return encoded(transparent, "PNG"), image
+    alpha = Image.fromarray(noise(40, 30, 4, 1))
+    transparent.putalpha(alpha)
+    return encoded(transparent, "PNG"), Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
 
 
 def _sixteen_bit(kind):
@@ -84,10 +88,9 @@ def _one_bit():
 
 
 def _exif_rotated():
-    """As CoOp and CLIP read it: as the pixels lie in the file."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    return encoded(picture(7), "PNG", exif=exif), picture(7)
+    return encoded(picture(7), "PNG", exif=exif), picture(7).transpose(Image.Transpose.ROTATE_270)
 
 
 def _animated(kind):
@@ -186,9 +189,9 @@ BROKEN = {
 
 @pytest.fixture
 def root(tmp_path):
-    for name in ("ape", "bear"):
+    for seed, name in enumerate(("ape", "bear")):
         (tmp_path / "test" / name).mkdir(parents=True)
-        picture().save(tmp_path / "test" / name / "good.png")
+        picture(seed).save(tmp_path / "test" / name / "good.png")
     return tmp_path
 
 
@@ -218,26 +221,33 @@ def test_broken_images_are_left_out_on_request_and_all_the_rest_is_tested(place,
     assert test["total"] == 2 and len(test["skipped"]) == len(BROKEN)
 
 
-NO_FILES = {
-    "a folder.png": lambda path: (path.mkdir(), (path / "note.txt").touch()),
-    "a pipe.png": os.mkfifo,
-    "a broken link.png": lambda path: path.symlink_to("nowhere"),
-    "a link to itself.png": lambda path: path.symlink_to(path.name),
-    "a device.png": lambda path: path.symlink_to("/dev/zero"),
+NO_FILES = {  # what to make, and how it is counted; None: as an image that is missing
+    "a folder.png": (lambda path: (path.mkdir(), (path / "note.txt").touch()), "1 folder (test/bear/a folder.png)"),
+    "a pipe.png": (os.mkfifo, "1 pipe, socket or device (test/bear/a pipe.png)"),
+    "a device.png": (lambda path: path.symlink_to("/dev/zero"), "1 pipe, socket or device (test/bear/a device.png)"),
+    "a broken link.png": (lambda path: path.symlink_to("nowhere"), None),
+    "a link to itself.png": (lambda path: path.symlink_to(path.name), None),
 }
 
 
 @pytest.mark.parametrize("file", NO_FILES)
-def test_what_is_no_file_is_left_in_folders_and_missed_in_splits(place, root, capfd, file):
-    NO_FILES[file](root / "test/bear" / file)
+def test_what_is_no_file_is_said_in_folders_and_missed_in_splits(place, root, capfd, file):
+    make, counted = NO_FILES[file]
+    make(root / "test/bear" / file)
+    lacks = f"test/bear/{file}"
     with time_limit():
-        accepted(capfd, "train", *place.argv("ZeroshotCLIP", "left", *FOLDER, "--root", str(root)))
-        accepted(capfd, "datasets", "check", "ImageFolder", "--root", root, "--deep")
-        rows = ["path,class,split", "test/ape/good.png,ape,test", f"test/bear/{file},bear,test"]
-        (root / "split.csv").write_text("\n".join(rows))
+        argv = place.argv("ZeroshotCLIP", "left", *FOLDER, "--root", str(root))
+        check = ("datasets", "check", "ImageFolder", "--root", root, "--deep")
+        if counted:
+            assert counted in accepted(capfd, "train", *argv).out
+            accepted(capfd, *check)
+            assert len(place.predictions("left").splitlines()) == 3
+        else:
+            refused(capfd, "train", *argv, says=(f"lacks 1 of 3 images: {lacks}",))
+            assert f"1 of 3 images are missing: {lacks}" in call(capfd, *check).out
+        (root / "split.csv").write_text(f"path,class,split\ntest/ape/good.png,ape,test\n{lacks},bear,test")
         argv = place.argv("ZeroshotCLIP", "x", *FOLDER, "--root", str(root), "DATASET.SPLIT_FILE", "split.csv")
-        refused(capfd, "train", *argv, says=(f"lacks 1 of 2 images: test/bear/{file}",))
-    assert len(place.predictions("left").splitlines()) == 3
+        refused(capfd, "train", *argv, says=(f"lacks 1 of 2 images: {lacks}",))
 
 
 def test_a_root_that_is_not_utf8_works(place, tmp_path, capfd):

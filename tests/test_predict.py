@@ -112,11 +112,13 @@ def test_a_damaged_note_is_an_input_error(place, cli, tmp_path, photos, entry):
 
 def test_class_names_come_from_the_line_a_file_or_a_folder(place, cli, tmp_path, photos):
     (tmp_path / "names.txt").write_text("\ufeffbird\n\n  land vehicle \ntool\n", encoding="utf-8")
+    (tmp_path / "utf16.txt").write_text("bird\r\nland vehicle\r\ntool\r\n", encoding="utf-16")
     for name in (*CLASSES, ".hidden"):
         (tmp_path / "folders" / name).mkdir(parents=True)
     sources = [
         ("--classes", *CLASSES),
         ("--classes-file", tmp_path / "names.txt"),
+        ("--classes-file", tmp_path / "utf16.txt"),
         ("--classes-from", tmp_path / "folders"),
     ]
     base = [photos[0], "--backbone", place.folder / "clip.pt", "--method", "single"]
@@ -331,7 +333,7 @@ def test_sixteen_bits_are_scaled_not_cut_off(tmp_path):
     Image.fromarray(values).save(tmp_path / "a.png")
     assert np.asarray(read_image(tmp_path / "a.png"))[0, :, 0].tolist() == [0, 1, 128, 255]
     Image.fromarray(np.array([[0.0, 1.0]], dtype=np.float32)).save(tmp_path / "f.tif")
-    with pytest.raises(InputError, match="32 bits"):
+    with pytest.raises(InputError, match="mode F in a TIFF file"):
         read_image(tmp_path / "f.tif")
 
 

@@ -274,12 +274,13 @@ def test_rho_is_the_best_on_val_and_the_smallest_of_equals(fake, capsys):
     assert all(line.endswith("TRAINER.SAPT.RHO 0.1") for line in given)
     with pytest.raises(InputError, match="was chosen on emoji, but the prompts are trained on imagenet"):
         rho.read(str(file), "imagenet")
-    for entry in file.parent.glob("rho0.*/seed1/results.json"):
-        record = json.loads(entry.read_text())
-        record["split_sha256"]["val"] = "t"
-        entry.write_text(json.dumps(record))
-    assert sweep(fake, *words) == 2
-    assert "no val images apart from its test images" in capsys.readouterr().err
+    for key in ("val_images_in_test", "split_sha256"):  # one of them, or all
+        for entry in file.parent.glob("rho0.*/seed1/results.json"):
+            record = json.loads(entry.read_text())
+            change = {"split_sha256": {**record["split_sha256"], "val": "t"}, "val_images_in_test": 1}
+            entry.write_text(json.dumps({**record, "val_images_in_test": 0, key: change[key]}))
+        assert sweep(fake, *words) == 2
+        assert "no val images apart from its test images" in capsys.readouterr().err
 
 
 def test_rho_is_not_chosen_on_test_images(capsys):

@@ -300,7 +300,7 @@ def test_val_images_that_are_test_images_choose_nothing(place, shared, capsys):
     trainer = shared("TipAdapter", "val")
     trainer.train()
     assert (trainer.cache.beta, trainer.cache.alpha) == (1.0, pytest.approx(1.17))
-    assert "no val images apart from test: BETA 1.0 and ALPHA 1.17 are kept" in capsys.readouterr().out
+    assert "val images of Emoji are test images: BETA 1.0 and ALPHA 1.17 are kept" in capsys.readouterr().out
     trainer = shared("TipAdapterF", "val", *ADAMW, *BEST)
     trainer.train()
     assert "the last epoch is tested" in capsys.readouterr().out

@@ -1,5 +1,6 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and texts in the encodings that programs on Windows write."""
 
+import codecs
 import os
 from pathlib import Path
 
@@ -20,3 +21,14 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise OSError(error.errno, f"{error.strerror or error}: it cannot be written", str(path)) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """A text file's content: UTF-8, or UTF-16 with a byte order mark, as Excel, Notepad and PowerShell write it.
+
+    Raises:
+        OSError: It cannot be read.
+        UnicodeDecodeError: It is neither.
+    """
+    data = Path(path).read_bytes()
+    return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")

@@ -5,7 +5,7 @@ Whoever loads, resumes, caches or compares something asks here whose it is.
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,15 @@ def files_sha256(paths: Iterable[str | Path]) -> str:
     Changes when a file is replaced under its name. Reads no contents, so that a million files take seconds.
     """
     return lines_sha256(map(_stamp, paths))
+
+
+def file_identity(path: str | Path) -> Hashable:
+    """What a file has in common with itself under another name, be it a link; of a missing file, its absolute path."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return os.path.abspath(path)
+    return found.st_dev, found.st_ino
 
 
 def _stamp(path: str | Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dassl.data import DataManager
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -17,17 +18,20 @@ from tlla.backbones import Backbone
 from tlla.checkpoint import choose_checkpoint
 from tlla.clip import encode_images, load_clip
 from tlla.errors import InputError
-from tlla.fingerprint import tensor_sha256
+from tlla.fingerprint import file_identity, tensor_sha256
+from tlla.image_files import one_line
 from tlla.registry import register
 
 from . import distributed
 from .evaluation import evaluate
 from .identity import compare_with_checkpoint, training_identity
+from .image_data import ImageDataset
 from .parts import Meter, Part
 from .results import RunRecord, describe_source, plain
 from .sharing import share_loader
 
 PRECISIONS = ("fp32", "fp16", "bf16", "amp")
+LOADED = "train_loader_x train_loader_u val_loader test_loader num_classes num_source_domains lab2cname".split()
 PIXEL_TOLERANCE = 1e-3  # configs round
 
 registered = register(TRAINER_REGISTRY)
@@ -89,7 +93,9 @@ class ClipTrainer(TrainerX):
         self.precision = self._available_precision()
         self.clip_model = load_clip(name, self.device, half=self.precision == "fp16")
         check_input(self.cfg.INPUT, self.clip_model)
-        super().build_data_loader()
+        self.dm = DataManager(self.cfg, dataset_wrapper=ImageDataset)
+        for name in LOADED:
+            setattr(self, name, getattr(self.dm, name))
         if distributed.world_size() > 1 and self.train_loader_x:
             self.train_loader_x = share_loader(self.train_loader_x)
         self.record = RunRecord(self.cfg, self.dm.dataset)
@@ -285,6 +291,57 @@ class LearningTrainer(ClipTrainer):
     def trainer_state(self, epoch: int) -> dict[str, Any]:
         """Adds to a checkpoint what the training depends on (our toolkit asks for it, not Dassl)."""
         return {**super().trainer_state(epoch), "identity": self.identity, "resumed": list(self.resumed)}
+
+    def train(self) -> None:
+        """Trains, unless test images would be learned from or chosen by."""
+        self.separate_splits()
+        super().train()
+
+    @property
+    def chooses_epoch(self) -> bool:
+        """Whether the epoch that is best on val is tested."""
+        return self.cfg.TEST.FINAL_MODEL == "best_val" and not self.cfg.TEST.NO_TEST
+
+    def separate_splits(self) -> None:
+        """Makes sure that no test image is learned from, and says which val images are no fair choice.
+
+        Raises:
+            InputError: Training images are test images, be it under other names.
+        """
+        name, dataset = self.cfg.DATASET.NAME, self.dm.dataset
+        parts = {part: getattr(dataset, part) or [] for part in ("train_x", "val", "test")}
+        files = {part: {file_identity(item.impath): item.impath for item in items} for part, items in parts.items()}
+
+        def shared(part: str, other: str) -> list[str]:
+            return [path for key, path in files[part].items() if key in files[other]]
+
+        if found := shared("train_x", "test"):
+            raise InputError(
+                f"{name} has its test images as training images, {len(found)} of {len(files['train_x'])}, such as "
+                f"{one_line(found[0])}, so that its test would say nothing: train on other images, then test here with "
+                "--eval-only --model-dir"
+            )
+        found = shared("val", "test")
+        self.record.update(val_images_in_test=len(found))
+        if found:
+            self.without_val(f"{len(found)} of the {len(files['val'])} val images of {name} are test images")
+        elif not files["val"]:
+            self.without_val(f"{name} has no val images")
+        if learned := shared("val", "train_x"):
+            print(f"Note: {len(learned)} of the {len(files['val'])} val images of {name} are training images")
+
+    def without_val(self, reason: str) -> None:
+        """There are no val images to choose by.
+
+        Raises:
+            InputError: The epoch is to be chosen by them.
+        """
+        if self.chooses_epoch:
+            raise InputError(
+                f"TEST.FINAL_MODEL best_val chooses the epoch by val images, but {reason}: set it to last_step"
+            )
+        if self.dm.dataset.val:
+            print(f"Note: {reason}, so that nothing can be chosen by them")
 
     def after_train(self) -> None:
         """Records the training and the time of this process's part of it, then tests."""

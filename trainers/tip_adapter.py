@@ -104,19 +104,15 @@ class CacheTrainer(LearningTrainer):
         """Optimizer and schedule of the keys; None if they are not trained."""
         return None, None
 
-    def separate_splits(self) -> None:
-        """Makes sure that no test image is learned from or chosen by."""
-        name, dataset = self.cfg.DATASET.NAME, self.dm.dataset
-        test = {item.impath for item in dataset.test}
-        if not test.isdisjoint(item.impath for item in dataset.train_x):
-            raise InputError(
-                f"{name} has its test images as training images, which would make a cache of them worthless: "
-                "train on another dataset, then test here with --eval-only --model-dir"
-            )
-        if not dataset.val or not test.isdisjoint(item.impath for item in dataset.val):
-            node = self.method_cfg
-            print(f"{name} has no val images apart from test: BETA {node.BETA} and ALPHA {node.ALPHA} are kept")
-            self.val_loader = None
+    def without_val(self, reason: str) -> None:
+        """Chooses nothing: upstream's configs ask for the best epoch also on ImageNet, whose val is its test."""
+        node = self.method_cfg
+        print(f"{reason}: BETA {node.BETA} and ALPHA {node.ALPHA} are kept")
+        self.val_loader = None
+        if self.chooses_epoch:
+            print("Without val images the last epoch is tested, not the best one")
+            self.cfg = self.cfg.clone()
+            self.cfg.merge_from_list(["TEST.FINAL_MODEL", "last_step"])
 
     @torch.no_grad()
     def fill_cache(self) -> None:
@@ -247,20 +243,6 @@ class TipAdapterF(CacheTrainer):
         for group in optim.param_groups:
             group["eps"] = self.method_cfg.EPS  # sgd does not look at it
         return optim, build_lr_scheduler(optim, optim_cfg)
-
-    def train(self) -> None:
-        """Trains through the toolkit's loop."""
-        self.separate_splits()
-        if self.val_loader is None and self.chooses_epoch:
-            print("Without val images the last epoch is tested, not the best one")
-            self.cfg = self.cfg.clone()
-            self.cfg.merge_from_list(["TEST.FINAL_MODEL", "last_step"])
-        super().train()
-
-    @property
-    def chooses_epoch(self) -> bool:
-        """Whether the epoch that is best on val is tested."""
-        return self.cfg.TEST.FINAL_MODEL == "best_val" and not self.cfg.TEST.NO_TEST
 
     def before_train(self) -> None:
         """Fills the cache, unless an earlier run's is trained further."""

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from dassl.utils import read_image
 from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
 from tlla.errors import InputError
+from tlla.images import read_image
 from tlla.views import ViewConfig, draw_crops, make_views
 
 VIEW_KEYS = ("N_VIEWS", "AUGMIX", "CROP_SCALE", "ON_DEVICE")  # those that change the views, the seed apart
@@ -58,8 +58,8 @@ class ViewDataset(Dataset):
         item = self.items[index]
         try:
             image = read_image(item.impath)
-        except (OSError, ValueError) as error:  # Pillow raises either
-            raise InputError(f"cannot read image {index} of the set: {error}") from error
+        except InputError as error:
+            raise InputError(f"{error} (item {index} of {len(self)})") from error
         row = {"label": item.label, "index": index}
         if not self.on_device:
             return {"img": make_views(image, index, self.config), **row}

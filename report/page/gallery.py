@@ -7,9 +7,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-from dassl.utils import read_image
 from PIL import Image
 
+from tlla.images import read_image
 from tlla.views import ViewConfig, draw_crops, plain_geometry
 
 from .measure import Measured

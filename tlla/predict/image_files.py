@@ -1,14 +1,13 @@
 """Which image files are meant: files, folders, patterns."""
 
 import glob
+import sys
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import InputError
-
-SUFFIXES = frozenset(
-    ".avif .bmp .gif .heic .heif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
-)
+from ..image_files import IMAGE, IMAGE_SUFFIXES, describe_kinds, walk
 
 
 def find_images(inputs: Iterable[str]) -> list[str]:
@@ -16,7 +15,7 @@ def find_images(inputs: Iterable[str]) -> list[str]:
 
     Args:
         inputs: Files, taken whatever their name; folders, searched with all folders in them for names that end as
-            images do, sorted, without hidden ones; patterns such as ``photos/**/*.jpg``, sorted.
+            images do, sorted, and what is left out is said; patterns such as ``photos/**/*.jpg``, sorted.
 
     Raises:
         InputError: a folder or a pattern without images, or no input at all.
@@ -36,21 +35,22 @@ def find_images(inputs: Iterable[str]) -> list[str]:
 
 
 def _in_folder(folder: Path) -> list[str]:
-    inside = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    found = [str(p) for p in inside if p.is_file() and not _hidden(p.relative_to(folder))]
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for path, kind in walk(folder):
+        kinds[kind].append(path)
+    found = sorted(folder / path for path in kinds.pop(IMAGE, []))
     if not found:
         raise InputError(
-            f"there are no images in the folder {folder}, that is, no names that end in {', '.join(sorted(SUFFIXES))}"
+            f"there are no images in the folder {folder}, that is, no names that end in "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}"
         )
-    return found
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+    if kinds:
+        print(f"left out in {folder}: {describe_kinds(kinds)}", file=sys.stderr)
+    return [str(path) for path in found]
 
 
 def _matching(pattern: str) -> list[str]:
-    found = sorted(p for p in glob.glob(pattern, recursive=True) if Path(p).is_file())
+    found = sorted(p for p in glob.glob(pattern, recursive=True) if not Path(p).is_dir())
     if not found:
         raise InputError(f"no file matches the pattern {pattern!r}")
     return found

@@ -10,6 +10,7 @@ import torch
 from ..checkpoint import read_checkpoint
 from ..clip import find_device, load_clip
 from ..errors import InputError
+from ..files import read_text
 from ..method_choice import parse_settings
 from ..predictor import Predictor
 from ..prompt_info import PromptInfo, read_info
@@ -100,11 +101,11 @@ def class_names(args: argparse.Namespace, info: PromptInfo) -> list[str]:
 
 def _names_in(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except OSError as error:
         raise InputError(f"--classes-file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"--classes-file {path} is not text in UTF-8: {error.reason}") from error
+        raise InputError(f"--classes-file {path} is not text in UTF-8 or UTF-16: {error.reason}") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

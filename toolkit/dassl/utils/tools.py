@@ -96,9 +96,14 @@ def _formats() -> tuple[str, ...]:
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Grey of 16 bits scaled to 8, as colours of 16 bits are: Pillow would cut all above 255 off."""
-    if not image.mode.startswith("I;16"):
+    if image.mode != "F" and not image.mode.startswith("I"):
         return image
-    return Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
+    tags = getattr(image, "tag_v2", {})  # TIFF's: 258 bits a pixel, 339 kind of number (1: unsigned)
+    bits = tags.get(258, (16,))[0] if image.mode.startswith("I;16") or image.format in ("PNG", "PPM") else 32
+    if image.mode == "F" or bits > 16 or tags.get(339, (1,)) not in (1, (1,)):
+        raise ValueError(f"pixels of mode {image.mode} have no agreed brightness, save it with 8 or 16 bits a channel")
+    scale = 255 / ((1 << bits) - 1)
+    return Image.fromarray((np.asarray(image).astype(np.float32) * scale + 0.5).astype(np.uint8))
 
 
 def one_line(path: str) -> str:

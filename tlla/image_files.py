@@ -1,0 +1,127 @@
+"""Which files are images: one list of suffixes, and one way through folders that accounts for every entry."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+from .errors import InputError
+
+# How the names of images end, whether this Pillow decodes them or not: what it does not is to be named, not missed.
+IMAGE_SUFFIXES = frozenset(
+    """
+    .apng .avif .avifs .blp .bmp .bw .cur .dcx .dds .dib .fit .fits .flc .fli .ftc .ftu .gbr .gif .icb .icns .ico .im
+    .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .mpo .msp .pbm .pcd .pcx .pfm .pgm .png .pnm .ppm .psd .pxr
+    .qoi .ras .rgb .rgba .sgi .tga .tif .tiff .vda .vst .webp .xbm .xpm
+    .bpg .dcm .emf .eps .exr .hdp .hdr .heic .heics .heif .heifs .hif .jls .jxl .jxr .svg .svgz .wdp .wmf .xcf
+    .3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2 .srf
+    .srw .x3f
+    """.split()
+)
+
+IMAGE = "image"
+FOLDER = "folder"
+EMPTY_FOLDER = "empty folder"
+HIDDEN = "hidden"
+NO_FILE = "pipe, socket or device"
+LOOSE_LINK = "link to nothing"
+SEEN_FOLDER = "link to a folder that is listed elsewhere"
+
+
+def ends_as_image(name: str) -> bool:
+    """Whether a file's name ends as those of images do."""
+    return _suffix(name) in IMAGE_SUFFIXES
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def kind_of(entry: os.DirEntry[str]) -> str:
+    """What an entry of a folder is: one of the constants above, or its suffix (``.txt``, ``no suffix``).
+
+    A link that leads to nothing is an image if its name says so: one that is not there.
+    """
+    if entry.name.startswith("."):
+        return HIDDEN
+    try:  # is_dir and is_file come with the listing: a million files are listed without a million look-ups
+        if entry.is_dir():
+            return FOLDER
+        regular = entry.is_file()
+    except OSError:  # a link that leads to itself
+        regular = False
+    leads_nowhere = not regular and not os.path.exists(entry.path)
+    if not regular and not leads_nowhere:
+        return NO_FILE
+    if ends_as_image(entry.name):
+        return IMAGE
+    return LOOSE_LINK if leads_nowhere else _suffix(entry.name) or "no suffix"
+
+
+def scan(folder: str | os.PathLike[str], advice: str = "") -> dict[str, list[str]]:
+    """Names in a folder by `kind_of`, sorted.
+
+    Args:
+        folder: Its path.
+        advice: What to do if it cannot be listed.
+
+    Raises:
+        InputError: It cannot be listed.
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                found[kind_of(entry)].append(entry.name)
+    except OSError as error:
+        raise InputError(
+            f"{os.fspath(folder)} cannot be listed ({error.strerror})" + (f"; {advice}" if advice else "")
+        ) from error
+    return {kind: sorted(names) for kind, names in found.items()}
+
+
+def walk(folder: str | os.PathLike[str], skip: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
+    """All entries below a folder as (path relative to it, kind); links are followed, but into no folder twice.
+
+    Folders are told by what is in them; what is in hidden ones is left out.
+
+    Args:
+        folder: Where to begin.
+        skip: Names of folders that are passed over.
+
+    Raises:
+        InputError: A folder cannot be listed.
+    """
+    seen = {os.path.realpath(folder)}
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        found = scan(os.path.join(folder, below))
+        if not found:
+            yield below or ".", EMPTY_FOLDER
+        paths = {kind: [f"{below}/{name}" if below else name for name in names] for kind, names in found.items()}
+        folders = sorted(paths.pop(FOLDER, []), key=lambda path: os.path.islink(os.path.join(folder, path)))
+        for kind in paths:
+            yield from ((path, kind) for path in paths[kind])
+        for path in folders:  # links last, so that a folder is listed under its own name
+            if os.path.basename(path) in skip:
+                continue
+            if (place := os.path.realpath(os.path.join(folder, path))) in seen:
+                yield path, SEEN_FOLDER
+            else:
+                seen.add(place)
+                waiting.append(path)
+
+
+def describe_kinds(found: Mapping[str, Sequence[str]], examples: int = 1) -> str:
+    """Numbers of entries by kind, with examples: ``2 .txt (a.txt ...), 1 folder (raw)``."""
+    texts = []
+    for kind, paths in sorted(found.items()):
+        shown = ", ".join(map(one_line, paths[:examples])) + (" ..." if len(paths) > examples else "")
+        texts.append(f"{len(paths):,} {kind} ({shown})")
+    return ", ".join(texts)
+
+
+def one_line(path: str | os.PathLike[str]) -> str:
+    """A path as a message shows it: a file's name may hold line breaks and bytes that are no text."""
+    text = os.fspath(path).encode("utf-8", "backslashreplace").decode()
+    return text.replace("\n", "\\n").replace("\r", "\\r")

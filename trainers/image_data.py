@@ -1,0 +1,28 @@
+"""Images for training and for tests without views, read as everything else here reads them."""
+
+import contextlib
+from typing import Any
+
+from dassl.data import DatasetWrapper
+
+from tlla.errors import InputError
+from tlla.images import read_image
+
+
+class ImageDataset(DatasetWrapper):
+    """Dassl's items, of images that `tlla.images.read_image` reads: Dassl's own reader takes other ground and turn."""
+
+    def __getitem__(self, idx: int) -> dict[str, Any]:
+        item = self.data_source[idx]
+        try:
+            image = read_image(item.impath)
+        except InputError as error:
+            raise InputError(f"{error} (item {idx} of {len(self)})") from error
+        transforms = self.transform if isinstance(self.transform, (list, tuple)) else [self.transform]
+        with getattr(self, "item_seed", contextlib.nullcontext)(idx):  # our toolkit's: the same item in every worker
+            images = [self._transform_image(transform, image) if transform else image for transform in transforms]
+        output = {"label": item.label, "domain": item.domain, "impath": item.impath, "index": idx}
+        output |= {f"img{number}" if number > 1 else "img": one for number, one in enumerate(images, start=1)}
+        if self.cfg.DATALOADER.RETURN_IMG0:
+            output["img0"] = self.to_tensor(image)
+        return output
