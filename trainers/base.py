@@ -53,9 +53,14 @@ class ClipTrainer(TrainerX):
     """Loads CLIP before the data, so that a wrong image size is found at once; test() writes ``results.json``.
 
     A subclass names its config node in `config_node` and gives `build_model` and `model_inference`.
+
+    Attributes:
+        config_node: The method's own node is TRAINER.<config_node>.
+        views_name: TRAINER.<views_name> says which views it looks at; "": at none.
     """
 
     config_node = ""
+    views_name = ""
 
     @property
     def method_cfg(self) -> CfgNode:
