@@ -107,7 +107,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             metavar="NAME",
             help="more rows: methods at test time; NAME=<cfg> for a trainer that trains",
         )
-        parsers[name].add_argument("--smoke", action="store_true", help="rehearse on the embedded benchmark, in minutes")
+        parsers[name].add_argument(
+            "--smoke", action="store_true", help="rehearse on the embedded benchmark, in minutes"
+        )
     parsers["grid"].add_argument("file")
     return parser.parse_args(argv)
 

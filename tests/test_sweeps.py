@@ -394,5 +394,3 @@ def test_without_submitit_it_is_said(fake, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "submitit", None)
     assert sweep(fake, *CROSS_EMOJI, "--submit", "slurm") == 2
     assert "--submit slurm needs the package submitit: pip install submitit" in capsys.readouterr().err
-
-

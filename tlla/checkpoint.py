@@ -16,10 +16,8 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
-from .prompt import PromptLearner
+from .prompt import FIXED_TOKENS, PromptLearner
 from .prompt_info import read_info
-
-FIXED_TOKENS = ("token_prefix", "token_suffix")  # CoOp saves the class tokens too; ours come from the class names
 
 _TENSOR_GLOBALS = {
     "collections": ("OrderedDict", "defaultdict", "Counter"),

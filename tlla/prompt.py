@@ -14,6 +14,7 @@ Letters in shapes: B images, K classes, L context tokens, T text tokens, D text 
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,7 @@ from .clip import encode_images, logit_scale
 from .errors import InputError
 
 CLASS_TOKEN_POSITIONS = ("end", "middle", "front")
+FIXED_TOKENS = ("token_prefix", "token_suffix")  # CoOp saves the class tokens too; ours come from the class names
 PLACEHOLDERS = ("X", "x", "a", "the")  # words of one token, in most vocabularies
 
 
@@ -174,6 +176,12 @@ class PromptLearner(nn.Module):
             # Drawn on the CPU: the same seed gives the same prompt on every device.
             ctx = torch.empty(sets, self.n_ctx, weight.shape[1]).normal_(std=0.02).to(weight.device)
         return ctx if self.csc else ctx[0]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Leaves out the class tokens that CoOp saves beside the context: ours come from the class names."""
+        for name in FIXED_TOKENS:
+            state_dict.pop(prefix + name, None)
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def set_classes(self, classnames: list[str]) -> None:

@@ -21,6 +21,7 @@ from tlla.registry import register
 from . import distributed
 from .evaluation import evaluate
 from .parts import Meter, Part
+from .prompts import said_of_prompt
 from .results import RunRecord
 from .sharing import share_loader
 
@@ -225,7 +226,7 @@ class LearningTrainer(ClipTrainer):
     def note_loaded(self, what: str, path: Path, epoch: int | None) -> None:
         """Says and records what was loaded."""
         print(f"Loaded the {what} of epoch {epoch} from {path}")
-        self.record.update(loaded_from={"path": str(path), "epoch": epoch})
+        self.record.update(loaded_from={"path": str(path), "epoch": epoch, **said_of_prompt(self.cfg)})
 
 
 class UntrainedTrainer(ClipTrainer):

@@ -133,7 +133,9 @@ class Compare(TestTimeTrainer):
                 same = {**younger, **older} == younger and all(there[key] == here[key] for key in keys)
                 same = same and row["prompt_sha256"] == part.entries["prompt_sha256"]
                 if same:
-                    print(f"Note: {folder} does not say with which weights it was tested; they are taken to be the same")
+                    print(
+                        f"Note: {folder} does not say with which weights it was tested; they are taken to be the same"
+                    )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
         return there if same and (folder / f"predictions_{split}.csv").is_file() else {}

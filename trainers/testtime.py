@@ -22,7 +22,7 @@ from tlla.prompt import check_position
 
 from .base import ClipTrainer, UntrainedTrainer, registered
 from .parts import Meter, Part
-from .prompts import PromptReader
+from .prompts import PromptReader, said_of_prompt
 from .view_data import ViewDataset, add_view_keys, view_config
 
 FP16_LOSS_SCALE = 1000.0  # TPT's
@@ -175,7 +175,7 @@ class TestTimeTrainer(ViewTest, UntrainedTrainer):
         """Takes the prompt of a run; without a directory the template of TRAINER.PROMPT stays."""
         if directory:
             self.classifier, source = self.reader.run(directory, epoch)
-            self.record.update(loaded_from=source)
+            self.record.update(loaded_from=source | said_of_prompt(self.cfg))
 
     def classifiers(self) -> dict[str, Classifier]:
         """The one prompt."""

@@ -107,7 +107,7 @@ def prompt_entry(record: Record) -> str:
 def make_run(record: Record, origin: Record | None) -> Run:
     """A record as a run; `origin` is the run that has trained its prompt."""
     classes = record.config["DATASET"].get("SUBSAMPLE_CLASSES", "all")
-    unknown = "?" if loaded_folder(record) else ""
+    unknown = trained_by(record, "dataset") if loaded_folder(record) else ""
     return Run(
         folder=record.folder,
         method=label(record, origin),
@@ -128,11 +128,16 @@ def label(record: Record, origin: Record | None) -> str:
     if prompt == CHECKPOINT:
         if loaded_folder(record) is None or (origin and origin.trainer == trainer):
             return trainer
-        prompt = {"TLLA": "SAPT"}.get(origin.trainer, origin.trainer) if origin else "?"
+        prompt = {"TLLA": "SAPT"}.get(origin.trainer, origin.trainer) if origin else trained_by(record, "name")
         if trainer in PROMPTS:
-            return prompt if origin else trainer
+            return prompt if prompt != "?" else trainer
     method = {"TLLA": "STSS"}.get(trainer, trainer)
     return "TLLA" if (method, prompt) == ("STSS", "SAPT") else f"{method}+{prompt}"
+
+
+def trained_by(record: Record, key: str) -> str:
+    """What was said of a prompt that no run here has trained: name (of its trainer) or dataset; "?" if nothing was."""
+    return str(record.content.get("loaded_from", {}).get("trained_by", {}).get(key) or "?")
 
 
 def _data_settings(record: Record) -> dict[str, str]:
