@@ -20,7 +20,7 @@ def trainer_class(name: str) -> type[ClipTrainer]:
     """The class that is registered under a name. InputError names the nearest."""
     known = TRAINER_REGISTRY.registered_names()
     if name not in known:
-        raise InputError(f"the trainer {name!r} (--trainer, TRAINER) is not registered: {nearest(name, list(known))}")
+        raise InputError(f"there is no trainer {name!r} (--trainer, or TRAINER of the environment): {nearest(name, list(known))}")
     return TRAINER_REGISTRY.get(name)
 
 

@@ -112,7 +112,7 @@ def test_a_given_prompts_length_is_taken_from_it(place):
         (("ablation", "emoji", "--prompts", "CoOp"), "--prompts takes TRAINER=FOLDER"),
         (
             ("ablation", "emoji", "--prompts", "CoOop={coop}"),
-            "'CoOop' (--trainer, TRAINER) is not registered: did you mean",
+            "there is no trainer 'CoOop'",
         ),
         (("ablation", "emoji", "--prompts", "TipAdapter={coop}"), "TipAdapter learns no prompt"),
         (("ablation", "emoji", "--prompts", "CoOp={coop}"), "is one run: give the folder of seed1, seed2"),
