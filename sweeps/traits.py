@@ -20,7 +20,8 @@ def trainer_class(name: str) -> type[ClipTrainer]:
     """The class that is registered under a name. InputError names the nearest."""
     known = TRAINER_REGISTRY.registered_names()
     if name not in known:
-        raise InputError(f"there is no trainer {name!r} (--trainer, or TRAINER of the environment): {nearest(name, list(known))}")
+        hint = nearest(name, list(known))
+        raise InputError(f"there is no trainer {name!r} (--trainer, or TRAINER of the environment): {hint}")
     return TRAINER_REGISTRY.get(name)
 
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from benchmark import REPO, Workplace
+from dassl.engine import TRAINER_REGISTRY
 from yacs.config import CfgNode
 
 import train
@@ -47,14 +48,12 @@ def plan(tmp_path):
     return make
 
 
-@registered
 class OwnSAPT(SAPT):
     """As somebody's trainer would be: a subclass with its own node."""
 
     config_node = "OWNSAPT"
 
 
-@registered
 class OwnTLLA(TLLA):
     """Also with its own views."""
 
@@ -64,7 +63,10 @@ class OwnTLLA(TLLA):
 
 @pytest.fixture
 def own(monkeypatch):
-    """The configs of OwnSAPT and OwnTLLA."""
+    """Registers OwnSAPT and OwnTLLA, with their configs, for one test."""
+    monkeypatch.setattr(TRAINER_REGISTRY, "_obj_map", dict(TRAINER_REGISTRY._obj_map))
+    registered(OwnSAPT)
+    registered(OwnTLLA)
 
     class Module:
         @staticmethod
@@ -146,7 +148,7 @@ def test_what_a_plan_sets_for_each_run_cannot_be_set_for_all(plan, name, pair):
         (("table1", "--also", "ZeroshotCLIP"), "trains nothing"),
     ],
 )
-def test_settings_that_no_run_can_take_are_refused(tmp_path, capsys, words, message):
+def test_settings_that_no_run_can_take_are_refused(tmp_path, own, capsys, words, message):
     (tmp_path / "g.yaml").write_text(
         "{trainer: SAPT, config: emoji, datasets: [emoji], grid: {TRAINER.SAPT.RHO: [0.1], OPTIM.LR: [0.1]}}"
     )
@@ -175,7 +177,7 @@ def test_a_name_in_the_environment_is_checked_too(monkeypatch, capsys):
     assert "there is no trainer 'Foo' (--trainer, or TRAINER of the environment)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("trainer", sorted(train.TRAINER_REGISTRY.registered_names()))
+@pytest.mark.parametrize("trainer", [*sorted(TRAINER_REGISTRY.registered_names()), "OwnSAPT", "OwnTLLA"])
 def test_every_registered_trainer_has_its_place_in_the_plans(tmp_path, own, trainer):
     """As a training or a test of base-to-new; and, if it can test a prompt, in eval."""
     cfg = "emoji" if trainer[:3] != "Own" else FILE
