@@ -6,7 +6,6 @@ import signal
 import sys
 from typing import Any
 
-
 # SIGTERM is torchrun's and the schedulers'; by the others, which Windows lacks, SLURM warns a job of its limit.
 STOPS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
 
