@@ -181,7 +181,7 @@ class PromptLearner(nn.Module):
         """Leaves out the class tokens that CoOp saves beside the context: ours come from the class names."""
         for name in FIXED_TOKENS:
             state_dict.pop(prefix + name, None)
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @torch.no_grad()
     def set_classes(self, classnames: list[str]) -> None:
