@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 import train
 import trainers
 from sweeps import __main__ as cli
-from sweeps import traits
+from sweeps import job, plans, traits
 from tlla.errors import InputError
 from trainers.base import registered
 from trainers.sapt import SAPT
@@ -75,6 +75,12 @@ def own(monkeypatch):
             cfg.TRAINER.OWNTLLA = cfg.TRAINER.TLLA.clone()
 
     monkeypatch.setattr(trainers, "METHODS", (*trainers.METHODS, Module))
+    cached = (job._config, job._defaults, plans._context)
+    for function in cached:
+        function.cache_clear()
+    yield
+    for function in cached:
+        function.cache_clear()
 
 
 FILE = str(REPO / "configs/trainers/SAPT/emoji.yaml")
@@ -82,8 +88,8 @@ FILE = str(REPO / "configs/trainers/SAPT/emoji.yaml")
 
 def test_rho_reaches_the_trainings_of_a_subclass_with_its_own_node(own):
     words = ["train", "emoji", FILE, "--trainer", "OwnSAPT", "--rho", "0.3", "--seeds", "1"]
-    (job,) = cli.make_plan(cli.parse_args(words))[1]
-    assert job.config_values["TRAINER"]["OWNSAPT"]["RHO"] == 0.3 and job.config_values["TRAINER"]["SAPT"]["RHO"] == 0.05
+    (run,) = cli.make_plan(cli.parse_args(words))[1]
+    assert run.config_values["TRAINER"]["OWNSAPT"]["RHO"] == 0.3 and run.config_values["TRAINER"]["SAPT"]["RHO"] == 0.05
 
 
 @pytest.mark.parametrize(
