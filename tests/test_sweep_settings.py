@@ -12,7 +12,8 @@ from yacs.config import CfgNode
 import train
 import trainers
 from sweeps import __main__ as cli
-from sweeps import job, plans, traits
+from sweeps import job as jobs_module
+from sweeps import plans, traits
 from tlla.errors import InputError
 from trainers.base import registered
 from trainers.sapt import SAPT
@@ -75,7 +76,7 @@ def own(monkeypatch):
             cfg.TRAINER.OWNTLLA = cfg.TRAINER.TLLA.clone()
 
     monkeypatch.setattr(trainers, "METHODS", (*trainers.METHODS, Module))
-    cached = (job._config, job._defaults, plans._context)
+    cached = (jobs_module._config, jobs_module._defaults, plans._context)
     for function in cached:
         function.cache_clear()
     yield
