@@ -14,18 +14,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from dassl.data.transforms import build_transform
+from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tlla.errors import InputError
-from tlla.prompt import PromptLearner
+from tlla.prompt import PromptedCLIP, PromptLearner
 from trainers.image_data import ImageDataset
 from trainers.prompted import PromptTrainer
 
 from .named import HELP, named_runs
 from .runs import check_prompt, open_run, read_record
-
-NODES = {"CoOp": "COOP", "SAPT": "SAPT", "TLLA": "SAPT"}  # where a trainer's prompt is configured
 
 
 @dataclass(frozen=True)
@@ -158,10 +157,12 @@ def open_prompt(name: str, folder: Path, opts: Sequence[str] = ()) -> PromptRun:
             prompt is not the one that it has tested.
     """
     record = read_record(folder)
-    trainer_name = record["trainer"]
-    if trainer_name not in NODES:
-        raise InputError(f"{folder} is a run of {trainer_name}: name one of CoOp, SAPT or TLLA")
-    trainer = open_run(folder, f"TRAINER.{NODES[trainer_name]}.PREC", "fp32", *opts)
+    name_of_trainer = record["trainer"]
+    known = name_of_trainer in TRAINER_REGISTRY.registered_names()
+    cls = TRAINER_REGISTRY.get(name_of_trainer) if known else object
+    if not issubclass(cls, PromptTrainer) or cls.model_class is not PromptedCLIP:
+        raise InputError(f"{folder} is a run of {name_of_trainer}: name one of CoOp, SAPT or TLLA")
+    trainer = open_run(folder, f"TRAINER.{cls.config_node}.PREC", "fp32", *opts)
     if not trainer.dm.dataset.train_x:
         raise InputError(
             f"{folder} is a run on {trainer.cfg.DATASET.NAME}, which has no training images: name the run that "

@@ -22,8 +22,9 @@ from pathlib import Path
 from tlla.errors import InputError, nearest
 from trainers.yaml_files import load_yaml
 
+from . import traits
 from .job import Job, check
-from .plans import NODES, Settings, shots
+from .plans import Settings, shots
 
 NEEDED = ("trainer", "config", "datasets")
 THEN = (*NEEDED, "opts")
@@ -55,7 +56,8 @@ def _jobs(s: Settings, content: dict, name: str) -> list[Job]:
             trainer, cfg = content["trainer"], content["config"]
             folder = base / Path(dataset).stem / trainer / f"{Path(cfg).stem}_{s.shots}shots" / tag
             for seed in s.seeds:
-                job = s.job(trainer, cfg, dataset, seed, str(folder), *shots(s), *_opts(content), *words)
+                few = () if "DATASET.NUM_SHOTS" in words[::2] else shots(s)
+                job = s.job(trainer, cfg, dataset, seed, str(folder), *few, *_opts(content), *words)
                 jobs += [job, *_tests(s, content.get("then", []), job, folder, words)]
     return jobs
 
@@ -63,7 +65,10 @@ def _jobs(s: Settings, content: dict, name: str) -> list[Job]:
 def _tests(s: Settings, then: list[dict], job: Job, folder: Path, words: tuple[str, ...]) -> Iterator[Job]:
     for number, entry in enumerate(then):
         trainer = entry["trainer"]
-        same = NODES.get(trainer, trainer) == NODES.get(job.trainer, job.trainer)  # then the point is its config, too
+        prompts = traits.learns_prompt(job.trainer) and traits.tests_prompts(trainer)
+        if not job.trains or not (prompts or trainer == job.trainer):
+            raise InputError(f"then[{number}]: {trainer} cannot test what {job.trainer} learns")
+        same = traits.node(trainer) == traits.node(job.trainer)  # then the point is its config, too
         for target in entry["datasets"]:
             place = str(folder / f"then{number}_{trainer}" / Path(target).stem)
             more = (*(words if same else ()), *_opts(entry))
@@ -91,6 +96,8 @@ def _check(content: dict) -> None:
             raise InputError(f"then[{number}] must be a mapping with {', '.join(THEN)}, but got {entry!r}")
         _check_part(entry, {key: KINDS[key] for key in THEN}, f"then[{number}].")
     for key, values in content.get("grid", {}).items():
+        if key in content.get("opts", {}):
+            raise InputError(f"{key} is in opts and in grid: leave it out of one of them")
         if not isinstance(values, list) or not values:
             raise InputError(f"grid.{key} must be a list of values, but got {values!r}")
 

@@ -6,16 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dassl.engine import TRAINER_REGISTRY
+import torch
+from dassl.config import get_cfg_default
+from torch import Tensor
 
+import datasets
 import train
+import trainers
+from tlla.checkpoint import choose_checkpoint, read_checkpoint
 from tlla.errors import InputError
 from tlla.files import write_text
-from tlla.fingerprint import differences, flat_config
+from tlla.fingerprint import differences, flat_config, tensor_sha256
+from tlla.prompt import FIXED_TOKENS
 from trainers.evaluation import VOLATILE
 from trainers.results import plain
 
+from . import traits
+
 LOG, STARTED = "sweep.log", "sweep.json"
+FREE = (*VOLATILE, "TRAINER.COMPARE.METHODS")  # keys that may differ: of Compare's methods, those that lack are added
 
 COMPLETE, UNFINISHED, NEW, STALE, OTHER = "complete", "unfinished", "new", "stale", "other"
 
@@ -33,6 +42,7 @@ class Job:
         root: --root; "" leaves it to the config.
         opts: Keys and values in turn.
         source: The run whose prompt is tested; None: the job trains, or needs no training.
+        given: Whether the folder holds a prompt that somebody has trained, perhaps CoOp itself; then nothing is run.
     """
 
     trainer: str
@@ -43,6 +53,7 @@ class Job:
     root: str = ""
     opts: tuple[str, ...] = ()
     source: "Job | None" = None
+    given: bool = False
 
     @property
     def argv(self) -> list[str]:
@@ -76,19 +87,24 @@ class Job:
     @property
     def trains(self) -> bool:
         """Whether the run trains; then a result on val before the training's end is no result."""
-        return self.source is None and getattr(TRAINER_REGISTRY.get(self.trainer), "trains", True)
+        return self.source is None and traits.trains(self.trainer)
 
     def result(self) -> dict[str, Any] | None:
         """results.json if the wanted split was tested to the end, under whatever settings."""
         record = _read(self.folder / "results.json")
         try:
-            tested = record["splits"][self.split]["total"] > 0
+            test = record["splits"][self.split]
+            parts = {name for _, name in test.get("parts", ())}
+            tested = test["total"] > 0 and ("parts" not in test or set(traits.compared(self.config_values)) <= parts)
             return record if tested and (not self.trains or "train_seconds" in record) else None
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
     def fingerprint(self) -> str:
         """Of the prompt, or Tip-Adapter's cache, that a complete run tested; Compare's parts have it."""
+        if self.given:
+            values = [value for name, value in self.read_prompt().items() if name not in FIXED_TOKENS]
+            return tensor_sha256(torch.cat([value.float().flatten() for value in values]))
         record = self.result()
         test = record["splits"][self.split]
         if "parts" in test:
@@ -96,14 +112,24 @@ class Job:
             test = (_read(self.folder / prompt / name / "results.json") or {"splits": {}})["splits"].get(self.split, {})
         return test.get("cache_sha256") or test.get("prompt_sha256", "")
 
+    def read_prompt(self) -> dict[str, Tensor]:
+        """The state that a training has left in the folder. InputError if there is none, or if it is no prompt."""
+        best = self.config_values["TEST"]["FINAL_MODEL"] == "best_val"
+        state = read_checkpoint(path := choose_checkpoint(self.folder / "prompt_learner", None, best))["state_dict"]
+        if not isinstance(state.get("ctx"), Tensor) or state["ctx"].dim() not in (2, 3):
+            raise InputError(f"{path} holds {sorted(state)[:5]}, expected the context vectors of a prompt ('ctx')")
+        return state
+
     def differences(self) -> list[str]:
         """Settings in which the run that the folder holds differs from this job, as sentences."""
         found = _read(self.folder / "results.json") or _read(self.folder / STARTED) or {}
         if not isinstance(found.get("config"), dict):
             return []
         drawn = ("SEED",) if self.config_values["SEED"] < 0 else ()  # then the record has the number that was drawn
-        without = (*VOLATILE, *drawn)
-        return differences(flat_config(found["config"], without), flat_config(self.config_values, without))
+        free = (*FREE, *drawn)
+        here, there = flat_config(self.config_values, free), flat_config(found["config"], free)
+        younger = {key: value for key, value in _defaults().items() if key in here}  # keys that older runs did not have
+        return differences(younger | there, here)
 
     def state(self) -> str:
         """COMPLETE, NEW, UNFINISHED, STALE (the source has learned anew) or OTHER (other settings)."""
@@ -111,7 +137,8 @@ class Job:
             return OTHER
         if self.result() is None:
             return UNFINISHED if self.folder.is_dir() and any(self.folder.iterdir()) else NEW
-        if self.source and (not self.source.result() or self.fingerprint() != self.source.fingerprint()):
+        known = self.source and (self.source.given or self.source.result())
+        if self.source and (not known or self.fingerprint() != self.source.fingerprint()):
             return STALE
         return COMPLETE
 
@@ -121,14 +148,15 @@ class Job:
         write_text(self.folder / STARTED, json.dumps(content, indent=2) + "\n")
 
     def last_error(self) -> str:
-        """The last line of the log that names an error, else the last line."""
+        """The last line of the log that names an error."""
         try:
             lines = (self.folder / LOG).read_text(errors="replace").replace("\r", "\n").splitlines()
         except OSError:
             return "it left no log"
         lines = [line.strip() for line in lines if line.strip()]
         named = [line for line in lines if line.startswith("error:") or "Error: " in line]
-        return (named or lines or ["its log is empty"])[-1]
+        said = f"it says no error, and last: {lines[-1]}" if lines else "its log is empty"
+        return named[-1] if named else said
 
 
 def check(jobs: list[Job]) -> None:
@@ -142,19 +170,28 @@ def check(jobs: list[Job]) -> None:
 
 
 def ordered(jobs: list[Job]) -> list[Job]:
-    """The jobs and all their sources, each once, sources first."""
+    """The jobs and all their sources that are to be run, each once, sources first."""
     found: dict[Job, None] = {}
     for job in jobs:
         if job.source:
             found[job.source] = None
         found[job] = None
-    return sorted(found, key=lambda job: job.source is not None)
+    return sorted((job for job in found if not job.given), key=lambda job: job.source is not None)
 
 
 @functools.cache
 def _config(argv: tuple[str, ...]) -> dict[str, Any]:
     """What all seeds share: building a config takes tens of milliseconds."""
     return plain(train.build_cfg(train.parse_args(list(argv))))
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    """The values of all keys where no config says anything."""
+    cfg = get_cfg_default()
+    trainers.add_configs(cfg)
+    datasets.add_configs(cfg)
+    return flat_config(plain(cfg), FREE)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

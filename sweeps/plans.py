@@ -1,14 +1,17 @@
 """The protocols of the paper as lists of jobs. Folders and the order of arguments are CoOp's."""
 
 import functools
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import train
 from tlla.errors import InputError, nearest
+from tlla.methods import METHODS
 
+from . import traits
 from .job import Job
 
 SHIFTED = ("imagenet_a", "imagenetv2", "imagenet_r", "imagenet_sketch")
@@ -16,15 +19,21 @@ TEN = (
     *("caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "fgvc_aircraft"),
     *("sun397", "dtd", "eurosat", "food101", "ucf101"),
 )
-NODES = {"SAPT": "SAPT", "TLLA": "SAPT", "CoOp": "COOP"}  # where a trainer's prompt is configured
 LONG, SHORT = "vit_b16_c4_ep50", "vit_b16_c4_ep5"  # of SAPT: domain generalization, cross-dataset transfer
 TABLE1 = {  # methods at test time in the paper's tables, by the prompt that they run on
     "template": ("TPT", "CTPT", "ZERO", "MTA", "TDA", "DPE"),
     "CoOp": ("TPT", "CTPT", "ZERO", "MTA", "SAR"),
 }
 TABLE2 = {"template": ("TPT", "ZERO"), "CoOp": ("TPT",)}
+CONFIGS = {  # of the tables, by trainer
+    **{"SAPT": LONG, "CoCoOp": "vit_b16_c4_ep10_batch1_ctxv1"},
+    **dict.fromkeys(("TipAdapter", "ZeroshotCLIP", "Compare"), "vit_b16"),
+}
 YAML = (".yaml", ".yml")
-VIEW_NODES = {"TLLA": "TLLA", "Compare": "VIEWS"}
+LEARNED = "prompt_learner"  # the folder of a run that CoOp and all like it keep the prompt in
+PLANNED = {  # keys that a plan sets for each run, and what sets them
+    **{"SEED": "--seeds", "OUTPUT_DIR": "--out", "TRAINER.NAME": "--trainer", "DATASET.NAME": "a dataset's config"},
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,9 @@ class Settings:
         targets: Datasets to test on; (): the protocol's own.
         rho: SAPT's radius; None: the config's.
         opts: Further keys and values, for every run.
+        prompts: Trainer and folder: prompts that are there, and are not trained.
+        cfg: A config for all trainers of a table; "": each has its own.
+        also: Further rows of a table: methods at test time; trainer=config for one that trains.
     """
 
     out: Path = Path("output")
@@ -50,38 +62,69 @@ class Settings:
     targets: tuple[str, ...] = ()
     rho: float | None = None
     opts: tuple[str, ...] = ()
+    prompts: tuple[tuple[str, str], ...] = ()
+    cfg: str = ""
+    also: tuple[str, ...] = ()
 
-    def job(self, trainer: str, cfg: str, dataset: str, seed: int, folder: str, *opts: str, **more) -> Job:
-        """A job; the name of a config may be a file, too."""
-        rho = () if self.rho is None or NODES.get(trainer) != "SAPT" else ("TRAINER.SAPT.RHO", repr(float(self.rho)))
-        return Job(
-            trainer,
-            find(f"configs/trainers/{trainer}", cfg),
-            find("configs/datasets", dataset),
-            seed,
-            self.out / folder / f"seed{seed}",
-            self.data,
-            (*opts, *rho, *self.opts),
-            **more,
-        )
+    def job(
+        self, trainer: str, cfg: str, dataset: str, seed: int, folder: str, *opts: str, source: Job | None = None
+    ) -> Job:
+        """A job; the name of a config may be a file, too. InputError if a key is set in two ways."""
+        words = (*opts, *self._rho(trainer, source, opts))
+        for key in (*words[::2], *self.opts[::2]):
+            if key in PLANNED:
+                raise InputError(f"{key} cannot be set for all runs: it is set for each, by {PLANNED[key]}")
+        if twice := [key for key in self.opts[::2] if key in words[::2]]:
+            raise InputError(
+                f"--opts sets {twice[0]}, which the plan itself sets and names the folders by: use the plan's own "
+                "arguments"
+            )
+        if source and source.given:
+            names = {"NAME": source.trainer, "SOURCE": source.config_values["DATASET"]["NAME"]}
+            words += tuple(word for key, value in names.items() for word in (f"TRAINER.PROMPT.{key}", value))
+        place = self.out / folder / f"seed{seed}"
+        files = find_config(trainer, cfg), find("configs/datasets", dataset)
+        return Job(trainer, *files, seed, place, self.data, (*words, *self.opts), source)
+
+    def _rho(self, trainer: str, source: Job | None, opts: Sequence[str]) -> tuple[str, ...]:
+        """Of a training that has it, and of the tests of its prompt by a trainer with the same key."""
+        key = traits.rho_key(trainer)
+        if self.rho is None or not key or (source and (source.given or traits.rho_key(source.trainer) != key)):
+            return ()
+        if key in opts[::2]:
+            raise InputError(f"the plan sets {key} for each run: leave --rho out")
+        return key, repr(float(self.rho))
+
+    def config(self, trainer: str) -> str:
+        """A trainer's config in the tables."""
+        return self.cfg or CONFIGS[trainer]
 
 
-def find(folder: str, name: str) -> str:
-    """A config by its name in a folder, or by its path; InputError names the nearest."""
+def find(folder: str, name: str, *more: str) -> str:
+    """A config by its name in a folder, else in one of `more`, or by its path; InputError names the nearest."""
     if name.endswith(YAML):
         return str(Path(name).resolve()) if Path(name).is_file() else name
-    known = sorted(path.stem for path in (train.HERE / folder).glob("*.yaml"))
+    known: dict[str, str] = {}
+    for place in (*more[::-1], folder):
+        known |= {path.stem: f"{place}/{path.name}" for path in (train.HERE / place).glob("*.yaml")}
     if name not in known:
-        raise InputError(f"there is no config {folder}/{name}.yaml: {nearest(name, known)}")
-    return f"{folder}/{name}.yaml"
+        hint = nearest(name, list(known)) if known else "that folder has none: write one there, or give a file"
+        raise InputError(f"there is no config {folder}/{name}.yaml: {hint}")
+    return known[name]
+
+
+def find_config(trainer: str, name: str) -> str:
+    """A trainer's config."""
+    folder, *more = (f"configs/trainers/{folder}" for folder in traits.config_folders(trainer))
+    return find(folder, name, *more)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt that is trained, as CoOp's main.sh describes it.
+    """A prompt that is trained, as CoOp's main.sh describes it, or given.
 
     Attributes:
-        trainer: SAPT, CoOp or TLLA.
+        trainer: One that learns prompts.
         cfg: Config of the trainer.
         position: Where the class name stands.
         n_ctx: Context vectors; None: as the config has it.
@@ -95,36 +138,63 @@ class Prompt:
     csc: bool = False
 
     def tag(self, s: Settings) -> str:
-        """CoOp's name of the settings in a folder."""
-        n_ctx = self.n_ctx if self.n_ctx is not None else _context(self.trainer, self.cfg)[1]
-        return f"{Path(self.cfg).stem}_{s.shots}shots/nctx{n_ctx}_csc{self.csc}_ctp{self.position}"
+        """CoOp's name of the settings in a folder; of a given prompt, which folder it is from."""
+        stem = Path(self.cfg).stem
+        if folder := dict(s.prompts).get(self.trainer):
+            return f"{stem}_given_{hashlib.sha256(folder.encode()).hexdigest()[:8]}"
+        _, n_ctx, csc, position = _context(self.trainer, self.cfg, (*self.opts(), *s.opts))
+        return f"{stem}_{s.shots}shots/nctx{n_ctx}_csc{csc}_ctp{position}"
 
-    def opts(self) -> tuple[str, ...]:
-        """Only what differs from the config: initial words would count more than N_CTX."""
-        node = f"TRAINER.{NODES[self.trainer]}"
-        words, n_ctx = _context(self.trainer, self.cfg)
-        found: list[str] = []
-        if self.n_ctx not in (None, n_ctx):
-            found += [f"{node}.N_CTX", str(self.n_ctx)] + ([f"{node}.CTX_INIT", ""] if words else [])
-        if self.csc:
-            found += [f"{node}.CSC", "True"]
+    def opts(self, trainer: str = "", cfg: str = "") -> tuple[str, ...]:
+        """For its training, or for another trainer's test of it: only what differs from that trainer's config."""
+        trainer, cfg = trainer or self.trainer, cfg or self.cfg
+        node, found = traits.node(trainer), []
+        if traits.learns_prompt(trainer):  # the others take these two from the checkpoint
+            words, n_ctx, csc, _ = _context(trainer, cfg)
+            if self.n_ctx not in (None, n_ctx):  # initial words would count more than N_CTX
+                found += [f"{node}.N_CTX", str(self.n_ctx)] + ([f"{node}.CTX_INIT", ""] if words else [])
+            if self.csc and not csc:
+                found += [f"{node}.CSC", "True"]
         if self.position != "end":
             found += [f"{node}.CLASS_TOKEN_POSITION", self.position]
         return tuple(found)
 
     def train(self, s: Settings, dataset: str, seed: int) -> Job:
-        """Its training."""
+        """Its training, or the run that is given in its place."""
+        if folder := dict(s.prompts).get(self.trainer):
+            files = find_config(self.trainer, self.cfg), find("configs/datasets", dataset)
+            return Job(self.trainer, *files, seed, given_run(folder, seed, s.seeds), given=True)
         folder = f"{Path(dataset).stem}/{self.trainer}/{self.tag(s)}"
         return s.job(self.trainer, self.cfg, dataset, seed, folder, *shots(s), *self.opts())
 
+    def as_given(self, s: Settings) -> "Prompt":
+        """The prompt as its checkpoint has it, if it is given."""
+        if self.trainer not in dict(s.prompts):
+            return self
+        ctx = self.train(s, s.source, s.seeds[0]).read_prompt()["ctx"]
+        return replace(self, n_ctx=ctx.shape[-2], csc=ctx.dim() == 3)
+
+
+def given_run(folder: str, seed: int, seeds: Sequence[int]) -> Path:
+    """The run of a seed in the folder of --prompts, which may also be that of the only seed."""
+    own = Path(folder, f"seed{seed}")
+    if (own / LEARNED).is_dir():
+        return own
+    if not Path(folder, LEARNED).is_dir():
+        raise InputError(f"--prompts: there is no folder {own / LEARNED}, and {folder} is no run that learned a prompt")
+    if len(seeds) > 1:
+        raise InputError(f"--prompts: {folder} is one run: give the folder of seed1, seed2 ..., or one of --seeds")
+    return Path(folder)
+
 
 @functools.cache
-def _context(trainer: str, cfg: str) -> tuple[str, int]:
-    """A config's initial words and number of context vectors."""
-    argv = ["--trainer", trainer, "--config-file", find(f"configs/trainers/{trainer}", cfg)]
-    built = train.build_cfg(train.parse_args([*argv, "--dataset-config-file", "configs/datasets/imagenet.yaml"]))
-    node = built.TRAINER[NODES[trainer]]
-    return node.CTX_INIT, len(node.CTX_INIT.split()) or node.N_CTX
+def _context(trainer: str, cfg: str, opts: tuple[str, ...] = ()) -> tuple[str, int, bool, str]:
+    """A config's initial words, number of context vectors, whether they are by class, the class name's place."""
+    argv = ["--trainer", trainer, "--config-file", find_config(trainer, cfg)]
+    argv += ["--dataset-config-file", "configs/datasets/imagenet.yaml", *opts]
+    node = train.build_cfg(train.parse_args(argv)).TRAINER[traits.trainer_class(trainer).config_node]
+    n_ctx = len(node.CTX_INIT.split()) or node.N_CTX
+    return node.CTX_INIT, n_ctx, node.get("CSC", False), node.get("CLASS_TOKEN_POSITION", "end")
 
 
 def shots(s: Settings) -> tuple[str, str]:
@@ -139,25 +209,28 @@ def trainings(s: Settings, prompt: Prompt, dataset: str) -> list[Job]:
 
 def evaluations(s: Settings, prompt: Prompt, trainer: str, cfg: str, targets: Sequence[str], *opts: str) -> list[Job]:
     """CoOp's eval.sh: a trainer tests, on each target, the prompt that was learned on the source."""
-    usual = trainer == prompt.trainer or (trainer, prompt.trainer) == ("TLLA", "SAPT")
+    if not traits.tests_prompts(trainer):
+        raise InputError(f"{trainer} tests no learned prompt: choose one of CoOp, TLLA, TPT ... for the test")
+    usual = traits.learns_prompt(trainer) and traits.learner_of(trainer) == prompt.trainer
     label = trainer if usual else f"{trainer}+{prompt.trainer}"
+    prompt = prompt.as_given(s)
     jobs = []
     for target in targets:
         for seed in s.seeds:
             source = prompt.train(s, s.source, seed)
-            if trainer == prompt.trainer and target == s.source:
+            if trainer == prompt.trainer and target == s.source and not source.given:
                 jobs.append(source)  # has tested it already
                 continue
             folder = f"evaluation/{label}/{prompt.tag(s)}/{Path(target).stem}"
-            more = (*prompt.opts(), *augmix(trainer, target), *opts)
+            more = (*prompt.opts(trainer, cfg), *augmix(s, trainer, target), *opts)
             jobs.append(s.job(trainer, cfg, target, seed, folder, *more, source=source))
     return jobs
 
 
-def augmix(trainer: str, target: str) -> tuple[str, ...]:
-    """AugMix on the fine-grained sets, as TPT and the paper have it."""
-    wanted = trainer in VIEW_NODES and Path(target).stem in TEN
-    return (f"TRAINER.{VIEW_NODES[trainer]}.AUGMIX", "True") if wanted else ()
+def augmix(s: Settings, trainer: str, target: str) -> tuple[str, ...]:
+    """AugMix on the fine-grained sets, as TPT and the paper have it, unless --opts says otherwise."""
+    key = f"{node}.AUGMIX" if (node := traits.views_node(trainer)) else ""
+    return (key, "True") if key and Path(target).stem in TEN and key not in s.opts else ()
 
 
 def domain_generalization(s: Settings, cfg: str = LONG) -> list[Job]:
@@ -191,41 +264,51 @@ def base2new_train(s: Settings, dataset: str, cfg: str, trainer: str = "SAPT") -
 
 
 def base2new_test(s: Settings, dataset: str, cfg: str, trainer: str = "SAPT") -> list[Job]:
-    """CoCoOp's base2new_test.sh: the prompt of the base classes on the new ones."""
+    """CoCoOp's base2new_test.sh: the prompt of the base classes on the new ones; without training both are tests."""
     common = f"{Path(dataset).stem}/shots_{s.shots}/{trainer}/{Path(cfg).stem}"
-    opts = (*shots(s), "DATASET.SUBSAMPLE_CLASSES", "new")
-    return [
-        s.job(trainer, cfg, dataset, source.seed, f"base2new/test_new/{common}", *opts, source=source)
-        for source in base2new_train(s, dataset, cfg, trainer)
-    ]
+    folder, opts = f"base2new/test_new/{common}", (*shots(s), "DATASET.SUBSAMPLE_CLASSES", "new")
+    jobs = []
+    for base in base2new_train(s, dataset, cfg, trainer):
+        source = base if base.trains else None
+        jobs += [base, s.job(trainer, cfg, dataset, base.seed, folder, *opts, source=source)]
+    return jobs
 
 
-def zeroshot(s: Settings, targets: Sequence[str], cfg: str = "vit_b16") -> list[Job]:
+def zeroshot(s: Settings, targets: Sequence[str]) -> list[Job]:
     """CoOp's zeroshot.sh. Nothing is random: one seed."""
+    cfg = s.config("ZeroshotCLIP")
     return [
         s.job("ZeroshotCLIP", cfg, target, s.seeds[0], f"ZeroshotCLIP/{cfg}/{Path(target).stem}") for target in targets
     ]
 
 
-def compared(
-    s: Settings, targets: Sequence[str], methods: Mapping[str, Sequence[str]], cfg: str = "vit_b16"
-) -> list[Job]:
+def compared(s: Settings, targets: Sequence[str], methods: Mapping[str, Sequence[str]]) -> list[Job]:
     """Methods at test time on the hand-written prompt and on CoOp's, all in one pass over a dataset, for each seed."""
-    chosen = {prompt: json.dumps(names, separators=(",", ":")) for prompt, names in methods.items()}
-    key = "TRAINER.COMPARE.METHODS"
+    also = [name for name in s.also if name in METHODS]
+    chosen = {
+        prompt: json.dumps(list(dict.fromkeys((*names, *also))), separators=(",", ":"))
+        for prompt, names in methods.items()
+    }
+    cfg, key = s.config("Compare"), "TRAINER.COMPARE.METHODS"
     jobs = []
     for target in targets:
-        folder, opts = f"evaluation/Compare/{cfg}/{Path(target).stem}", augmix("Compare", target)
+        folder, opts = f"evaluation/Compare/{cfg}/{Path(target).stem}", augmix(s, "Compare", target)
         jobs += [s.job("Compare", cfg, target, seed, folder, *opts, key, chosen["template"]) for seed in s.seeds]
-    return jobs + evaluations(s, coop_prompt(LONG), "Compare", cfg, targets, key, chosen["CoOp"])
+    return jobs + evaluations(s, coop_prompt(s.config("SAPT")), "Compare", cfg, targets, key, chosen["CoOp"])
 
 
 def trained(s: Settings, trainer: str, cfg: str, targets: Sequence[str]) -> list[Job]:
     """CoCoOp's xd_train.sh and xd_test.sh: trained (and tested) on the source, tested on the targets."""
-    tag, source = f"{cfg}_{s.shots}shots", Path(s.source).stem
+    tag, source = f"{Path(cfg).stem}_{s.shots}shots", Path(s.source).stem
+    prompt = Prompt(trainer, cfg)
+    if given := trainer in dict(s.prompts):
+        tag, targets = prompt.tag(s), (s.source, *targets)
     jobs = []
     for seed in s.seeds:
-        training = s.job(trainer, cfg, s.source, seed, f"{source}/{trainer}/{tag}", *shots(s))
+        if given:
+            training = prompt.train(s, s.source, seed)
+        else:
+            training = s.job(trainer, cfg, s.source, seed, f"{source}/{trainer}/{tag}", *shots(s))
         jobs.append(training)
         for target in targets:
             folder = f"evaluation/{trainer}/{tag}/{Path(target).stem}"
@@ -233,17 +316,51 @@ def trained(s: Settings, trainer: str, cfg: str, targets: Sequence[str]) -> list
     return jobs
 
 
+def added(s: Settings, targets: Sequence[str]) -> list[Job]:
+    """The further rows that are trained: name=config."""
+    jobs = []
+    for name, _, cfg in (entry.partition("=") for entry in s.also):
+        if name in METHODS:
+            continue  # a part of Compare
+        if not traits.trains(name):
+            raise InputError(f"--also {name}: it is no method at test time and trains nothing")
+        if not cfg and not s.cfg:
+            raise InputError(f"--also {name}: it is trained, so say with which config: {name}=<cfg>")
+        jobs += trained(s, name, cfg or s.cfg, targets)
+    return jobs
+
+
 def table1(s: Settings) -> list[Job]:
     """The paper's domain generalization, ViT-B/16, with all rows that this project has."""
     targets = s.targets or SHIFTED
     everywhere = (s.source, *targets)
-    jobs = zeroshot(s, everywhere) + ablation(s)
-    jobs += trained(s, "CoCoOp", "vit_b16_c4_ep10_batch1_ctxv1", targets) + trained(s, "TipAdapter", "vit_b16", targets)
-    return jobs + compared(s, everywhere, TABLE1)
+    jobs = zeroshot(s, everywhere) + ablation(s, s.config("SAPT"))
+    jobs += [job for name in ("CoCoOp", "TipAdapter") for job in trained(s, name, s.config(name), targets)]
+    return jobs + compared(s, everywhere, TABLE1) + added(s, targets)
 
 
 def table2(s: Settings) -> list[Job]:
     """The paper's cross-dataset transfer, ViT-B/16, with all rows that this project has."""
-    targets, coop = s.targets or TEN, coop_prompt(LONG)
-    jobs = zeroshot(s, targets) + evaluations(s, coop, "CoOp", coop.cfg, targets) + cross_dataset(s)
-    return jobs + compared(s, targets, TABLE2)
+    targets, coop = s.targets or TEN, coop_prompt(s.config("SAPT"))
+    jobs = zeroshot(s, targets) + evaluations(s, coop, "CoOp", coop.cfg, targets) + cross_dataset(s, s.cfg or SHORT)
+    return jobs + compared(s, targets, TABLE2) + added(s, targets)
+
+
+def rehearsal(s: Settings) -> Settings:
+    """A table on the embedded benchmark, which needs no data and no weights: few views, one shot, one epoch."""
+    few = {
+        **{"OPTIM.MAX_EPOCH": "1", "DATASET.SUBSAMPLE_CLASSES": "base", "TRAINER.TIPADAPTER.AUGMENT_EPOCH": "1"},
+        **dict.fromkeys(("TRAINER.VIEWS.N_VIEWS", "TRAINER.TLLA.N_VIEWS"), "4"),
+        **dict.fromkeys(("TRAINER.STSS.TOP_S", "TRAINER.TLLA.TOP_S"), "2"),
+    }
+    return replace(
+        s,
+        out=s.out / "smoke",
+        data="",
+        seeds=s.seeds[:1],
+        shots=1,
+        source="emoji",
+        targets=("emoji_twemoji",),
+        opts=(*(word for pair in few.items() for word in pair), *s.opts),
+        cfg="emoji",
+    )

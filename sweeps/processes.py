@@ -26,6 +26,7 @@ except ImportError:  # Windows: without locks, two sweeps must not share an outp
 
 SCRIPT = train.HERE / "train.py"
 LOCK = ".sweep.lock"
+STOPPED = 130  # train.py's exit code after Ctrl-C, SIGTERM and the signals of schedulers
 PATIENCE = 60  # seconds that a process has to save its results before it is killed
 
 
@@ -35,6 +36,9 @@ class Handle(Protocol):
     def poll(self) -> int | None:
         """Its exit code, or None while it runs."""
 
+    def ended(self) -> str:
+        """Why it has ended, if train.py itself has not said so in its log; else ""."""
+
     def stop(self) -> None:
         """Asks it to end; it can save what it has."""
 
@@ -43,10 +47,24 @@ class Handle(Protocol):
 
 
 class Backend(Protocol):
-    """Who runs jobs."""
+    """Who runs jobs.
+
+    Attributes:
+        pause: Seconds between two looks at them.
+    """
+
+    pause: float
 
     def start(self, job: Job, slot: int) -> Handle | None:
         """Starts a job; None if another process is in its folder."""
+
+
+def from_outside(code: int) -> str:
+    """What an exit code says of an end that train.py has not chosen itself; "" if it has."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"it was killed by {name}{', perhaps for want of memory' if name == 'SIGKILL' else ''}"
+    return "it was stopped from outside; the same command goes on" if code == STOPPED else ""
 
 
 def lock(folder: Path, wait: bool = False) -> IO | None:
@@ -88,6 +106,10 @@ class Process:
         """Its exit code, or None while it runs."""
         return self.process.poll()
 
+    def ended(self) -> str:
+        """By which signal."""
+        return from_outside(self.process.returncode)
+
     def stop(self) -> None:
         """SIGTERM: train.py saves and ends."""
         with contextlib.suppress(OSError):
@@ -105,6 +127,8 @@ class Process:
 
 class Local:
     """Runs jobs on this machine; with GPUs, the job in a slot sees one of them, by turns."""
+
+    pause = 0.1
 
     def __init__(self) -> None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")

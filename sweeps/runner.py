@@ -10,8 +10,6 @@ from tqdm import tqdm
 from .job import COMPLETE, LOG, OTHER, Job
 from .processes import Backend, Handle, lock
 
-PAUSE = 0.1  # seconds between two looks at the processes
-
 
 @dataclass
 class Summary:
@@ -20,7 +18,7 @@ class Summary:
     Attributes:
         before: Complete before.
         now: Done by this sweep.
-        failed: Job -> the last line of its error.
+        failed: Job -> the last line of its error, or what has ended it.
         refused: Job -> in which settings the run in its folder differs.
         waiting: Not started, because their source is not complete.
     """
@@ -80,7 +78,7 @@ class Sweep:
                 while self.pending or self.running:
                     self._start()
                     self._reap()
-                    time.sleep(PAUSE if self.running or self.pending else 0)
+                    time.sleep(self.backend.pause if self.running or self.pending else 0)
             finally:
                 for stop in ("stop", "kill"):  # all are asked first, then waited for
                     for _, handle, _ in self.running.values():
@@ -89,7 +87,7 @@ class Sweep:
 
     def _start(self) -> None:
         for job in list(self.pending):
-            if job.source and job.source not in self.complete:
+            if job.source and not job.source.given and job.source not in self.complete:
                 if job.source not in self.pending and job.source not in self.running:
                     self._settle(job, self.summary.waiting)
                 continue
@@ -122,7 +120,8 @@ class Sweep:
                 self.complete.add(job)
                 self._settle(job, self.summary.now, f"{_accuracy(job)} ({seconds:.0f} s)")
             else:
-                self.summary.failed[job] = job.last_error() if code else "it ended without a result"
+                error = "it ended without a result" if code == 0 else handle.ended() or job.last_error()
+                self.summary.failed[job] = error
                 self._settle(job, said=f"FAILED after {seconds:.0f} s: {self.summary.failed[job]}")
 
     def _settle(self, job: Job, place: list[Job] | None = None, said: str = "") -> None:

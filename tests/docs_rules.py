@@ -162,7 +162,9 @@ def run_predict(call: Call, place: Place, args: list[str]) -> tuple[int, str]:
 
 
 def run_sweep(call: Call, place: Place, args: list[str]) -> tuple[int, str]:
-    """Shows the commands of a sweep, each of which is checked."""
+    """Shows the commands of a sweep, each of which is checked; given prompts are put there."""
+    for folder in re.findall(r"--prompts \w+=(\S+)", " ".join(args)):
+        shutil.copytree(place.store.runs, folder)
     rest = args[args.index("--opts") :] if "--opts" in args else []
     args = args[: len(args) - len(rest)]
     return quiet(sweeps_cli.main, [*args, *(() if "--dry-run" in args else ("--dry-run",)), *rest])

@@ -15,7 +15,8 @@ from forked import fork
 from hostile import half_written
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-ENDS = (0, 130, -signal.SIGINT, -signal.SIGTERM)  # a shell says 130 or 143 of the last two
+STOPS = (*SIGNALS, signal.SIGUSR2)  # by the last one SLURM warns a job of its limit
+ENDS = (0, 130, *(-number for number in STOPS))  # a shell says 128 and the number
 LONG = (
     *("OPTIM.MAX_EPOCH", "8", "TRAIN.CHECKPOINT_FREQ", "2"),
     *("TEST.SAVE_EVERY", "0.0", "DATALOADER.TEST.BATCH_SIZE", "1"),
@@ -44,7 +45,7 @@ def test_a_run_stopped_at_random_moments_ends_as_if_undisturbed(place, trainer, 
     while not codes or codes[-1]:
         child = fork("train", argv)
         stops = len(codes) < 5
-        codes.append(child.stop_after(rng.uniform(0, 0.8), rng.choice(SIGNALS)) if stops else child.wait())
+        codes.append(child.stop_after(rng.uniform(0, 0.8), rng.choice(STOPS)) if stops else child.wait())
         assert codes[-1] in ENDS and "Traceback" not in child.error, (codes, child.error[-2000:])
         assert half_written(place.folder / output) == []
     whole = "whole" if trainer == "SAPT" else "whole_test"
@@ -76,7 +77,7 @@ def test_a_stop_while_modules_are_imported_is_quiet(place, tmp_path, script, arg
     assert "Traceback" not in (tmp_path / "err").read_text()
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", STOPS, ids=lambda number: number.name)
 def test_ctrl_c_ends_the_workers_too(place, tmp_path, number):
     """A terminal sends the signal to all processes of the foreground."""
     output = f"workers_{number.name}"

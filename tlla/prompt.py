@@ -239,6 +239,7 @@ class PromptLearner(nn.Module):
         return ctx if self.csc else ctx[0]
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Leaves out the class tokens that CoOp saves beside the context: ours come from the class names."""
         for name in FIXED_TOKENS:
             state_dict.pop(prefix + name, None)
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -62,16 +62,20 @@ def find_weights(name: str, known: Sequence[str] = ()) -> Path:
     )
 
 
+def openai_file(name: str) -> Path:
+    """Where OpenAI's weights of a name are, or will be when they are downloaded."""
+    return Path(os.environ.get("CLIP_CACHE", "~/.cache/clip")).expanduser() / str(clip._MODELS[name]).split("/")[-1]
+
+
 def _openai_weights(name: str) -> Path:
     url = str(clip._MODELS[name])
     expected = url.split("/")[-2]
-    folder = Path(os.environ.get("CLIP_CACHE", "~/.cache/clip")).expanduser()
-    path = folder / url.split("/")[-1]
+    path = openai_file(name)
     if path.is_file():
         # A file that does not match is the user's: it is reported, never deleted.
         return _check_sha256(path, expected, name)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         _download(url, path, expected, name)
     except OSError as error:
         raise InputError(

@@ -27,6 +27,7 @@ from .evaluation import evaluate
 from .identity import compare_with_checkpoint, training_identity
 from .image_data import ImageDataset
 from .parts import Meter, Part
+from .prompts import said_of_prompt
 from .results import RunRecord, describe_source, plain
 from .sharing import share_loader
 
@@ -65,13 +66,15 @@ class ClipTrainer(TrainerX):
         config_node: Of the method's settings: TRAINER.<config_node>.
         kind: What is tested, for the record and the tables: "template", a hand-written prompt; "prompt", a learned one,
             and nothing else, so that a row is named after the prompt's training; "cache"; "views", a test-time method.
+        views_name: TRAINER.<views_name> says which views it looks at; "": at none.
         deterministic: Whether no seed changes the result of a test.
     """
 
     config_node = ""
-    _said = ""  # of what is said once
+    views_name = ""
     kind = "template"
     deterministic = False
+    _said = ""  # of what is said once
 
     @property
     def method_cfg(self) -> CfgNode:
@@ -204,13 +207,20 @@ class ClipTrainer(TrainerX):
         with shared:
             self.before_test()
             parts = self.parts()
-        found = evaluate(self, split, parts, shared)
-        for part, results in zip(parts, found, strict=True):
+        todo = self.unfinished(parts, split)
+        found = evaluate(self, split, todo, shared) if todo else []
+        for part, results in zip(todo, found, strict=True):
             for name, value in results.items():
                 self.write_scalar("/".join(filter(None, (split, part.title, name))), value, self.epoch)
         if distributed.is_first():
             self.after_test(parts, split)
+        if parts[0] not in todo:
+            return parts[0].record.content["splits"][split]["accuracy"]
         return next(iter(found[0].values()))
+
+    def unfinished(self, parts: list[Part], split: str) -> list[Part]:
+        """Hook: those parts that are to be tested."""
+        return parts
 
     def after_test(self, parts: list[Part], split: str) -> None:
         """Hook: what is to be said about all parts together."""
@@ -357,7 +367,7 @@ class LearningTrainer(ClipTrainer):
     def note_loaded(self, what: str, path: Path, epoch: int | None) -> None:
         """Says and records what was loaded."""
         print(f"Loaded the {what} of epoch {epoch} from {path}")
-        self.record.update(loaded_from=describe_source(path, epoch))
+        self.record.update(loaded_from=describe_source(path, epoch) | said_of_prompt(self.cfg))
 
 
 class UntrainedTrainer(ClipTrainer):

@@ -6,13 +6,15 @@ r"""Compare: several test-time methods, on several prompts, over one pass of the
         TRAINER.COMPARE.PROMPTS "['CoOp=output/coop']"
 
 Every method leaves a record of its own, <output>/<prompt>/<method>/results.json; the table is printed and written to
-table.md and table.csv; <output>/results.json, written last, lists the parts. Seconds per image are those that the
+table.md and table.csv; <output>/results.json, written last, lists the parts. The same command with more methods or
+prompts keeps the parts that are there and adds the others. Seconds per image are those that the
 method would need alone: its share of loading, making and encoding the views, plus its own work.
 """
 
 import copy
 import csv
 import io
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,11 +25,14 @@ from yacs.config import CfgNode
 from tlla.classifier import Classifier
 from tlla.errors import InputError, nearest
 from tlla.files import write_text
+from tlla.fingerprint import flat_config
 from tlla.methods import METHODS, Method
 from tlla.tables.render import escaped
 from tlla.templates import ENSEMBLES
 
+from . import distributed
 from .base import registered
+from .evaluation import VOLATILE, name_of_test
 from .parts import Part
 from .testtime import TestTimeTrainer
 
@@ -110,6 +115,45 @@ class Compare(TestTimeTrainer):
         part.title = f"{prompt} {name}"
         part.share = 1.0 if method.uses_views else 1 / self.view_config.n_views
         return part
+
+    def unfinished(self, parts: list[Part], split: str) -> list[Part]:
+        """Without those whose records are there already, of the same settings; they are taken as they are."""
+        for part in parts:
+            part.entries["fingerprint"] = name_of_test(self, split, [part], self._without(part))
+        kept = {} if self.cfg.TEST.FRESH else {part.title: self._record(part, split) for part in parts}
+        kept = {title: content for title, content in distributed.from_first(kept).items() if content}
+        for part in parts:
+            part.record.content = kept.get(part.title, part.record.content)
+        if kept:
+            print(f"Tested before, and kept (--fresh: not): {', '.join(kept)}")
+        return [part for part in parts if part.title not in kept]
+
+    def _without(self, part: Part) -> list[str]:
+        """Config nodes that change nothing for a part: those of all other methods and trainers."""
+        own = ("NAME", self.config_node, self.views_name, part.record.content["trainer"].upper())
+        return [f"TRAINER.{name}" for name in self.cfg.TRAINER if name not in own]
+
+    def _record(self, part: Part, split: str) -> dict[str, Any]:
+        """What an earlier process has recorded of the same test; empty if there is nothing, or of other settings."""
+        folder, here = part.record.folder, part.record.content
+        try:
+            there = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+            row = there["splits"][split]
+            if "fingerprint" in row:
+                same = row["fingerprint"] == part.entries["fingerprint"]
+            else:
+                without = (*VOLATILE, *self._without(part))
+                younger, older = (flat_config(content["config"], without) for content in (here, there))
+                keys = ("trainer", "prompt", "split_sha256", "versions")
+                same = {**younger, **older} == younger and all(there[key] == here[key] for key in keys)
+                same = same and row["prompt_sha256"] == part.entries["prompt_sha256"]
+                if same:
+                    print(
+                        f"Note: {folder} does not say with which weights it was tested; they are taken to be the same"
+                    )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
+        return there if same and (folder / f"predictions_{split}.csv").is_file() else {}
 
     def after_test(self, parts: list[Part], split: str) -> None:
         """Prints the table and writes it, and with full precision table.csv."""

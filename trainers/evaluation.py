@@ -7,7 +7,7 @@ computed as a whole, by one process, so that the results are the same to the las
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Protocol
 
 import torch
@@ -82,7 +82,7 @@ def evaluate(trainer: Tested, split: str, parts: list[Part], shared: Meter) -> l
             "among processes: run it without torchrun, or leave it out of TRAINER.COMPARE.METHODS"
         )
     get_state = (lambda: [part.method.state() for part in parts]) if ordered else None
-    name = _test_name(trainer, split, parts)
+    name = name_of_test(trainer, split, parts)
     ledger = Ledger(trainer.record.folder, name, trainer.cfg.TEST.SAVE_EVERY, get_state)
     if distributed.is_first() and not trainer.cfg.TEST.FRESH:
         ledger.load()
@@ -94,10 +94,10 @@ def evaluate(trainer: Tested, split: str, parts: list[Part], shared: Meter) -> l
     return _finish(trainer, split, parts, shared, ledger)
 
 
-def _test_name(trainer: Tested, split: str, parts: list[Part]) -> str:
-    """The split and the fingerprint of all that can change a result."""
+def name_of_test(trainer: Tested, split: str, parts: list[Part], without: Collection[str] = ()) -> str:
+    """The split and the fingerprint of all that can change a result, but for the config keys or nodes `without`."""
     everything = {
-        "config": flat_config(trainer.cfg, VOLATILE),
+        "config": flat_config(trainer.cfg, (*VOLATILE, *without)),
         "parts": [[part.title, part.entries] for part in parts],
         "data": trainer.record.content["split_sha256"],
         "weights": tensor_sha256(trainer.clip_model.fingerprint()),

@@ -11,9 +11,9 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import Tensor
 from yacs.config import CfgNode
 
-from tlla.checkpoint import find_epoch, load_context
+from tlla.checkpoint import find_epoch, load_context, read_checkpoint
 from tlla.errors import InputError, within
-from tlla.prompt import PromptedCLIP, PromptLearner, check_prompt
+from tlla.prompt import FIXED_TOKENS, PromptedCLIP, PromptLearner, check_prompt
 from tlla.prompt_info import describe
 from tlla.sharpness import sharpness_step
 
@@ -96,11 +96,20 @@ class PromptTrainer(LearningTrainer):
     def before_train(self) -> None:
         """Refuses to go on from a prompt that is not finite; keeps features, if CACHE_EPOCHS says so."""
         super().before_train()
-        if self.start_epoch and not all(p.isfinite().all() for p in self.model.prompt_learner.parameters()):
-            path = find_epoch(Path(self.cfg.RESUME or self.output_dir) / self.learned, self.start_epoch)
-            raise InputError(f"the context vectors in {path} are not finite: remove it, or train anew")
+        if self.start_epoch:
+            self._check_resumed(Path(self.cfg.RESUME or self.output_dir) / self.learned)
         if n_epochs := self.method_cfg.get("CACHE_EPOCHS", 0):
             self.train_loader_x = FeatureCache(self.train_loader_x, self.encode_batch, n_epochs)
+
+    def _check_resumed(self, folder: Path) -> None:
+        path = find_epoch(folder, self.start_epoch)
+        if not all(p.isfinite().all() for p in self.model.prompt_learner.parameters()):
+            raise InputError(f"the context vectors in {path} are not finite: remove it, or train anew")
+        if not set(FIXED_TOKENS).isdisjoint(read_checkpoint(path)["state_dict"]):
+            print(
+                f"Note: {path} is CoOp's own checkpoint: its prompt and its schedule are taken as they are, but how it "
+                "was trained is not in it, so the record has the settings of this run"
+            )
 
     def before_epoch(self) -> None:
         """Says which features are wanted."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from yacs.config import CfgNode
 
 from tlla.checkpoint import choose_checkpoint
 from tlla.classifier import Classifier, from_templates
@@ -34,6 +35,13 @@ def find_templates(name: str, dataset: Any) -> str | tuple[str, ...]:
     else:
         print(f"Ensemble {name} of {len(templates)} templates")
     return templates
+
+
+def said_of_prompt(cfg: CfgNode) -> dict[str, Any]:
+    """For the record's loaded_from: who has trained the prompt, if the config says so."""
+    node = cfg.TRAINER.PROMPT
+    entry = {"name": node.NAME, "dataset": node.SOURCE or "?", "said_by": "TRAINER.PROMPT"}
+    return {"trained_by": entry} if node.NAME else {}
 
 
 @dataclass(frozen=True)

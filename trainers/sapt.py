@@ -26,7 +26,7 @@ class SAPT(PromptTrainer):
     def check_cfg(self, cfg: CfgNode) -> None:
         """Takes rho and lambda from the config."""
         super().check_cfg(cfg)
-        node = cfg.TRAINER.SAPT
-        with within("TRAINER.SAPT"):
+        node = cfg.TRAINER[self.config_node]
+        with within(f"TRAINER.{self.config_node}"):
             check_sharpness(node.RHO, node.LAMBDA)
         self.rho, self.lam = node.RHO, node.LAMBDA

@@ -22,7 +22,7 @@ from tlla.prompt import check_position
 
 from .base import ClipTrainer, UntrainedTrainer, registered
 from .parts import Meter, Part
-from .prompts import PromptReader
+from .prompts import PromptReader, said_of_prompt
 from .results import plain
 from .view_data import VIEW_KEYS, ViewDataset, add_view_keys, view_config
 
@@ -48,12 +48,16 @@ def build_method(cfg: CfgNode, name: str, node_name: str, n_views: int) -> Metho
 class ViewTest(ClipTrainer):
     """test() over images with all their views.
 
-    A subclass sets `view_config`, `views_node` and `methods` in check_cfg, and gives `classifiers`.
+    A subclass sets `view_config` and `methods` in check_cfg, and gives `views_name` and `classifiers`.
     """
 
     kind = "views"
     methods: dict[str, Method]
-    views_node: CfgNode  # with the keys of the views
+
+    @property
+    def views_node(self) -> CfgNode:
+        """The node with the keys of the views, TRAINER.<views_name>."""
+        return self.cfg.TRAINER[self.views_name]
 
     def describe_method(self) -> dict[str, Any]:
         """Of the one method, or of the first of several, each of which has a record of its own."""
@@ -154,14 +158,14 @@ class TestTimeTrainer(ViewTest, UntrainedTrainer):
 
     __test__ = False  # for pytest, which takes the name for a test's
     config_node = "PROMPT"
+    views_name = "VIEWS"
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Refuses views and settings that cannot work, before anything is loaded."""
         super().check_cfg(cfg)
         check_position(cfg.TRAINER.PROMPT.CLASS_TOKEN_POSITION)
-        with within("TRAINER.VIEWS"):
-            self.view_config = view_config(cfg, cfg.TRAINER.VIEWS)
-        self.views_node = cfg.TRAINER.VIEWS
+        with within(f"TRAINER.{self.views_name}"):
+            self.view_config = view_config(cfg, cfg.TRAINER[self.views_name])
         names = self.method_names(cfg)
         self.methods = {name: build_method(cfg, name, name.upper(), self.view_config.n_views) for name in names}
         if not any(method.uses_views for method in self.methods.values()):
@@ -197,7 +201,7 @@ class TestTimeTrainer(ViewTest, UntrainedTrainer):
         """Takes the prompt of a run; without a directory the template of TRAINER.PROMPT stays."""
         if directory:
             self.classifier, source = self.reader.run(directory, epoch)
-            self.record.update(loaded_from=source)
+            self.record.update(loaded_from=source | said_of_prompt(self.cfg))
 
     def classifiers(self) -> dict[str, Classifier]:
         """The one prompt."""
@@ -213,6 +217,8 @@ def add_config(cfg: CfgNode) -> None:
     cfg.TRAINER.PROMPT = CfgNode()
     cfg.TRAINER.PROMPT.TEMPLATE = ""  # "": the dataset's own; or a template, or an ensemble: imagenet7, imagenet80
     cfg.TRAINER.PROMPT.CLASS_TOKEN_POSITION = "end"  # of a learned prompt: end, middle or front
+    cfg.TRAINER.PROMPT.NAME = ""  # what tables call a prompt of --model-dir that no run here has trained, e.g. CoOp
+    cfg.TRAINER.PROMPT.SOURCE = ""  # the dataset that it was trained on, e.g. ImageNet
     cfg.TRAINER.PROMPT.PREC = "fp16"  # fp32, fp16, bf16, amp; methods with backprop scale the loss in fp16
     for name, method in METHODS.items():
         cfg.TRAINER[name.upper()] = CfgNode()

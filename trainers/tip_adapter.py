@@ -228,8 +228,8 @@ class TipAdapterF(CacheTrainer):
     def check_cfg(self, cfg: CfgNode) -> None:
         """Also the optimizer's eps."""
         super().check_cfg(cfg)
-        if not 0 < cfg.TRAINER.TIPADAPTERF.EPS < float("inf"):
-            raise InputError(f"TRAINER.TIPADAPTERF.EPS must be a number > 0, but got {cfg.TRAINER.TIPADAPTERF.EPS}")
+        if not 0 < (eps := cfg.TRAINER[self.config_node].EPS) < float("inf"):
+            raise InputError(f"TRAINER.{self.config_node}.EPS must be a number > 0, but got {eps}")
 
     def build_optim(self) -> tuple:
         """As OPTIM says, but for EPS, which it lacks; the schedule is stretched from epochs to steps."""

@@ -28,15 +28,15 @@ class TLLA(ViewTest, SAPT):
     """Trains as SAPT does; scores all views of a test image by entropy plus sharpness, and the lowest ones vote."""
 
     training = "SAPT"
+    views_name = "TLLA"
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Refuses settings of STSS that cannot work, before anything is loaded."""
         super().check_cfg(cfg)
-        node = cfg.TRAINER.TLLA
-        with within("TRAINER.TLLA"):
+        node = cfg.TRAINER[self.views_name]
+        with within(f"TRAINER.{self.views_name}"):
             self.view_config = view_config(cfg, node)
-        self.views_node = node
-        self.methods = {"STSS": build_method(cfg, "STSS", "TLLA", node.N_VIEWS)}
+        self.methods = {"STSS": build_method(cfg, "STSS", self.views_name, node.N_VIEWS)}
 
     def classifiers(self) -> dict[str, Classifier]:
         """The prompt as it is trained."""

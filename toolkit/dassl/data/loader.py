@@ -15,7 +15,9 @@ from dassl.utils.seeding import derive_seed
 def leave_stopping_to_parent(worker_id: int) -> None:
     """Makes a worker end without a word, as a terminal's Ctrl-C and a scheduler's SIGTERM come to all processes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # of another end torch would make an error in the parent
+    for name in ("SIGTERM", "SIGUSR1", "SIGUSR2"):  # Windows lacks the last two
+        if hasattr(signal, name):  # of another end torch would make an error in the parent
+            signal.signal(getattr(signal, name), lambda *_: os._exit(0))
 
     def quiet(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         if not issubclass(kind, (OSError, EOFError)):  # of a parent that left while it was handed a tensor

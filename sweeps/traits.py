@@ -1,0 +1,88 @@
+"""What the registered trainers say of themselves, so that a new one needs an entry in no list."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dassl.config import get_cfg_default
+from dassl.engine import TRAINER_REGISTRY
+
+import trainers
+from tlla.errors import InputError, nearest
+from tlla.methods import METHODS
+from trainers.base import ClipTrainer
+from trainers.compare import Compare
+from trainers.prompted import PromptTrainer
+from trainers.testtime import TestTimeTrainer, ViewTest
+
+
+def trainer_class(name: str) -> type[ClipTrainer]:
+    """The class that is registered under a name. InputError names the nearest."""
+    known = TRAINER_REGISTRY.registered_names()
+    if name not in known:
+        hint = nearest(name, list(known))
+        raise InputError(f"there is no trainer {name!r} (--trainer, or TRAINER of the environment): {hint}")
+    return TRAINER_REGISTRY.get(name)
+
+
+def trains(name: str) -> bool:
+    """Whether there is something to train."""
+    return getattr(trainer_class(name), "trains", True)
+
+
+def learns_prompt(name: str) -> bool:
+    """Whether it learns a prompt, which other trainers can test."""
+    return issubclass(trainer_class(name), PromptTrainer)
+
+
+def tests_prompts(name: str) -> bool:
+    """Whether it can test a prompt that another trainer has learned."""
+    return issubclass(trainer_class(name), (PromptTrainer, TestTimeTrainer))
+
+
+def prompt_learners() -> list[str]:
+    """Names of the trainers that learn prompts."""
+    return [name for name in TRAINER_REGISTRY.registered_names() if learns_prompt(name)]
+
+
+def node(name: str) -> str:
+    """The trainer's own config node, e.g. TRAINER.SAPT."""
+    return f"TRAINER.{trainer_class(name).config_node}"
+
+
+def views_node(name: str) -> str:
+    """The config node of the views that it tests on; "" if it looks at none."""
+    views = getattr(trainer_class(name), "views_name", "")
+    return f"TRAINER.{views}" if views else ""
+
+
+def rho_key(name: str) -> str:
+    """The key of the radius that it trains with; "" if it has none."""
+    cls = trainer_class(name)
+    return f"{node(name)}.RHO" if trains(name) and _has_rho(cls) else ""
+
+
+@functools.cache
+def _has_rho(cls: type[ClipTrainer]) -> bool:
+    cfg = get_cfg_default()
+    trainers.add_configs(cfg)
+    return "RHO" in cfg.TRAINER.get(cls.config_node, {})
+
+
+def learner_of(name: str) -> str:
+    """Whose prompts a trainer tests by default: of TLLA, as of all methods at test time, SAPT; of others its own."""
+    for cls in trainer_class(name).__mro__:
+        if issubclass(cls, PromptTrainer) and not issubclass(cls, ViewTest) and cls.__name__ in prompt_learners():
+            return cls.__name__
+    return "SAPT"
+
+
+def compared(config: Mapping[str, Any]) -> Sequence[str]:
+    """The methods that Compare tests under a config."""
+    return config["TRAINER"]["COMPARE"]["METHODS"] or list(METHODS)
+
+
+def config_folders(name: str) -> list[str]:
+    """Where its configs are, in configs/trainers; all methods at test time can take Compare's."""
+    cls = trainer_class(name)
+    return [name, *([Compare.__name__] if issubclass(cls, TestTimeTrainer) and cls is not Compare else [])]
