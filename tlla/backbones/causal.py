@@ -106,7 +106,7 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor, shared: Tensor, later
     scores = torch.cat([to_shared, to_own.masked_fill(later, -torch.inf)], dim=-1)  # (R, K, H, Q, P + S)
     weights = scores.softmax(dim=-1).to(values.dtype)
     of_shared, of_own = weights[..., : shared_keys.shape[2]], weights[..., shared_keys.shape[2] :]
-    found = of_shared.transpose(1, 2).flatten(2, 3) @ shared_values  # (R, H, K * Q, D / H)
+    found: Tensor = of_shared.transpose(1, 2).flatten(2, 3) @ shared_values  # (R, H, K * Q, D / H)
     found = found.view(n_contexts, -1, n_classes, n_queries, found.shape[-1]).permute(0, 2, 3, 1, 4)
     found += (of_own @ values.transpose(2, 3)).transpose(2, 3)
     return found
