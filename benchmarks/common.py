@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from clip.model import CLIP
 from tabulate import tabulate
 
 from tlla.files import write_text
+from tlla.openai_package import CLIP
 from tlla.prompt import PromptedCLIP, PromptLearner
 from trainers.memory import peak_memory_mb, reset_peak_memory
 from trainers.results import git_commit, versions

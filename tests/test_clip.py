@@ -7,11 +7,11 @@ import os
 
 import pytest
 import torch
-from clip import clip
 from conftest import TINY_RESNET, TINY_VIT, make_clip
 
 from tlla.clip import available_models, find_weights, image_size, load_clip, normalize
 from tlla.errors import InputError
+from tlla.openai_package import clip
 
 
 class RunsCode:

@@ -4,7 +4,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from benchmark import Workplace
-from clip import clip
 from conftest import CLASSNAMES, TINY_RESNET, make_clip
 from test_faults import fails
 
@@ -13,6 +12,7 @@ from tlla.backbones.causal import CausalTower
 from tlla.checkpoint import load_context, read_checkpoint
 from tlla.cocoop import ConditionalCLIP, ConditionalPromptLearner
 from tlla.errors import InputError
+from tlla.openai_package import clip
 from tlla.prompt import PromptLearner
 
 NAMES = ("ctx", "meta_net.linear1.weight", "meta_net.linear1.bias", "meta_net.linear2.weight", "meta_net.linear2.bias")

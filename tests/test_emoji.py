@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from clip.model import build_model
 from dassl.data.datasets import build_dataset
 from dassl.utils import set_random_seed
 from PIL import Image
 
 import train
 from tlla.clip import assets_dir, find_weights, image_size, load_clip
+from tlla.openai_package import build_model
 from tlla.weights import read_state_dict
 
 FOLDER = assets_dir() / "emoji"

@@ -4,13 +4,13 @@ import itertools
 
 import pytest
 import torch
-from clip import clip
 from conftest import CLASSNAMES, make_clip
 from torch.nn.functional import normalize
 
 from tlla import chunks
 from tlla.cocoop import ConditionalCLIP, ConditionalPromptLearner
 from tlla.errors import InputError
+from tlla.openai_package import clip
 from tlla.prompt import PromptedCLIP, PromptLearner, zeroshot_features
 
 ARCHS = {

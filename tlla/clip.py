@@ -5,12 +5,11 @@ Weights: Radford et al., "Learning Transferable Visual Models From Natural Langu
 
 import torch
 import torch.nn.functional as F
-from clip import clip
-from clip.model import build_model
 from torch import Tensor, nn
 
 from .backbones import BACKBONES, Backbone, Preprocessing, as_backbone, openai_view
 from .errors import InputError
+from .openai_package import build_model, clip
 from .weights import EMBEDDED, assets_dir, find_weights, read_state_dict
 
 __all__ = [

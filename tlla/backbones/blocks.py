@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from clip.model import QuickGELU
 from torch import Tensor, nn
 
 QUICK = 1.702  # QuickGELU(x) = x * sigmoid(1.702 x)
@@ -64,7 +63,7 @@ def add_mlp(block: Any, x: Tensor) -> Tensor:
 
 
 def _is_quick(activation: nn.Module) -> bool:
-    return isinstance(activation, QuickGELU) or type(activation).__name__ == "QuickGELU"  # open_clip's
+    return type(activation).__name__ == "QuickGELU"  # of either package
 
 
 def _quick_mlp(mlp: Any, x: Tensor) -> Tensor:

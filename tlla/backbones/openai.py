@@ -5,10 +5,9 @@ Letters in shapes: N texts or images, T text tokens, D text width, E joint space
 
 from typing import Any, cast
 
-from clip import clip
-from clip.model import CLIP, convert_weights
 from torch import Tensor, nn
 
+from ..openai_package import CLIP, clip, convert_weights
 from .base import Backbone, Preprocessing
 from .blocks import encode_vit, is_plain_vit, norm
 from .causal import CausalTower
