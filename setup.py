@@ -28,21 +28,20 @@ setup(
         "torch>=2.4",
         "torchvision",
         "clip-anytorch",
-        "setuptools<81",  # clip-anytorch imports pkg_resources
+        "packaging",  # all that clip-anytorch needs of pkg_resources: tlla/openai_package.py
         "yacs",
         "tabulate",
         "gdown",
         "tqdm",
         "numpy",
         "pillow",
-        "scikit-learn",
         "tensorboard",
         "matplotlib",
     ],
     extras_require={
         "test": [
             *("pytest", "pytest-cov", "pytest-xdist", "hypothesis", "torchmetrics", "open_clip_torch", "transformers"),
-            *("playwright", "submitit"),
+            *("playwright", "submitit", "scikit-learn"),
             *("ruff", "mypy", "types-tabulate", "types-tqdm", "build"),
         ],
         "open_clip": ["open_clip_torch"],

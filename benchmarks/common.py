@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from clip.model import CLIP
 from tabulate import tabulate
 
 from tlla.files import write_text
+from tlla.openai_package import CLIP
 from tlla.prompt import PromptedCLIP, PromptLearner
 from trainers.memory import peak_memory_mb, reset_peak_memory
 from trainers.results import git_commit, versions
@@ -48,7 +48,7 @@ def measure(function: Callable[[], Any], device: str, repeats: int) -> dict[str,
 
     On a CPU the peak is the rise above what was resident before the first call.
     """
-    before = 0.0 if device == "cuda" else _resident_mb()
+    before = 0.0 if device.startswith("cuda") else _resident_mb()
     reset_peak_memory()
     function()
     seconds = []
@@ -66,7 +66,7 @@ def measure(function: Callable[[], Any], device: str, repeats: int) -> dict[str,
 
 
 def _wait(device: str) -> None:
-    if device == "cuda":
+    if device.startswith("cuda"):
         torch.cuda.synchronize()
 
 

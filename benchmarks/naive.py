@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from clip import clip
 from torch import Tensor
 
+from tlla.openai_package import clip
 from tlla.prompt import PromptedCLIP
 
 

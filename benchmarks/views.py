@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from clip.model import convert_weights
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision import transforms as T
 
 from tlla.clip import PIXEL_MEAN, PIXEL_STD, encode_images, normalize
 from tlla.device_views import make_views_on_device
+from tlla.openai_package import convert_weights
 from tlla.views import ViewConfig, draw_crops, make_views
 
 from . import common

@@ -4,9 +4,9 @@ import signal
 
 import pytest
 import torch
-from clip.model import CLIP
 
 import parse_test_res
+from tlla.openai_package import CLIP
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start jobs in the background with Ctrl-C ignored
 

@@ -2,14 +2,15 @@
 
 import pytest
 import torch
-from clip.model import CLIP
 from conftest import CLASSNAMES, TINY_VIT, make_clip
 
 from tlla.backbones import BACKBONES, Backbone, as_backbone, register_backbone
 from tlla.clip import available_models, encode_images, image_size, load_clip
 from tlla.errors import InputError
+from tlla.openai_package import CLIP, clip
 from tlla.prompt import zeroshot_features
 
+VIT_B_32 = (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
 OPENAI = {  # arXiv 2103.00020, tables 19 and 20: E, pixels, text width, millions of parameters; then the constructor's
     "RN50": (1024, 224, 512, 102.0, (3, 4, 6, 3), 64, None),
     "RN101": (512, 224, 512, 119.7, (3, 4, 23, 3), 64, None),
@@ -47,6 +48,28 @@ def test_openais_model_is_used_as_it_is(tiny_clip):
     view.eval()
     with pytest.raises(InputError, match="Linear is no CLIP that is known here"):
         zeroshot_features(torch.nn.Linear(2, 2), CLASSNAMES, "a {}.")
+
+
+@pytest.mark.parametrize(
+    ("arch", "dtype", "tolerance"),
+    # bfloat16 has 8 bits: norms in bfloat16 round once more than upstream's in float32
+    [(TINY_VIT, torch.float32, 1e-6), (VIT_B_32, torch.float32, 1e-6), (TINY_VIT, torch.bfloat16, 2e-2)],
+    ids=["tiny", "ViT-B/32", "tiny in bf16"],
+)
+def test_image_features_equal_openais_own(arch, dtype, tolerance):
+    model = make_clip(arch)
+    images = torch.randn(3, 3, arch[1], arch[1])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        expected, found = model.visual(images), as_backbone(model).encode_image(images)
+    assert found.dtype == dtype and (found - expected).norm() < tolerance * expected.norm()
+
+
+@pytest.mark.parametrize("names", (["cat"], ["cat", "catfish", "a cat and two dogs"], ["cat", "two dogs"]))
+def test_texts_that_begin_alike_or_not_equal_openais_own(tiny_clip, names):
+    tokens = clip.tokenize([f"a photo of {name}." for name in names])
+    with torch.no_grad():
+        expected = tiny_clip.encode_text(tokens)
+        torch.testing.assert_close(as_backbone(tiny_clip).encode_tokens(tokens), expected, atol=1e-5, rtol=0)
 
 
 def test_a_registered_backbone_has_a_name(monkeypatch, tiny_clip):

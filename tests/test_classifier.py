@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from clip import clip
 from conftest import CLASSNAMES
 from torch.nn.functional import normalize
 
@@ -10,6 +9,7 @@ from tlla.classifier import Classifier, ConditionalClassifier, PromptClassifier,
 from tlla.cocoop import ConditionalCLIP, ConditionalPromptLearner
 from tlla.errors import InputError
 from tlla.methods import METHODS
+from tlla.openai_package import clip
 from tlla.prompt import PromptedCLIP, PromptLearner
 from tlla.templates import ENSEMBLES
 

@@ -4,15 +4,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from benchmark import Workplace
-from clip import clip
 from conftest import CLASSNAMES, TINY_RESNET, make_clip
 from test_faults import fails
 
 import train
-from tlla import prompt
+from tlla.backbones.causal import CausalTower
 from tlla.checkpoint import load_context, read_checkpoint
 from tlla.cocoop import ConditionalCLIP, ConditionalPromptLearner
 from tlla.errors import InputError
+from tlla.openai_package import clip
 from tlla.prompt import PromptLearner
 
 NAMES = ("ctx", "meta_net.linear1.weight", "meta_net.linear1.bias", "meta_net.linear2.weight", "meta_net.linear2.bias")
@@ -124,8 +124,9 @@ def test_a_test_encodes_no_more_prompts_at_once_than_allowed(built, monkeypatch,
     trainer, batch = built
     whole = trainer.model_inference(batch["img"])
     sizes, images = [], []
-    encode, encode_text = prompt.encode_embeddings, trainer.model.encode_text
-    monkeypatch.setattr(prompt, "encode_embeddings", lambda m, x, eos: sizes.append(len(x)) or encode(m, x, eos))
+    suffix, encode_text = CausalTower.suffix, trainer.model.encode_text
+    watched = lambda tower, x, *rest: sizes.append(x.shape[0] * x.shape[1]) or suffix(tower, x, *rest)  # noqa: E731
+    monkeypatch.setattr(CausalTower, "suffix", watched)
     trainer.model.encode_text = lambda ctx: images.append(len(ctx)) or encode_text(ctx)
     trainer.model.text_chunk = chunk
     torch.testing.assert_close(trainer.model_inference(batch["img"]), whole, atol=1e-5, rtol=1e-5)

@@ -8,7 +8,6 @@ from unittest import mock
 
 import pytest
 import torch
-from clip.model import build_model
 from dassl.data.datasets import build_dataset
 from dassl.utils import set_random_seed
 from PIL import Image
@@ -17,6 +16,7 @@ import train
 from scripts.emoji import pretrain
 from tlla.clip import assets_dir, find_weights, image_size, load_clip
 from tlla.errors import InputError
+from tlla.openai_package import build_model
 from tlla.weights import read_state_dict
 
 FOLDER = assets_dir() / "emoji"

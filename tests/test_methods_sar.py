@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from clip.model import CLIP
 from conftest import TINY_RESNET, TINY_VIT, make_clip
 
 from tlla.backbones import Backbone
@@ -16,6 +15,7 @@ from tlla.clip import encode_images
 from tlla.errors import InputError
 from tlla.methods import METHODS, settings
 from tlla.methods.sar import norm_parameters
+from tlla.openai_package import CLIP
 from tlla.selection import entropy
 
 SCALE = 100.0

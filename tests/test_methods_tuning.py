@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from clip import clip
 from conftest import CLASSNAMES, TINY_VIT, make_clip
 
 from tlla.classifier import Classifier, ConditionalClassifier, PromptClassifier
 from tlla.cocoop import ConditionalCLIP, ConditionalPromptLearner
 from tlla.errors import InputError
 from tlla.methods import METHODS, settings
+from tlla.openai_package import clip
 from tlla.prompt import PromptedCLIP, PromptLearner
 
 SCALE = 100.0

@@ -6,7 +6,6 @@ import warnings
 
 import pytest
 import torch
-from clip.model import CLIP
 from conftest import CLASSNAMES, TINY_RESNET, TINY_VIT, make_clip
 from open_clip_models import RN, TEXT, TINY, VISION, open_clip
 from test_clip import RunsCode
@@ -15,6 +14,7 @@ from torch.nn.functional import normalize as unit
 from tlla.backbones import as_backbone
 from tlla.clip import encode_images, image_size, load_clip, logit_scale
 from tlla.errors import InputError
+from tlla.openai_package import CLIP
 from tlla.prompt import PromptedCLIP, PromptLearner, zeroshot_features
 
 

@@ -4,13 +4,13 @@ import itertools
 
 import pytest
 import torch
-from clip import clip
 from conftest import CLASSNAMES, make_clip
 from torch.nn.functional import normalize
 
 from tlla import chunks
 from tlla.cocoop import ConditionalCLIP, ConditionalPromptLearner
 from tlla.errors import InputError
+from tlla.openai_package import clip
 from tlla.prompt import PromptedCLIP, PromptLearner, zeroshot_features
 
 ARCHS = {
@@ -109,7 +109,8 @@ def kept_by_the_graph(model, ctx):
     return sum(sizes.values())
 
 
-KINDS = ("shared", "class-specific", "several", "several class-specific", "conditional")
+KINDS = ("shared", "class-specific", "several", "several class-specific", "conditional", "several middle", "front")
+NAME_AFTER = {"end": 3, "middle": 1, "front": 0}  # of 3 context tokens
 
 
 def contexts_of(model, kind):
@@ -117,7 +118,8 @@ def contexts_of(model, kind):
     if kind == "conditional":
         learner = ConditionalPromptLearner(model, CLASSNAMES, n_ctx=3)
         return ConditionalCLIP(model, learner), learner.shifted(torch.randn(4, 32)).detach().requires_grad_()
-    learner = PromptLearner(model, CLASSNAMES, n_ctx=3, csc="class" in kind)
+    position = kind.split()[-1] if kind.endswith(("middle", "front")) else "end"
+    learner = PromptLearner(model, CLASSNAMES, n_ctx=3, csc="class" in kind, class_token_position=position)
     shape = (5, *learner.ctx.shape) if "several" in kind else learner.ctx.shape
     return PromptedCLIP(model, learner), (0.1 * torch.randn(shape)).requires_grad_()
 
@@ -139,7 +141,8 @@ def whole(model, ctx):
             tokens = clip.tokenize("X X X " + name + ".")
             x = model.clip.token_embedding(tokens)[0]
             own = context[k] if context.dim() == 3 else context
-            x = torch.cat([x[:1], own, x[4:]]) + model.clip.positional_embedding
+            before, end = NAME_AFTER[learner.class_token_position], 4 + len(clip._tokenizer.encode(name))
+            x = torch.cat([x[:1], own[:before], x[4:end], own[before:], x[end:]]) + model.clip.positional_embedding
             x = model.clip.ln_final(model.clip.transformer(x[:, None]))[tokens.argmax(), 0]
             rows.append(normalize(x @ model.clip.text_projection, dim=-1))
     features = torch.stack(rows).view(*ctx.shape[: ctx.dim() - learner.ctx.dim()], len(learner.lengths), -1)
@@ -191,29 +194,36 @@ def test_memory_is_that_of_a_chunk_when_activations_are_computed_again(tiny_clip
 
 
 def test_activations_are_estimated_as_they_are(real_clip):
-    model = PromptedCLIP(real_clip, PromptLearner(real_clip, [f"cat {i}" for i in range(8)], ctx_init="a photo of a"))
-    tokens = 8 * model.prompt_learner.lengths[0]
+    names = [f"{a} {b}" for a in "abcdefgh" for b in "abcdefgh"]
+    model = PromptedCLIP(real_clip, PromptLearner(real_clip, names, ctx_init="a photo of a"))
+    tokens = 64 * (model.prompt_learner.lengths[0] - model.prompt_learner.n_shared)
     found = kept_by_the_graph(model, model.prompt_learner.ctx)
     assert found * chunks.token_limit(real_clip) / tokens == pytest.approx(chunks.BUDGET, rel=0.03)
 
 
 @pytest.mark.parametrize(
-    ("lengths", "most", "expected", "many"),
+    ("lengths", "n_contexts", "most", "contexts", "expected", "many"),
     [
-        ([7] * 5, 2, [2, 2, 1], True),
-        ([7] * 5, 5, [5], False),
-        ([7] * 5, 0, [5], False),
-        ([7, 7, 7, 8, 9], 0, [4, 1], True),  # 40 tokens: not 5 of 9
-        ([5] * 3 + [6], 0, [3, 1], False),  # as soon as there are LEAST of one length
-        ([5, 6, 7], 0, [3], False),  # too few to be kept apart
-        ([50, 60], 0, [1, 1], True),  # one prompt is more than allowed
+        ([7] * 5, 1, 2, 1, [2, 2, 1], True),
+        ([7] * 5, 1, 5, 1, [5], False),
+        ([7] * 5, 1, 0, 1, [5], False),
+        ([7, 7, 7, 8, 9], 1, 0, 1, [4, 1], True),  # 40 tokens: not 5 of 9
+        ([5] * 3 + [6], 1, 0, 1, [3, 1], False),  # as soon as there are LEAST of one length
+        ([5, 6, 7], 1, 0, 1, [3], False),  # too few to be kept apart
+        ([50, 60], 1, 0, 1, [1, 1], True),  # one prompt is more than allowed
+        ([7] * 5, 2, 0, 2, [2, 2, 1], True),  # each class twice: 14 tokens
+        ([7] * 5, 8, 0, 5, [1, 1, 1, 1, 1], True),  # 5 contexts of one class, then 3
+        ([7] * 5, 8, 2, 2, [1, 1, 1, 1, 1], True),
     ],
 )
-def test_prompts_are_cut_into_chunks_of_similar_length(monkeypatch, lengths, most, expected, many):
+def test_prompts_are_cut_into_chunks_of_similar_length(
+    monkeypatch, lengths, n_contexts, most, contexts, expected, many
+):
     monkeypatch.setattr(chunks, "LEAST", 3 if len(set(lengths)) == 2 else 64)
-    found = chunks.plan_chunks(lengths, most, tokens=40)
-    assert ([len(chunk) for chunk in found[0]], found[1]) == (expected, many)
-    assert [i for chunk in found[0] for i in chunk] == list(range(len(lengths)))
+    found = chunks.plan_chunks(lengths, n_contexts, most, tokens=40)
+    assert ([len(chunk) for chunk in found.classes], found.many) == (expected, many)
+    assert found.contexts == contexts
+    assert [i for chunk in found.classes for i in chunk] == list(range(len(lengths)))
 
 
 def test_a_prompt_serves_another_class_set(tiny_clip):

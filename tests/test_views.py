@@ -10,7 +10,7 @@ from torchvision.transforms import functional as TF
 
 from tlla.augmix import AUGMIX_OPS, augmix
 from tlla.clip import normalize
-from tlla.device_views import _geometry, _n_taps, _weights, make_views_on_device
+from tlla.device_views import _exact_products, _geometry, _n_taps, _weights, make_views_on_device
 from tlla.errors import InputError
 from tlla.views import ViewConfig, crop_box, draw_crops, make_views, plain_geometry, view_uniforms
 
@@ -197,6 +197,29 @@ def test_weights_are_pillows_and_fit_tf32(size):
 def test_views_on_a_gpu_equal_those_on_the_cpu_bit_by_bit(image, size):
     image, config = image.resize(size), ViewConfig(size=32, n_views=13, seed=3)
     assert torch.equal(on_device(image, 4, config, "cuda").cpu(), on_device(image, 4, config))
+
+
+@pytest.mark.parametrize("device", ("cpu", "cuda"))
+def test_the_precision_of_products_is_restored_whichever_call_has_set_it(device):
+    matmul = torch.backends.cuda.matmul
+    if not hasattr(matmul, "fp32_precision"):
+        pytest.skip("this torch has no precision by backend")
+    kinds = (matmul, torch.backends.mkldnn.matmul)
+    start = [kind.fp32_precision for kind in kinds]
+    try:
+        for set_it in (
+            lambda: setattr(matmul, "fp32_precision", "tf32"),
+            lambda: torch.set_float32_matmul_precision("high"),
+        ):
+            set_it()
+            before = [kind.fp32_precision for kind in kinds]
+            with _exact_products(torch.device(device)):
+                assert kinds[device == "cpu"].fp32_precision == {"cpu": "ieee", "cuda": "tf32"}[device]
+            assert [kind.fp32_precision for kind in kinds] == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        for kind, value in zip(kinds, start, strict=True):
+            kind.fp32_precision = value
 
 
 def test_augmix_on_the_device_is_refused(image):

@@ -8,13 +8,9 @@ The names below are all that most uses need; docs/api.md shows them. They are im
 """
 
 import importlib
-import warnings
 from typing import TYPE_CHECKING, Any
 
-# clip-anytorch imports pkg_resources, which warns at every start of what no user can change.
-warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-
-from .errors import InputError  # noqa: E402
+from .errors import InputError
 
 if TYPE_CHECKING:
     from .clip import available_models, load_clip

@@ -7,13 +7,12 @@ import os
 
 import torch
 import torch.nn.functional as F
-from clip import clip
-from clip.model import build_model
 from torch import Tensor, nn
 
 from .arguments import flag, is_path, short
 from .backbones import BACKBONES, Backbone, Preprocessing, as_backbone, openai_view
 from .errors import InputError
+from .openai_package import build_model, clip
 from .weight_names import check_names, from_hugging_face, is_hugging_face
 from .weights import EMBEDDED, assets_dir, find_weights, read_state_dict
 

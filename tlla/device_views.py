@@ -13,6 +13,7 @@ much more in height than in width along the columns first, which moves some of t
 torchvision's `resized_crop` rounds otherwise and would take some launches for each view.
 """
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -118,10 +119,17 @@ def _resample(coarse: Tensor, fine: Tensor, pixels: Tensor) -> Tensor:
 @contextmanager
 def _exact_products(device: torch.device) -> Iterator[None]:
     """float32 products without autocast; on a GPU in TF32, which is exact here and several times as fast."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if device.type == "cuda" else "highest")
+    on_gpu = device.type == "cuda"
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch 2.9: the older calls fail once this one was used
+        flag = torch.backends.cuda.matmul if on_gpu else torch.backends.mkldnn.matmul
+        before = flag.fp32_precision
+        flag.fp32_precision = "tf32" if on_gpu else "ieee"
+        restore = functools.partial(setattr, flag, "fp32_precision", before)
+    else:
+        restore = functools.partial(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+        torch.set_float32_matmul_precision("high" if on_gpu else "highest")
     try:
         with torch.autocast(device.type, enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        restore()

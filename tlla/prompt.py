@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .backbones import Backbone, Tokenizer, as_backbone
-from .chunks import plan_chunks, token_limit
+from .chunks import Chunks, plan_chunks, token_limit
 from .clip import encode_images, logit_scale
 from .errors import InputError
 from .fingerprint import class_order
@@ -32,20 +32,6 @@ OnShared = Callable[[str], None]  # takes a message on classes that share one pr
 CLASS_TOKEN_POSITIONS = ("end", "middle", "front")
 FIXED_TOKENS = ("token_prefix", "token_suffix")  # CoOp saves the class tokens too; ours come from the class names
 PLACEHOLDERS = ("X", "x", "a", "the")  # words of one token, in most vocabularies
-
-
-def encode_embeddings(clip_model: Backbone, x: Tensor, tokens: Tensor) -> Tensor:
-    """Text features of sequences that are given as token embeddings.
-
-    Args:
-        clip_model: Any CLIP.
-        x: Embeddings without positions, (N, T, D).
-        tokens: The tokens for which they stand, (N, T), int64.
-
-    Returns:
-        Normalised features, (N, E), float32.
-    """
-    return F.normalize(clip_model.encode_embeddings(x, tokens).float(), dim=-1)
 
 
 def check_position(position: str) -> None:
@@ -174,6 +160,11 @@ def check_template(template: str) -> None:
         )
 
 
+def _n_before_name(position: str, n_ctx: int) -> int:
+    """How many of the context tokens stand before the class name."""
+    return {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
+
+
 class PromptLearner(nn.Module):
     """Context vectors and the class names around which they stand.
 
@@ -268,7 +259,7 @@ class PromptLearner(nn.Module):
 
     def _token_order(self, length: int) -> Tensor:
         """For each place of the prompt, which token of ``[SOS, X × L, name, ".", EOS]`` stands there: (K, T)."""
-        before = {"end": self.n_ctx, "middle": self.n_ctx // 2, "front": 0}[self.class_token_position]
+        before = _n_before_name(self.class_token_position, self.n_ctx)
         tokenizer = self._clip[0].tokenizer
         start = tokenizer.n_before
         rows = []
@@ -281,28 +272,44 @@ class PromptLearner(nn.Module):
             rows.append(order)
         return torch.tensor(rows)
 
-    def forward(self, ctx: Tensor, prompt: Tensor, classes: Tensor, length: int) -> Tensor:
-        """Embeddings of N prompts, one for each pair of a context and a class.
+    @property
+    def n_shared_ctx(self) -> int:
+        """Context tokens that all prompts begin with, after SOS."""
+        if self.csc:
+            return 0
+        return _n_before_name(self.class_token_position, self.n_ctx)
+
+    @property
+    def n_shared(self) -> int:
+        """Tokens that all prompts under one context begin with, P."""
+        return self._clip[0].tokenizer.n_before + self.n_shared_ctx
+
+    def prefix(self, ctx: Tensor) -> Tensor:
+        """Embeddings of the tokens that all prompts under each of R contexts begin with, (R, ...) -> (R, P, D)."""
+        start = self.embeddings[0, : self.n_shared - self.n_shared_ctx].expand(len(ctx), -1, -1)
+        return torch.cat([start, ctx[:, : self.n_shared_ctx]], dim=1) if self.n_shared_ctx else start
+
+    def forward(self, ctx: Tensor, classes: Tensor, start: int, end: int) -> Tensor:
+        """Embeddings of the prompts of K classes under R contexts.
 
         Args:
-            ctx: R contexts, (R, L, D), or (R, K, L, D) when class-specific.
-            prompt: Which of the R contexts, (N,), int64.
-            classes: Which of the K classes, (N,), int64.
-            length: Where they are cut, T; no less than the longest of them needs.
+            ctx: (R, L, D), or by class (R, all classes, L, D).
+            classes: Which classes, (K,), int64.
+            start: The first token that is wanted: 0 or `n_shared`.
+            end: Where they are cut; no less than the longest of them needs.
 
         Returns:
-            (N, T, D), float32, without positional embeddings.
+            (R, K, end - start, D), float32, without positional embeddings.
         """
-        x = self.embeddings[classes, :length]  # (N, T, D)
-        if self.csc:
-            chosen = ctx[prompt, classes]  # (N, L, D)
-        elif len(ctx) == 1:
-            # Not ctx[prompt]: the backward pass of an expansion is a plain sum, in the same order on every run.
-            chosen = ctx.expand(len(x), -1, -1)
-        else:
-            chosen = ctx[prompt]
-        rows = torch.arange(len(x), device=x.device)[:, None]
-        return x.index_put((rows, self.ctx_positions[classes]), chosen)
+        x = self.embeddings[classes, start:end].expand(len(ctx), -1, -1, -1)
+        first = self.n_shared_ctx if start else 0
+        if first == self.n_ctx:
+            return x
+        # Expanded, not indexed: the backward pass of an expansion is a plain sum, in the same order on every run.
+        wanted = ctx[:, classes] if self.csc else ctx[:, None].expand(-1, len(classes), -1, -1)  # (R, K, L, D)
+        contexts, rows = (torch.arange(n, device=x.device) for n in x.shape[:2])
+        places = self.ctx_positions[classes, first:] - start  # (K, L)
+        return x.index_put((contexts[:, None, None], rows[:, None], places), wanted[:, :, first:])
 
 
 class PromptedCLIP(nn.Module):
@@ -358,26 +365,44 @@ class PromptedCLIP(nn.Module):
         single = ctx.dim() == learner.ctx.dim()
         contexts = ctx[None] if single else ctx
         classes = list(range(len(learner.lengths)) if classes is None else classes)
-        lengths = [learner.lengths[k] for k in classes] * len(contexts)
-        chunks, many = plan_chunks(lengths, self.text_chunk, token_limit(self.clip))
-        features = []
-        for chunk in chunks:
-            pairs = torch.tensor(chunk, device=ctx.device)
-            which = torch.tensor([classes[i % len(classes)] for i in chunk], device=ctx.device)
-            args = contexts, pairs // len(classes), which, max(lengths[i] for i in chunk)
-            if many and torch.is_grad_enabled():
-                # Nothing in CLIP's text encoder is random.
-                features.append(checkpoint(self._encode_pairs, *args, use_reentrant=False, preserve_rng_state=False))
-            else:
-                features.append(self._encode_pairs(*args))
-        places = torch.tensor([i for chunk in chunks for i in chunk], device=ctx.device)
-        sorted_ = torch.cat(features)[places.argsort()].view(len(contexts), len(classes), -1)  # (R, K, E)
-        return sorted_[0] if single else sorted_
+        start = 0 if self.clip.causal_tower is None else learner.n_shared
+        own = [learner.lengths[k] - start for k in classes]  # tokens that pass the encoder for each class
+        plan = plan_chunks(own, len(contexts), self.text_chunk, token_limit(self.clip))
+        features = torch.cat(
+            [self._encode_group(group, classes, plan) for group in torch.split(contexts, plan.contexts)]
+        )
+        return features[0] if single else features
 
-    def _encode_pairs(self, contexts: Tensor, prompts: Tensor, classes: Tensor, length: int) -> Tensor:
-        """Features of N prompts of at most `length` tokens, by pairs of context and class: (N, E)."""
-        x = self.prompt_learner(contexts, prompts, classes, length)  # (N, T, D)
-        return encode_embeddings(self.clip, x, self.prompt_learner.tokens[classes, :length])
+    def _encode_group(self, contexts: Tensor, classes: Sequence[int], plan: Chunks) -> Tensor:
+        """Features of all classes under as many contexts as pass the encoder together: (R, K, E)."""
+        learner, tower = self.prompt_learner, self.clip.causal_tower
+        states = tower.prefix(learner.prefix(contexts)) if tower else None
+        features = []
+        for chunk in plan.classes:
+            lengths = [learner.lengths[classes[i]] for i in chunk]
+            which, ends = (torch.tensor(x, device=contexts.device) for x in ([classes[i] for i in chunk], lengths))
+            args = contexts, states, which, ends, max(lengths)
+            if plan.many and torch.is_grad_enabled():
+                # Nothing in CLIP's text encoder is random.
+                features.append(checkpoint(self._encode_chunk, *args, use_reentrant=False, preserve_rng_state=False))
+            else:
+                features.append(self._encode_chunk(*args))
+        places = torch.tensor([i for chunk in plan.classes for i in chunk], device=contexts.device)
+        return torch.cat(features, dim=1)[:, places.argsort()]
+
+    def _encode_chunk(
+        self, contexts: Tensor, states: Tensor | None, classes: Tensor, ends: Tensor, longest: int
+    ) -> Tensor:
+        """Features of K classes under R contexts, whose shared tokens' `states` are known: (R, K, E)."""
+        learner, tower = self.prompt_learner, self.clip.causal_tower
+        if tower is None or states is None:
+            x = learner(contexts, classes, 0, longest)
+            tokens = learner.tokens[classes, :longest].repeat(len(contexts), 1)
+            features = self.clip.encode_embeddings(x.flatten(0, 1), tokens).view(*x.shape[:2], -1)
+        else:
+            x = learner(contexts, classes, learner.n_shared, longest)
+            features = tower.suffix(x, states, ends - 1 - learner.n_shared)
+        return F.normalize(features.float(), dim=-1)
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
         """Scaled cosine similarities: (..., E) and (K, E) -> (..., K), float32."""

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from clip import clip
 from torch import Tensor
 from tqdm import tqdm
 
 from .errors import InputError, nearest
+from .openai_package import clip
 from .weight_names import strip_wrappers
 
 EMBEDDED = {"EmojiCLIP": "emoji_clip.pt.gz"}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .causal import CausalTower
 
 
 class Tokenizer(Protocol):
@@ -52,7 +53,8 @@ class Preprocessing:
 class Backbone(nn.Module):
     """A CLIP: an image encoder, a text encoder that takes embeddings, a tokenizer, a temperature.
 
-    A subclass gives the attributes and the methods below that raise NotImplementedError.
+    A subclass gives the attributes and the methods below that raise NotImplementedError; of `causal_tower` and
+    `encode_embeddings` one is enough.
 
     Attributes:
         visual: The image encoder.
@@ -97,8 +99,13 @@ class Backbone(nn.Module):
         """Features of normalised images, (N, 3, size, size) -> (N, E), as the model gives them, not normalised."""
         raise NotImplementedError
 
+    @property
+    def causal_tower(self) -> CausalTower | None:
+        """The text encoder, if it is causal and built of known blocks: then prompts share what they begin with."""
+        return None
+
     def encode_embeddings(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """Features of texts that are given as embeddings.
+        """Features of texts that are given as embeddings; asked for only where there is no `causal_tower`.
 
         Args:
             x: Embeddings without positions, (N, T, D), float32; T is the largest of `lengths`, or more.
@@ -111,8 +118,16 @@ class Backbone(nn.Module):
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Features of texts, (N, context length) int64 -> (N, E), not normalised."""
-        tokens = tokens[:, : max(self.lengths(tokens))]
-        return self.encode_embeddings(self.token_weight[tokens], tokens)
+        lengths = self.lengths(tokens)
+        tokens = tokens[:, : max(lengths)]
+        x = self.token_weight[tokens]
+        tower = self.causal_tower
+        if tower is None:
+            return self.encode_embeddings(x, tokens)
+        alike = (tokens == tokens[0]).all(dim=0).cumprod(dim=0).sum()
+        shared = max(1, min(int(alike), min(lengths) - 1))  # SOS, and no EOS
+        eos = torch.tensor(lengths, device=tokens.device) - 1 - shared
+        return tower.suffix(x[None, :, shared:], tower.prefix(x[:1, :shared]), eos)[0]
 
     def lengths(self, tokens: Tensor) -> list[int]:
         """How many tokens of each text the text encoder must see, of (N, T) tokens: here all of them.

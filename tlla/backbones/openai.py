@@ -5,12 +5,12 @@ Letters in shapes: N texts or images, T text tokens, D text width, E joint space
 
 from typing import Any, cast
 
-import torch
-from clip import clip
-from clip.model import CLIP, convert_weights
 from torch import Tensor, nn
 
+from ..openai_package import CLIP, clip, convert_weights
 from .base import Backbone, Preprocessing
+from .blocks import encode_vit, is_plain_vit, norm
+from .causal import CausalTower
 
 
 class OpenAITokenizer:
@@ -72,22 +72,20 @@ class OpenAICLIP(CLIP, Backbone):  # type: ignore[misc]  # clip has no types
 
     def lengths(self, tokens: Tensor) -> list[int]:
         """Up to EOS, whose number is the largest: (N, T) -> N numbers."""
-        return [int(eos) + 1 for eos in tokens.argmax(dim=-1)]
+        return cast(list[int], (tokens.argmax(dim=-1) + 1).tolist())
 
-    def encode_embeddings(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """Features of texts that are given as embeddings, (N, T, D) and (N, T) -> (N, E), T <= context length."""
-        length = x.shape[1]
-        x = (x + self.positional_embedding[:length]).type(self.dtype)
-        x = x.permute(1, 0, 2)  # (T, N, D)
-        for block in self.blocks:
-            # The mask is cut here: OpenAI's block applies it in full, and would refuse a shorter sequence.
-            mask = block.attn_mask[:length, :length].to(dtype=x.dtype, device=x.device)
-            y = block.ln_1(x)
-            x = x + block.attn(y, y, y, need_weights=False, attn_mask=mask)[0]
-            x = x + block.mlp(block.ln_2(x))
-        rows = torch.arange(x.shape[1], device=x.device)
-        x = x[tokens.argmax(dim=-1), rows]  # (N, D); ln_final is per token, so one row is enough
-        return cast(Tensor, self.ln_final(x).type(self.dtype) @ self.text_projection)
+    @property
+    def causal_tower(self) -> CausalTower:
+        """The text encoder."""
+        return CausalTower(self.blocks, self.positional_embedding, self.dtype, self._finish)
+
+    def _finish(self, x: Tensor) -> Tensor:
+        return norm(self.ln_final, x) @ self.text_projection
+
+    def encode_image(self, image: Tensor) -> Tensor:
+        """Features of normalised images, (N, 3, size, size) -> (N, E), not normalised."""
+        image = image.type(self.dtype)
+        return encode_vit(self.visual, image) if is_plain_vit(self.visual) else cast(Tensor, self.visual(image))
 
     def fingerprint(self) -> Tensor:
         """The text projection."""

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .base import Backbone, Preprocessing
+from .blocks import computes_plainly, encode_vit, is_plain_vit, norm
+from .causal import CausalTower
 
 POOLED_AT_EOS = ("argmax", "eos")  # of open_clip's pool types
 
@@ -126,7 +128,29 @@ class OpenClip(Backbone):
 
     def encode_image(self, image: Tensor) -> Tensor:
         """Features of normalised images, (N, 3, size, size) -> (N, E), not normalised."""
-        return cast(Tensor, self.model.encode_image(image.to(self.dtype), normalize=False))
+        image = image.to(self.dtype)
+        if is_plain_vit(self.visual):
+            return encode_vit(self.visual, image)
+        return cast(Tensor, self.model.encode_image(image, normalize=False))
+
+    @property
+    def causal_tower(self) -> CausalTower | None:
+        """The text encoder, if it is causal, read at EOS and of plain blocks."""
+        if not self.causal or not all(map(computes_plainly, self.tower.transformer.resblocks)):
+            return None
+        tower = self.tower
+        return CausalTower(
+            list(tower.transformer.resblocks),
+            tower.positional_embedding,
+            tower.transformer.get_cast_dtype(),
+            self._finish,
+        )
+
+    def _finish(self, x: Tensor) -> Tensor:
+        x, projection = norm(self.tower.ln_final, x), self.tower.text_projection
+        if projection is None:
+            return x
+        return cast(Tensor, projection(x) if isinstance(projection, nn.Module) else x @ projection)
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Features of texts, (N, context length) -> (N, E), not normalised, by the model's own code."""
@@ -145,11 +169,7 @@ class OpenClip(Backbone):
         dtype = tower.transformer.get_cast_dtype()
         x = x.to(dtype) + tower.positional_embedding[:length].to(dtype)
         x = tower.transformer(x, attn_mask=tower.attn_mask[:length, :length])
-        x = tower.ln_final(x[torch.arange(len(x), device=x.device), self._eos(tokens)])  # (N, D)
-        projection = tower.text_projection
-        if projection is not None:
-            x = projection(x) if isinstance(projection, nn.Module) else x @ projection
-        return x
+        return self._finish(x[torch.arange(len(x), device=x.device), self._eos(tokens)])
 
     def _eos(self, tokens: Tensor) -> Tensor:
         """Where the text encoder is read: (N, T) -> (N,)."""
@@ -160,7 +180,7 @@ class OpenClip(Backbone):
 
     def lengths(self, tokens: Tensor) -> list[int]:
         """Up to EOS where that is enough, else the full length: (N, T) -> N numbers."""
-        return [int(eos) + 1 for eos in self._eos(tokens)] if self.causal else super().lengths(tokens)
+        return (self._eos(tokens) + 1).tolist() if self.causal else super().lengths(tokens)
 
     def fingerprint(self) -> Tensor:
         """The text projection; where there is none, the text encoder's last matrix."""

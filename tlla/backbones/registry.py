@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from clip.model import CLIP
 from torch import nn
 
+from ..openai_package import CLIP
 from .base import Backbone, refuse
 from .openai import openai_view
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 
 import pytest
 import torch
@@ -38,6 +39,12 @@ def test_what_a_run_prints_and_writes(make_cfg, capsys):
     assert [out.index(text) for text in order] == sorted(out.index(text) for text in order)
     assert sorted(os.listdir(cfg.OUTPUT_DIR)) == ["linear", "tensorboard"]
     assert os.listdir(os.path.join(cfg.OUTPUT_DIR, "tensorboard"))
+
+
+def test_training_without_tensorboard_says_so(make_cfg, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    build_trainer(make_cfg("OPTIM.MAX_EPOCH", 1)).train()
+    assert "tensorboard is not installed" in capsys.readouterr().out
 
 
 def test_print_freq(make_cfg, capsys):

@@ -116,8 +116,11 @@ class TrainerBase(Saving):
     def init_writer(self, log_dir: str) -> None:
         """Starts to write scalars for tensorboard."""
         if self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter  # takes seconds to import, and only training needs it
-
+            try:
+                from torch.utils.tensorboard import SummaryWriter  # takes seconds to import, and only training needs it
+            except ImportError:
+                print("Note: tensorboard is not installed, so no scalars are written for it (pip install tensorboard)")
+                return
             print(f"Initialize tensorboard (log_dir={log_dir})")
             self._writer = SummaryWriter(log_dir=log_dir)
 

@@ -1,0 +1,22 @@
+"""OpenAI's package `clip` (clip-anytorch): all code imports it from here.
+
+Its import asks for pkg_resources, of which it needs no more than `packaging`, and which setuptools 82 no longer has. A
+stand-in takes its place during the import, and is gone afterwards.
+"""
+
+import sys
+from types import ModuleType
+
+import packaging.version
+
+_stand_in = ModuleType("pkg_resources")
+_stand_in.packaging = packaging  # type: ignore[attr-defined]
+sys.modules.setdefault("pkg_resources", _stand_in)
+try:
+    from clip import clip
+    from clip.model import CLIP, build_model, convert_weights
+finally:
+    if sys.modules["pkg_resources"] is _stand_in:
+        del sys.modules["pkg_resources"]
+
+__all__ = ["CLIP", "build_model", "clip", "convert_weights"]
