@@ -6,13 +6,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from clip import clip
 from dassl.data.datasets import DATASET_REGISTRY
 
 import train
 from tlla.backbones import BACKBONES
 from tlla.clip import OPEN_CLIP
 from tlla.errors import InputError
+from tlla.openai_package import clip
 from tlla.weights import find_weights, openai_file
 
 from .job import COMPLETE, Job

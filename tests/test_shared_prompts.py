@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 from benchmark import Workplace
-from clip import clip
 from dassl.engine import TRAINER_REGISTRY
 from hostile import accepted, call, refused
 from PIL import Image
@@ -16,6 +15,7 @@ import trainers  # noqa: F401  # registers
 from tlla.classifier import from_templates
 from tlla.cocoop import ConditionalPromptLearner
 from tlla.methods import METHODS
+from tlla.openai_package import clip
 from tlla.prompt import PromptLearner, zeroshot_features
 
 SAME = ["Fruit", "fruit", "cat"]

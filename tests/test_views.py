@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from clip.clip import _transform
 from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as TF
@@ -12,6 +11,7 @@ from tlla.augmix import AUGMIX_OPS, augmix
 from tlla.clip import normalize
 from tlla.device_views import _exact_products, _geometry, _n_taps, _weights, make_views_on_device
 from tlla.errors import InputError
+from tlla.openai_package import clip
 from tlla.views import ViewConfig, crop_box, draw_crops, make_views, plain_geometry, view_uniforms
 
 
@@ -26,7 +26,7 @@ def image():
 def test_view_0_is_clips_own_preprocessing(image, size):
     image = image.resize(size)
     views = make_views(image, 0, ViewConfig(size=32, n_views=1))
-    assert torch.equal(normalize(views[0]), _transform(32)(image))
+    assert torch.equal(normalize(views[0]), clip._transform(32)(image))
 
 
 def test_crops_and_flips_equal_torchvisions_for_the_same_boxes(image):

@@ -121,7 +121,7 @@ def _exact_products(device: torch.device) -> Iterator[None]:
     """float32 products without autocast; on a GPU in TF32, which is exact here and several times as fast."""
     on_gpu = device.type == "cuda"
     if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch 2.9: the older calls fail once this one was used
-        flag = torch.backends.cuda.matmul if on_gpu else torch.backends.mkldnn.matmul
+        flag = (torch.backends.cuda if on_gpu else torch.backends.mkldnn).matmul
         before = flag.fp32_precision
         flag.fp32_precision = "tf32" if on_gpu else "ieee"
         restore = functools.partial(setattr, flag, "fp32_precision", before)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from clip.model import CLIP
 from torch import Tensor
 
 from .errors import InputError
+from .openai_package import CLIP
 
 WRAPPERS = ("module.", "model.")  # of DataParallel, and of modules that hold the model as an attribute
 COMPILED = "_orig_mod."  # of torch.compile, which may wrap a part of the model
