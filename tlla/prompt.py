@@ -13,7 +13,7 @@ Letters in shapes: B images, K classes, L context tokens, T text tokens, D text 
 """
 
 from collections.abc import Sequence
-from functools import reduce
+from functools import cached_property, reduce
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,7 @@ from .backbones import Backbone, Tokenizer, as_backbone
 from .chunks import plan_chunks, token_limit
 from .clip import encode_images, logit_scale
 from .errors import InputError
+from .fingerprint import weights_sha256
 
 CLASS_TOKEN_POSITIONS = ("end", "middle", "front")
 PLACEHOLDERS = ("X", "x", "a", "the")  # words of one token, in most vocabularies
@@ -174,6 +175,11 @@ class PromptLearner(nn.Module):
             # Drawn on the CPU: the same seed gives the same prompt on every device.
             ctx = torch.empty(sets, self.n_ctx, weight.shape[1]).normal_(std=0.02).to(weight.device)
         return ctx if self.csc else ctx[0]
+
+    @cached_property
+    def clip_sha256(self) -> str:
+        """`weights_sha256` of the CLIP, which is frozen."""
+        return weights_sha256(self._clip[0])
 
     @torch.no_grad()
     def set_classes(self, classnames: list[str]) -> None:

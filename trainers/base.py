@@ -1,7 +1,9 @@
 """What all trainers share: a frozen CLIP, its precision, and a test that leaves a record."""
 
 import contextlib
+import functools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
+import tlla
 from tlla.backbones import Backbone
 from tlla.checkpoint import choose_checkpoint
 from tlla.clip import encode_images, load_clip
 from tlla.errors import InputError
-from tlla.fingerprint import tensor_sha256
+from tlla.fingerprint import files_sha256, source_sha256, tensor_sha256, weights_sha256
 from tlla.registry import register
 
 from . import distributed
@@ -26,6 +29,7 @@ from .sharing import share_loader
 
 PRECISIONS = ("fp32", "fp16", "bf16", "amp")
 PIXEL_TOLERANCE = 1e-3  # configs round
+SOURCE = (Path(tlla.__file__).parent, Path(__file__).parent)  # the code that a result depends on
 
 registered = register(TRAINER_REGISTRY)
 
@@ -115,6 +119,21 @@ class ClipTrainer(TrainerX):
             labels = torch.empty(0, dtype=torch.long, device=self.device)
         total = int(distributed.sum_over_processes([labels.new_tensor(len(labels))])[0])
         return distributed.gather_rows(features, total), distributed.gather_rows(labels, total)
+
+    def eval_items(self, split: str) -> Sequence[Any]:
+        """The *val* or *test* split as the dataset lists it: with impath and label."""
+        return self.dm.dataset.val if split == "val" else self.dm.dataset.test
+
+    def images_key(self, split: str) -> list[Any]:
+        """All that can change the features of a split's images, but for the settings: for what is kept of a test."""
+        files = files_sha256(item.impath for item in self.eval_items(split))
+        kept = self.record.content
+        how = [self._weights_sha256, self.precision, self.device.type, kept["versions"], source_sha256(*SOURCE)]
+        return [kept["split_sha256"].get(split), files, *how]
+
+    @functools.cached_property
+    def _weights_sha256(self) -> str:
+        return weights_sha256(self.clip_model, exact=True)  # takes a second or two for a large CLIP, which is frozen
 
     def eval_dataset(self, split: str) -> Dataset:
         """The *val* or *test* split; items are dicts with img, label and index."""

@@ -4,8 +4,6 @@ The batches are always the same ones, whatever the number of processes and howev
 computed as a whole, by one process, so that the results are the same to the last bit.
 """
 
-import hashlib
-import json
 import sys
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -18,7 +16,7 @@ from yacs.config import CfgNode
 
 from tlla.backbones import Backbone
 from tlla.errors import InputError
-from tlla.fingerprint import flat_config, tensor_sha256
+from tlla.fingerprint import flat_config, key_of
 from tlla.metrics import score
 from tlla.signals import leave_stopping_to_parent
 
@@ -51,9 +49,13 @@ class Tested(Protocol):
 
     cfg: CfgNode
     device: torch.device
+    dm: Any
     record: Any
     clip_model: Backbone
     num_classes: int
+
+    def images_key(self, split: str) -> list[Any]:
+        """All that can change the features of a split's images."""
 
     def eval_dataset(self, split: str) -> Dataset:
         """The images of a split."""
@@ -83,7 +85,9 @@ def evaluate(trainer: Tested, split: str, parts: list[Part], shared: Meter) -> l
     get_state = (lambda: [part.method.state() for part in parts]) if ordered else None
     name = _test_name(trainer, split, parts)
     ledger = Ledger(trainer.record.folder, name, trainer.cfg.TEST.SAVE_EVERY, get_state)
-    if distributed.is_first() and not trainer.cfg.TEST.FRESH:
+    if distributed.is_first():
+        if trainer.cfg.TEST.FRESH:
+            ledger.remove()
         ledger.load()
     ledger.done, ledger.state = distributed.from_first((ledger.done, ledger.state))
     if ordered and ledger.done:
@@ -95,14 +99,16 @@ def evaluate(trainer: Tested, split: str, parts: list[Part], shared: Meter) -> l
 
 def _test_name(trainer: Tested, split: str, parts: list[Part]) -> str:
     """The split and the fingerprint of all that can change a result."""
+    methods = [part.method for part in parts if part.method]
     everything = {
         "config": flat_config(trainer.cfg, VOLATILE),
         "parts": [[part.title, part.entries] for part in parts],
-        "data": trainer.record.content["split_sha256"],
-        "weights": tensor_sha256(trainer.clip_model.fingerprint()),
-        "versions": trainer.record.content["versions"],
+        "classes": list(trainer.dm.dataset.classnames),
+        "prompts": [method.classifier.identity() for method in methods],
+        "seeds": [method.seed for method in methods],
+        "images": trainer.images_key(split),
     }
-    return f"{split}-{hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]}"
+    return str(distributed.from_first(f"{split}-{key_of(everything)}"))  # others may see other times of the files
 
 
 def _run_batches(trainer: Tested, split: str, parts: list[Part], shared: Meter, ledger: Ledger) -> None:
@@ -114,6 +120,8 @@ def _run_batches(trainer: Tested, split: str, parts: list[Part], shared: Meter, 
     before = len(order) - sum(len(batches[number]) for number in missing)
     if before:
         print(f"Going on after {before:,} of {len(order):,} images, which an earlier process has tested (--fresh: not)")
+    elif others := ledger.others():
+        print(f"{others} in {ledger.folder.parent} is of other settings, images, weights or versions: it is not used")
     own = missing[distributed.rank() :: distributed.world_size()]
     loader = DataLoader(
         dataset,

@@ -2,10 +2,8 @@
 
 import copy
 import csv
-import importlib.metadata
 import io
 import json
-import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,13 +13,11 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from tlla import __version__
 from tlla.files import write_text
-from tlla.fingerprint import split_sha256
+from tlla.fingerprint import split_sha256, versions
 from tlla.metrics import summarize
 
 COLUMNS = ("index", "label", "prediction", "confidence", "rank", "nll", "brier")
-PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch", "numpy", "pillow")
 
 
 class Predictions:
@@ -128,18 +124,6 @@ class RunRecord:
     def write(self) -> None:
         """Writes ``results.json``."""
         write_text(self.folder / "results.json", json.dumps(self.content, indent=2) + "\n")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, this project and the packages that can move a number; the device's name."""
-    found = {"tlla": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return found
 
 
 def git_commit() -> str | None:
