@@ -49,9 +49,9 @@ def _weight(tensor: Tensor, exact: bool) -> str:
     return f"{kind} {tuple(tensor.shape)} {hashlib.sha256(values.data).hexdigest()}"
 
 
-def projection_sha256(clip_model: nn.Module) -> str:
-    """What checkpoints of tlla 0.1.0 have as their CLIP's weights_sha256: that of one matrix rounded to fp16."""
-    return tensor_sha256(as_backbone(clip_model).fingerprint().detach().half())
+def are_weights(sha256: str, clip_model: nn.Module) -> bool:
+    """Whether a `weights_sha256` that was kept is of this CLIP; tlla 0.1.0 kept that of one matrix alone."""
+    return sha256 in (weights_sha256(clip_model), tensor_sha256(as_backbone(clip_model).fingerprint().half()))
 
 
 def names_sha256(names: Sequence[str]) -> str:

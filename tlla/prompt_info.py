@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
-from .fingerprint import projection_sha256
+from .fingerprint import are_weights
 from .prompt import CLASS_TOKEN_POSITIONS, PromptLearner
 
 
@@ -40,12 +40,11 @@ class PromptInfo:
             name: Of the file, for the message.
             learner: That is to take the context vectors.
         """
-        known = self.weights_sha256
-        if known and known not in (learner.clip_sha256, projection_sha256(learner._clip[0])):
-            advice = f"load that backbone (--backbone {self.backbone})" if self.backbone else "load that one"
+        if self.weights_sha256 and not are_weights(self.weights_sha256, learner._clip[0]):
+            known = f"load that backbone (--backbone {self.backbone})" if self.backbone else "load that one"
             raise InputError(
                 f"{name} was learned for the backbone {self.backbone or 'unnamed'!r}, but the CLIP in use has other "
-                f"weights: {advice}, or train a prompt for this one"
+                f"weights: {known}, or train a prompt for this one"
             )
         position = learner.class_token_position
         if self.class_token_position and self.class_token_position != position:
