@@ -55,7 +55,7 @@ def _extract(path: str, directory: str) -> None:
 def _extract_whole(directory: str, extract: Callable[[str], None]) -> None:
     """Lets no other process see half a file: they are written elsewhere in ``directory``, then moved."""
     os.makedirs(directory, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory) as part:
+    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=directory) as part:
         extract(part)
         for folder, _, files in os.walk(part):
             target = os.path.join(directory, os.path.relpath(folder, part))
