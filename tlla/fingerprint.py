@@ -50,7 +50,7 @@ def _weight(tensor: Tensor, exact: bool) -> str:
 
 
 def are_weights(sha256: str, clip_model: nn.Module) -> bool:
-    """Whether a `weights_sha256` that was kept is of this CLIP; tlla 0.1.0 kept that of one matrix alone."""
+    """Whether a `weights_sha256` that was kept is of this CLIP; older checkpoints have that of one matrix alone."""
     return sha256 in (weights_sha256(clip_model), tensor_sha256(as_backbone(clip_model).fingerprint().half()))
 
 

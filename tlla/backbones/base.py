@@ -127,7 +127,7 @@ class Backbone(nn.Module):
         return cast(Mapping[str, Tensor], self.state_dict())
 
     def fingerprint(self) -> Tensor:
-        """The one matrix, here the last, by which checkpoints of tlla 0.1.0 name their CLIP; see `named_weights`."""
+        """The one matrix, here the last, by which older checkpoints name their CLIP; newer ones by `named_weights`."""
         return [parameter.detach() for parameter in self.parameters() if parameter.dim() == 2][-1]
 
     def to_half(self) -> None:
