@@ -1,12 +1,13 @@
 """Files that are written whole or not at all, by any number of processes at once."""
 
 import os
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 
 def write_text(path: Path, text: str) -> None:
@@ -43,5 +44,13 @@ def one_at_a_time(path: Path) -> Iterator[None]:
     The lock is a hidden file beside `path`, which stays; it is free again when its process ends, however that ends.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"Waiting for another process, which makes {path}", file=sys.stderr)
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()

@@ -20,6 +20,7 @@ from . import __version__
 from .backbones import as_backbone
 
 PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch", "numpy", "pillow")
+EXTRAS = ("open_clip_torch", "timm", "transformers")  # move a number with some backbones only
 
 
 def tensor_sha256(tensor: Tensor) -> str:
@@ -92,10 +93,10 @@ def source_sha256(*folders: Path) -> str:
     return lines_sha256(f"{name}\t{digest.hexdigest()}" for name, digest in rows)
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python, this project and the packages that can move a number; the device's name."""
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Versions of Python, this project and some packages, those that can move a number; the device's name."""
     found = {"tlla": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

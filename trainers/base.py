@@ -18,7 +18,7 @@ from tlla.backbones import Backbone
 from tlla.checkpoint import choose_checkpoint
 from tlla.clip import encode_images, load_clip
 from tlla.errors import InputError
-from tlla.fingerprint import files_sha256, source_sha256, tensor_sha256, weights_sha256
+from tlla.fingerprint import EXTRAS, files_sha256, source_sha256, tensor_sha256, versions, weights_sha256
 from tlla.registry import register
 
 from . import distributed
@@ -128,8 +128,9 @@ class ClipTrainer(TrainerX):
         """All that can change the features of a split's images, but for the settings: for what is kept of a test."""
         files = files_sha256(item.impath for item in self.eval_items(split))
         kept = self.record.content
-        how = [self._weights_sha256, self.precision, self.device.type, kept["versions"], source_sha256(*SOURCE)]
-        return [kept["split_sha256"].get(split), files, *how]
+        how = [self.clip_model.name, self._weights_sha256, self.precision, self.device.type]
+        code = [kept["versions"], versions(EXTRAS), source_sha256(*SOURCE)]
+        return [kept["split_sha256"].get(split), files, *how, *code]
 
     @functools.cached_property
     def _weights_sha256(self) -> str:

@@ -121,7 +121,7 @@ def _run_batches(trainer: Tested, split: str, parts: list[Part], shared: Meter, 
     if before:
         print(f"Going on after {before:,} of {len(order):,} images, which an earlier process has tested (--fresh: not)")
     elif others := ledger.others():
-        print(f"{others} in {ledger.folder.parent} is of other settings, images, weights or versions: it is not used")
+        print(f"{others[0]} is of other settings, images, weights or versions: it is not used")
     own = missing[distributed.rank() :: distributed.world_size()]
     loader = DataLoader(
         dataset,

@@ -70,10 +70,10 @@ class Ledger:
         self._fresh = {}
         self._saved_at = time.monotonic()
 
-    def others(self) -> str:
-        """The newest test of other settings that was cut here, "" if there is none."""
-        found = [path for path in self.folder.parent.glob("*") if path != self.folder and path.is_dir()]
-        return max(found, key=lambda path: path.stat().st_mtime).name if found else ""
+    def others(self) -> list[Path]:
+        """What tests of the same split under other settings have left when they were cut."""
+        split = self.folder.name.partition("-")[0]
+        return sorted(path for path in self.folder.parent.glob(f"{split}-*") if path != self.folder)
 
     def remove(self) -> None:
         """Removes the shards of this test; those of other settings stay, for the day when these are wanted again."""

@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from ..backbones import as_backbone
 from ..errors import InputError
 from ..files import write_bytes
-from ..fingerprint import files_sha256, source_sha256, versions, weights_sha256
+from ..fingerprint import EXTRAS, PACKAGES, files_sha256, source_sha256, versions, weights_sha256
 from ..predictor import PRECISIONS, Batch, Predictor
 from ..rows import Row, csv_text, json_line, printable, table_text
 from ..signals import stop_at_sigterm
@@ -96,12 +97,12 @@ def _everything(args: argparse.Namespace, predictor: Predictor, images: list[str
         "images": [images, files_sha256(images)],
         "classes": predictor.class_names,
         "prompt": predictor.classifier.identity(),
-        "weights": weights_sha256(predictor.model, exact=True),
+        "weights": [as_backbone(predictor.model).name, weights_sha256(predictor.model, exact=True)],
         "method": [type(predictor.method).__name__, dataclasses.asdict(predictor.method)],
         "views": dataclasses.asdict(predictor.views),
         "batch": [predictor.batch_views, predictor.top_k, predictor.amp, predictor.device.type],
         "drawings": str(args.explain or ""),
-        "versions": versions(),
+        "versions": versions((*PACKAGES, *EXTRAS)),
         "source": source_sha256(Path(__file__).parents[1]),
     }
 
