@@ -33,6 +33,7 @@ setup(
         "tabulate",
         "gdown",
         "tqdm",
+        "filelock",
         "numpy",
         "pillow",
         "tensorboard",

@@ -14,10 +14,11 @@ import torch
 from tabulate import tabulate
 
 from tlla.files import write_text
+from tlla.fingerprint import versions
 from tlla.openai_package import CLIP
 from tlla.prompt import PromptedCLIP, PromptLearner
 from trainers.memory import peak_memory_mb, reset_peak_memory
-from trainers.results import git_commit, versions
+from trainers.results import git_commit
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = {

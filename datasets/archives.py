@@ -10,11 +10,12 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Any
+from typing import Any
 
 from tqdm import tqdm
 
 from tlla.errors import InputError
+from tlla.files import whole_file
 
 MOST_INFLATED = 100  # times its size that an archive may unpack to
 
@@ -110,20 +111,8 @@ def unpack(archive: Path, folder: Path, strip: str = "") -> int:
         for member, path, size in tqdm(_plan(archive, members, strip), unit="file", desc=f"unpacking {archive.name}"):
             target = folder / path
             if not os.path.lexists(target):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with open_member(member) as source:
-                    _write(source, target)
+                with open_member(member) as source, whole_file(target) as part, part.open("wb") as file:
+                    shutil.copyfileobj(source, file)
             elif not target.is_file() or target.stat().st_size != size:
                 kept += 1
     return kept
-
-
-def _write(source: IO[bytes], target: Path) -> None:
-    """Copies to a temporary file first: what bears the final name is whole."""
-    part = target.with_name(f".{target.name}.part")
-    try:
-        with open(part, "wb") as file:
-            shutil.copyfileobj(source, file)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from tlla.errors import InputError
+from tlla.files import one_at_a_time
 
 from .archives import unpack
 from .catalog import CATALOG, Entry, Source, drive_url
@@ -46,22 +47,44 @@ def _split_source(name: str, entry: Entry) -> tuple[Source, ...]:
 
 
 def get(source: Source, folder: Path) -> None:
-    """Downloads one file and unpacks it, unless that is done."""
-    target, done = folder / source.name, folder / f".{source.name}.unpacked"
-    if done.is_file() and (folder / source.gives).exists():
-        print(f"{source.name}: unpacked before")
+    """Downloads one file and unpacks it, unless that is done; waits while another process does it."""
+    if _is_there(source, folder):
         return
-    if not target.exists() and source.gives and (folder / source.gives).exists() and not done.exists():
-        if not (folder / f"{source.name}.part").exists():
-            print(f"{source.name}: {folder / source.gives} is there already and is left as it is")
-            return
+    with one_at_a_time(folder / source.name):
+        if not _is_there(source, folder):
+            _get(source, folder)
+
+
+def _is_there(source: Source, folder: Path) -> bool:
+    """Whether nothing is to be done, and says so."""
+    if source.unpack is None and (folder / source.name).exists():
+        _check_present(source, folder / source.name)
+        return True
+    gives, done = folder / source.gives, _mark(source, folder)
+    if done.is_file() and gives.exists():
+        print(f"{source.name}: unpacked before")
+        return True
+    begun = any((folder / name).exists() for name in (source.name, f"{source.name}.part", done.name))
+    if source.gives and gives.exists() and not begun:
+        print(f"{source.name}: {gives} is there already and is left as it is")
+        return True
+    return False
+
+
+def _mark(source: Source, folder: Path) -> Path:
+    """The file that says that an archive was unpacked to its end."""
+    return folder / f".{source.name}.unpacked"
+
+
+def _get(source: Source, folder: Path) -> None:
+    target = folder / source.name
     if target.exists():
         _check_present(source, target)
     else:
         _fetch(source, target)
     if source.unpack is not None:
         _unpack(source, target, folder)
-        done.touch()
+        _mark(source, folder).touch()
         print(f"{source.name}: unpacked; the archive {target} may be deleted")
 
 

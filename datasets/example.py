@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from tlla.errors import InputError
+from tlla.files import whole_file
 
 from .emoji import find_folder, read_index
 
@@ -34,8 +35,7 @@ def make_example(target: str, root: str = "") -> Counter:
     for part, rows in index["items"]["noto"].items():
         for path, label, _ in rows:
             if names[label] in CLASSES:
-                place = folder / part / names[label]
-                place.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source / path, place / Path(path).name)
+                with whole_file(folder / part / names[label] / Path(path).name) as copy:
+                    shutil.copyfile(source / path, copy)
                 counts[part] += 1
     return counts

@@ -3,9 +3,7 @@
 Letters in shapes: N images, V views, E joint space.
 """
 
-import hashlib
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from tqdm import tqdm
 
 from tlla.errors import InputError
 from tlla.files import write_bytes
-from tlla.fingerprint import tensor_sha256
+from tlla.fingerprint import key_of
 from trainers.evaluation import GuardedDataset, collate
 from trainers.testtime import ViewTest
 
@@ -68,16 +66,15 @@ def view_bank(trainer: ViewTest, split: str, folder: Path) -> ViewBank:
 
 def _key(trainer: ViewTest, split: str) -> str:
     """Fingerprint of all that can change a feature."""
-    everything = {
-        "images": trainer.record.content["split_sha256"][split],
-        "views": asdict(trainer.view_config),
-        "how": {name: trainer.views_node[name] for name in ("VIEW_BATCH", "ON_DEVICE")},
-        "weights": [tensor_sha256(weight) for weight in trainer.clip_model.visual.state_dict().values()],
-        "precision": [trainer.precision, str(trainer.device)],
-        "versions": trainer.record.content["versions"],
-        "skip": trainer.cfg.TEST.SKIP_BAD_IMAGES,
-    }
-    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]
+    return key_of(
+        {
+            "images": trainer.images_key(split),
+            "code": trainer.code_key,
+            "views": asdict(trainer.view_config),
+            "how": {name: trainer.views_node[name] for name in ("VIEW_BATCH", "ON_DEVICE")},
+            "skip": trainer.cfg.TEST.SKIP_BAD_IMAGES,
+        }
+    )
 
 
 @torch.no_grad()

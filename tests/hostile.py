@@ -75,7 +75,7 @@ def half_written(folder: Path) -> list[str]:
 
 
 def _whole(path: Path) -> bool:
-    if path.name.endswith((".part", ".partial")) or re.fullmatch(r"\..+\.\d+", path.name):
+    if path.name.endswith((".part", ".partial")):
         return False
     try:
         if path.suffix == ".json":

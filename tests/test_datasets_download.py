@@ -84,7 +84,8 @@ def source(server):
 
 
 def names(folder):
-    return sorted(p.name for p in folder.iterdir())
+    """What lies in a folder, but for the locks."""
+    return sorted(p.name for p in folder.iterdir() if p.suffix != ".lock")
 
 
 def make_tar(path, *members, kind="w:gz"):

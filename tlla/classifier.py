@@ -18,6 +18,7 @@ from .backbones import as_backbone
 from .clip import logit_scale
 from .cocoop import ConditionalCLIP
 from .errors import InputError
+from .fingerprint import tensor_sha256
 from .prompt import OnShared, PromptedCLIP, PromptLearner, refuse_shared, template_context, zeroshot_features
 
 Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
@@ -65,6 +66,10 @@ class Classifier:
         """The numbers that tell this text side from others: here the class features."""
         return self.text_features
 
+    def identity(self) -> list[str]:
+        """sha256 of all that, with the weights, decides the class features: here of the class features themselves."""
+        return [tensor_sha256(self.text_features)]
+
     def context(self, features: Tensor) -> Tensor:
         """Context vectors of each image, (B, V, E) -> (B, L, D), or (B, K, L, D) if class-specific."""
         raise InputError(
@@ -93,6 +98,10 @@ class PromptClassifier(Classifier):
     def fingerprint(self) -> Tensor:
         """The context vectors."""
         return self.ctx
+
+    def identity(self) -> list[str]:
+        """Of the context vectors, and of the tokens of the finished prompts: names, their order and place, a suffix."""
+        return [tensor_sha256(self.fingerprint()), tensor_sha256(self.model.prompt_learner.tokens)]
 
     def context(self, features: Tensor) -> Tensor:
         """The same context for each image."""

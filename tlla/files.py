@@ -1,8 +1,14 @@
-"""Files that are written whole or not at all, and texts in the encodings that programs on Windows write."""
+"""Files that are written whole or not at all, by any number of processes at once, and texts as Windows writes them."""
 
 import codecs
 import os
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 
 def write_text(path: Path, text: str) -> None:
@@ -12,13 +18,22 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        part.write_bytes(data)
-        os.replace(part, path)
+        with whole_file(path) as part:
+            part.write_bytes(data)
     except OSError as error:  # that of a full disk names no file
         raise OSError(error.errno, f"{error.strerror or error}: it cannot be written", str(path)) from error
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """The name of a file beside `path`, this process's own, that takes its place when the block has ended well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A process's number could be another's on a shared disk; a name may be as long as names can be.
+    part = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex[:12]}.part")
+    try:
+        yield part
+        os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
@@ -32,3 +47,22 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """
     data = Path(path).read_bytes()
     return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Of all processes that make the same file or folder one is inside; the others wait, then find what it has made.
+
+    The lock is a hidden file beside `path`, which stays; it is free again when its process ends, however that ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"Waiting for another process, which makes {path}", file=sys.stderr)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

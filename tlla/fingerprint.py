@@ -3,16 +3,25 @@
 Whoever loads, resumes, caches or compares something asks here whose it is.
 """
 
+import functools
 import hashlib
+import importlib.metadata
+import json
 import os
+import platform
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from . import __version__
 from .backbones import as_backbone
 from .errors import InputError
+
+PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch", "numpy", "pillow")
+EXTRAS = ("open_clip_torch", "timm", "transformers")  # move a number with some backbones only
 
 
 def tensor_sha256(tensor: Tensor) -> str:
@@ -20,9 +29,31 @@ def tensor_sha256(tensor: Tensor) -> str:
     return hashlib.sha256(tensor.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
-def weights_sha256(clip_model: nn.Module) -> str:
-    """sha256 of the weights' fingerprint rounded to fp16: the same for a CLIP in half and in full precision."""
-    return tensor_sha256(as_backbone(clip_model).fingerprint().detach().half())
+def weights_sha256(clip_model: nn.Module, exact: bool = False) -> str:
+    """sha256 over the names, shapes and values of all weights of a CLIP.
+
+    Args:
+        clip_model: Any CLIP.
+        exact: Whether types count and values count to the last bit. Else floats are rounded to fp16, so that a CLIP in
+            half precision is the one in full precision: what is learned for one is learned for the other.
+    """
+    weights = as_backbone(clip_model).named_weights()
+    return lines_sha256(f"{name}\t{_weight(weights[name], exact)}" for name in sorted(weights))
+
+
+def _weight(tensor: Tensor, exact: bool) -> str:
+    if tensor.is_floating_point() and not exact:
+        tensor = tensor.half()
+    kind = tensor.dtype
+    if kind == torch.bfloat16:  # NumPy has none
+        tensor = tensor.float()
+    values = tensor.detach().cpu().contiguous().reshape(-1).numpy()
+    return f"{kind} {tuple(tensor.shape)} {hashlib.sha256(values.data).hexdigest()}"
+
+
+def are_weights(sha256: str, clip_model: nn.Module) -> bool:
+    """Whether a `weights_sha256` that was kept is of this CLIP; older checkpoints have that of one matrix alone."""
+    return sha256 in (weights_sha256(clip_model), tensor_sha256(as_backbone(clip_model).fingerprint().half()))
 
 
 def names_sha256(names: Sequence[str]) -> str:
@@ -89,6 +120,32 @@ def _stamp(path: str | Path) -> str:
     except OSError:
         return "missing"
     return f"{found.st_size} {found.st_mtime_ns}"
+
+
+@functools.cache
+def source_sha256(*folders: Path) -> str:
+    """sha256 over the names and contents of all Python files below some folders, as they were at the first call."""
+    files = ((path, folder) for folder in folders for path in sorted(folder.rglob("*.py")))
+    rows = ((path.relative_to(folder).as_posix(), hashlib.sha256(path.read_bytes())) for path, folder in files)
+    return lines_sha256(f"{name}\t{digest.hexdigest()}" for name, digest in rows)
+
+
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Versions of Python, this project and some packages, those that can move a number; the device's name."""
+    found = {"tlla": __version__, "python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return found
+
+
+def key_of(everything: Any) -> str:
+    """A short name, 16 hexadecimal digits, for plain values that a result depends on."""
+    text = json.dumps(everything, sort_keys=True).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def lines_sha256(lines: Iterable[str]) -> str:

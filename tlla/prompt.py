@@ -13,7 +13,7 @@ Letters in shapes: B images, K classes, L context tokens, T text tokens, D text 
 """
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import cached_property, reduce
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from .backbones import Backbone, Tokenizer, as_backbone
 from .chunks import Chunks, plan_chunks, token_limit
 from .clip import encode_images, logit_scale
 from .errors import InputError
-from .fingerprint import class_order
+from .fingerprint import class_order, weights_sha256
 
 OnShared = Callable[[str], None]  # takes a message on classes that share one prompt
 
@@ -234,6 +234,11 @@ class PromptLearner(nn.Module):
         for name in FIXED_TOKENS:
             state_dict.pop(prefix + name, None)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @cached_property
+    def clip_sha256(self) -> str:
+        """`weights_sha256` of the CLIP, which is frozen."""
+        return weights_sha256(self._clip[0])
 
     @torch.no_grad()
     def set_classes(self, classnames: list[str]) -> None:

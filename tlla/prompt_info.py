@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .errors import InputError
-from .fingerprint import class_order, weights_sha256
+from .fingerprint import are_weights, class_order
 from .prompt import CLASS_TOKEN_POSITIONS, PromptLearner
 
 
@@ -53,7 +53,7 @@ class PromptInfo:
 
     def check_weights(self, name: Path | str, clip_model: nn.Module) -> None:
         """Raises InputError if what was learned is for another CLIP."""
-        if self.weights_sha256 and self.weights_sha256 != weights_sha256(clip_model):
+        if self.weights_sha256 and not are_weights(self.weights_sha256, clip_model):
             known = f"load that backbone (--backbone {self.backbone})" if self.backbone else "load that one"
             raise InputError(
                 f"{name} was learned for the backbone {self.backbone or 'unnamed'!r}, but the CLIP in use has other "
@@ -85,8 +85,7 @@ class PromptInfo:
 
 def describe(learner: PromptLearner, backbone: str) -> PromptInfo:
     """What there is to say about a learner's prompt."""
-    sha256 = weights_sha256(learner._clip[0])
-    return PromptInfo(tuple(learner.classnames), backbone, sha256, learner.class_token_position)
+    return PromptInfo(tuple(learner.classnames), backbone, learner.clip_sha256, learner.class_token_position)
 
 
 def read_info(path: Path, checkpoint: Mapping[str, Any]) -> PromptInfo:

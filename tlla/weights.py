@@ -8,7 +8,6 @@ import hashlib
 import io
 import os
 import pickle
-import tempfile
 import urllib.request
 import warnings
 import zipfile
@@ -21,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .errors import InputError, nearest
+from .files import one_at_a_time, whole_file
 from .openai_package import clip
 from .weight_names import strip_wrappers
 
@@ -71,18 +71,19 @@ def _openai_weights(name: str) -> Path:
     url = str(clip._MODELS[name])
     expected = url.split("/")[-2]
     path = openai_file(name)
-    if path.is_file():
-        # A file that does not match is the user's: it is reported, never deleted.
-        return _check_sha256(path, expected, name)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _download(url, path, expected, name)
+        if not path.is_file():
+            with one_at_a_time(path):
+                if not path.is_file():
+                    _download(url, path, expected, name)
+                    return path
     except OSError as error:
         raise InputError(
             f"the weights of {name} are not at {path} and could not be downloaded ({error}): "
             f"download {url} on another machine and put it there, or set CLIP_CACHE to the folder that has it"
         ) from error
-    return path
+    # A file that does not match is the user's: it is reported, never deleted.
+    return _check_sha256(path, expected, name)
 
 
 def _check_sha256(path: Path, expected: str, name: str) -> Path:
@@ -100,18 +101,14 @@ def _check_sha256(path: Path, expected: str, name: str) -> Path:
 
 def _download(url: str, path: Path, expected: str, name: str) -> None:
     """Downloads beside the target and renames after the check, so that a killed download leaves no half file."""
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as output, urllib.request.urlopen(url, timeout=60) as source:
+    with whole_file(path) as part:
+        with part.open("wb") as output, urllib.request.urlopen(url, timeout=60) as source:
             total = int(source.headers.get("Content-Length") or 0) or None
             with tqdm(total=total, unit="B", unit_scale=True, desc=f"download {name}") as bar:
                 while block := source.read(1 << 18):
                     output.write(block)
                     bar.update(len(block))
-        _check_sha256(Path(part), expected, name)
-        os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)
+        _check_sha256(part, expected, name)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -14,11 +14,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
+import tlla
 from tlla.backbones import Backbone
 from tlla.checkpoint import choose_checkpoint
 from tlla.clip import encode_images, load_clip
 from tlla.errors import InputError
-from tlla.fingerprint import file_identity, tensor_sha256
+from tlla.fingerprint import (
+    EXTRAS,
+    file_identity,
+    files_sha256,
+    source_sha256,
+    tensor_sha256,
+    versions,
+    weights_sha256,
+)
 from tlla.image_files import one_line
 from tlla.registry import register
 
@@ -34,6 +43,7 @@ from .sharing import share_loader
 PRECISIONS = ("fp32", "fp16", "bf16", "amp")
 LOADED = "train_loader_x train_loader_u val_loader test_loader num_classes num_source_domains lab2cname".split()
 PIXEL_TOLERANCE = 1e-3  # configs round
+SOURCE = (Path(tlla.__file__).parent, Path(__file__).parent)  # the code that a result depends on
 
 registered = register(TRAINER_REGISTRY)
 
@@ -162,6 +172,26 @@ class ClipTrainer(TrainerX):
             labels = torch.empty(0, dtype=torch.long, device=self.device)
         total = int(distributed.sum_over_processes([labels.new_tensor(len(labels))])[0])
         return distributed.gather_rows(features, total), distributed.gather_rows(labels, total)
+
+    def eval_items(self, split: str) -> Sequence[Any]:
+        """The *val* or *test* split as the dataset lists it: with impath and label."""
+        return self.dm.dataset.val if split == "val" else self.dm.dataset.test
+
+    def images_key(self, split: str) -> list[Any]:
+        """All that can change the features of a split's images, but for settings and code: for what is kept of a test."""
+        files = files_sha256(item.impath for item in self.eval_items(split))
+        kept = self.record.content
+        how = [self.clip_model.name, self._weights_sha256, self.precision, self.device.type]
+        return [kept["split_sha256"].get(split), files, *how, kept["versions"], versions(EXTRAS)]
+
+    @property
+    def code_key(self) -> str:
+        """sha256 of the code that a result depends on: nobody goes on with what other code has begun."""
+        return source_sha256(*SOURCE)
+
+    @functools.cached_property
+    def _weights_sha256(self) -> str:
+        return weights_sha256(self.clip_model, exact=True)  # takes a second or two for a large CLIP, which is frozen
 
     def eval_dataset(self, split: str) -> Dataset:
         """The *val* or *test* split; items are dicts with img, label and index."""

@@ -4,8 +4,6 @@ The batches are always the same ones, whatever the number of processes and howev
 computed as a whole, by one process, so that the results are the same to the last bit.
 """
 
-import hashlib
-import json
 import sys
 from collections.abc import Collection, Iterator
 from typing import Any, Protocol
@@ -18,7 +16,7 @@ from yacs.config import CfgNode
 
 from tlla.backbones import Backbone
 from tlla.errors import InputError
-from tlla.fingerprint import flat_config, tensor_sha256
+from tlla.fingerprint import flat_config, key_of
 from tlla.metrics import score
 from tlla.signals import leave_stopping_to_parent
 
@@ -54,9 +52,17 @@ class Tested(Protocol):
 
     cfg: CfgNode
     device: torch.device
+    dm: Any
     record: Any
     clip_model: Backbone
     num_classes: int
+
+    @property
+    def code_key(self) -> str:
+        """Of the code that a result depends on."""
+
+    def images_key(self, split: str) -> list[Any]:
+        """All that can change the features of a split's images, but for settings and code."""
 
     def eval_dataset(self, split: str) -> Dataset:
         """The images of a split."""
@@ -84,9 +90,11 @@ def evaluate(trainer: Tested, split: str, parts: list[Part], shared: Meter) -> l
             "among processes: run it without torchrun, or leave it out of TRAINER.COMPARE.METHODS"
         )
     get_state = (lambda: [part.method.state() for part in parts]) if ordered else None
-    name = name_of_test(trainer, split, parts)
+    name = name_of_test(trainer, split, parts, code=trainer.code_key)
     ledger = Ledger(trainer.record.folder, name, trainer.cfg.TEST.SAVE_EVERY, get_state)
-    if distributed.is_first() and not trainer.cfg.TEST.FRESH:
+    if distributed.is_first():
+        if trainer.cfg.TEST.FRESH:
+            ledger.remove()
         ledger.load()
     ledger.done, ledger.state = distributed.from_first((ledger.done, ledger.state))
     if ordered and ledger.done:
@@ -96,16 +104,22 @@ def evaluate(trainer: Tested, split: str, parts: list[Part], shared: Meter) -> l
     return _finish(trainer, split, parts, shared, ledger)
 
 
-def name_of_test(trainer: Tested, split: str, parts: list[Part], without: Collection[str] = ()) -> str:
-    """The split and the fingerprint of all that can change a result, but for the config keys or nodes `without`."""
+def name_of_test(trainer: Tested, split: str, parts: list[Part], without: Collection[str] = (), code: str = "") -> str:
+    """The split and the fingerprint of all that can change a result, but for the config keys or nodes `without`.
+
+    What a cut test has left needs the same `code`; a finished result does not: then a new method would end them all.
+    """
+    methods = [part.method for part in parts if part.method]
     everything = {
         "config": flat_config(trainer.cfg, (*VOLATILE, *without)),
         "parts": [[part.title, part.entries] for part in parts],
-        "data": trainer.record.content["split_sha256"],
-        "weights": tensor_sha256(trainer.clip_model.fingerprint()),
-        "versions": trainer.record.content["versions"],
+        "classes": list(trainer.dm.dataset.classnames),
+        "prompts": [method.classifier.identity() for method in methods],
+        "seeds": [method.seed for method in methods],
+        "images": trainer.images_key(split),
+        "code": code,
     }
-    return f"{split}-{hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:16]}"
+    return str(distributed.from_first(f"{split}-{key_of(everything)}"))  # others may see other times of the files
 
 
 def _run_batches(trainer: Tested, split: str, parts: list[Part], shared: Meter, ledger: Ledger) -> None:
@@ -117,6 +131,8 @@ def _run_batches(trainer: Tested, split: str, parts: list[Part], shared: Meter, 
     before = len(order) - sum(len(batches[number]) for number in missing)
     if before:
         print(f"Going on after {before:,} of {len(order):,} images, which an earlier process has tested (--fresh: not)")
+    elif others := ledger.others():
+        print(f"{others[0]} is of other settings, images, weights or versions: it is not used")
     own = missing[distributed.rank() :: distributed.world_size()]
     loader = DataLoader(
         dataset,

@@ -5,6 +5,7 @@ whole or not at all, named by its content's sha256; a shard that does not match 
 name holds the fingerprint of all that can change a result, so that shards of other settings are never read.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -69,13 +70,23 @@ class Ledger:
         self._fresh = {}
         self._saved_at = time.monotonic()
 
+    def others(self) -> list[Path]:
+        """What tests of the same split under other settings have left when they were cut."""
+        split = self.folder.name.partition("-")[0]
+        return sorted(path for path in self.folder.parent.glob(f"{split}-*") if path != self.folder)
+
     def remove(self) -> None:
-        """Removes all shards of the run, these and those of other settings."""
-        shutil.rmtree(self.folder.parent, ignore_errors=True)
+        """Removes the shards of this test; those of other settings stay, for the day when these are wanted again."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # it does not exist, or is not empty
+            self.folder.parent.rmdir()
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:  # another process has completed this test meanwhile
+        return None
     if hashlib.sha256(data).hexdigest()[:32] != path.stem.partition("-")[2]:
         print(f"The shard {path} is damaged; its images are computed again")
         os.remove(path)

@@ -2,10 +2,8 @@
 
 import copy
 import csv
-import importlib.metadata
 import io
 import json
-import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,14 +13,12 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from tlla import __version__
 from tlla.files import write_text
-from tlla.fingerprint import names_sha256, split_sha256
+from tlla.fingerprint import names_sha256, split_sha256, versions
 from tlla.metrics import summarize
 from tlla.tables.origins import trained_by
 
 COLUMNS = ("index", "label", "prediction", "confidence", "rank", "nll", "brier")
-PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch", "numpy", "pillow")
 
 
 class Predictions:
@@ -166,18 +162,6 @@ def describe_data(cfg: CfgNode, dataset: Any) -> dict[str, Any]:
 def describe_source(path: Path, epoch: int | None) -> dict[str, Any]:
     """What the record says of a checkpoint that was loaded: the file, its epoch, and who has trained it on what."""
     return {"path": str(path), "epoch": epoch, "trained_by": trained_by(path.parents[1])}
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, this project and the packages that can move a number; the device's name."""
-    found = {"tlla": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return found
 
 
 def git_commit() -> str | None:

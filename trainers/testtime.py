@@ -80,8 +80,7 @@ class ViewTest(ClipTrainer):
 
     def eval_dataset(self, split: str) -> Dataset:
         """Images with all their views: img (V, 3, H, W)."""
-        items = self.dm.dataset.val if split == "val" else self.dm.dataset.test
-        return ViewDataset(items, self.view_config, self.views_node.ON_DEVICE)
+        return ViewDataset(self.eval_items(split), self.view_config, self.views_node.ON_DEVICE)
 
     def eval_batch_size(self) -> int:
         """As many images as have VIEW_BATCH views."""

@@ -194,6 +194,7 @@ class CacheTrainer(LearningTrainer):
         cache = {"beta": self.cache.beta.item(), "alpha": self.cache.alpha.item()}
         for part in parts:
             part.entries |= cache | {"cache_sha256": tensor_sha256(self.cache.keys)}
+            part.entries["cache_labels_sha256"] = tensor_sha256(self.cache.labels)
         return parts
 
     def prompt(self) -> Tensor:

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 from report.runs import open_run, read_record
 from tlla.errors import InputError
+from tlla.fingerprint import versions
 from tlla.methods.stss import STSS
-from trainers.results import versions
 from trainers.testtime import ViewTest
 
 from .views import SPLIT, Views, all_views

@@ -17,14 +17,17 @@ from matplotlib.ticker import FuncFormatter
 from tabulate import tabulate
 from torch import Tensor
 
+import tlla
 from report import style
 from report.style import plt
 from tlla.clip import load_clip
+from tlla.files import whole_file
+from tlla.fingerprint import files_sha256, key_of, source_sha256, versions
 from tlla.prompt import PromptedCLIP, PromptLearner
 from tlla.selection import VOTES, ViewScores, lowest, score_views, select_and_vote
 from tlla.sharpness import random_directions
 
-from .assets import read_index
+from .assets import FOLDER, WEIGHTS, read_index
 from .tuning import Source, accuracy, mean_std, tune_prompts
 
 CTX_INIT = "an icon of a"
@@ -207,11 +210,13 @@ def _by_rule(rows: list[dict], chosen: dict) -> list[dict]:
 
 
 def _once(path: Path, make: Callable[[], dict]) -> dict:
-    """Keeps the result of a long stage: an interrupted ablation goes on after it."""
+    """Keeps the result of a long stage: an interrupted ablation of this benchmark, CLIP and code goes on after it."""
+    paths = [WEIGHTS, *sorted(FOLDER.rglob("*.*"))]
+    key = key_of([files_sha256(paths), versions(), source_sha256(Path(__file__).parent, Path(tlla.__file__).parent)])
+    path = path.with_stem(f"{path.stem}-{key}")
     if not path.exists():
-        part = path.with_suffix(".part")
-        torch.save(make(), part)
-        part.replace(path)
+        with whole_file(path) as part:
+            torch.save(make(), part)
     return torch.load(path, weights_only=True)
 
 

@@ -12,6 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from tlla.files import one_at_a_time, whole_file
+from tlla.fingerprint import key_of
+
+from . import render
 from .catalog import Catalog
 from .fetch import fetch, packages
 from .lexicon import Categories
@@ -128,10 +132,23 @@ def load(work: Path, split: Split) -> tuple[np.ndarray, list[Item]]:
     categories = Categories(catalog)
     items = emoji_items(catalog, categories, split) + icon_items(catalog, categories)
     check_rules(items, split)
-    path = work / "corpus.npz"
+    path = work / f"corpus-{_key(items, work)}.npz"
     if not path.exists():
-        images = draw_all([item.source for item in items])
-        kept = np.array([i for i, image in enumerate(images) if image is not None])
-        np.savez(path, kept=kept, images=np.stack([images[i] for i in kept]))
+        with one_at_a_time(path):  # of the workers, which start together
+            if not path.exists():
+                _draw(items, path)
     cache = np.load(path)
     return cache["images"], [items[i] for i in cache["kept"]]
+
+
+def _key(items: list[Item], work: Path) -> str:
+    """Fingerprint of what is drawn, and of the code that draws."""
+    sources = [s.relative_to(work).as_posix() if isinstance(s := item.source, Path) else s for item in items]
+    return key_of([sources, Path(render.__file__).read_text(encoding="utf-8")])
+
+
+def _draw(items: list[Item], path: Path) -> None:
+    images = draw_all([item.source for item in items])
+    kept = np.array([i for i, image in enumerate(images) if image is not None])
+    with whole_file(path) as part, part.open("wb") as file:
+        np.savez(file, kept=kept, images=np.stack([images[i] for i in kept]))

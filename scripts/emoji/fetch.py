@@ -2,10 +2,14 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any
+
+from tlla.files import one_at_a_time
 
 TABLE = Path(__file__).with_name("packages.json")
 
@@ -24,8 +28,10 @@ def download(name: str, version: str, folder: Path) -> Path:
     """The package's tarball in `folder`, fetched through npm when it is not there yet."""
     path = folder / tarball_name(name, version)
     if not path.exists():
-        command = ["npm", "pack", "--silent", f"{name}@{version}", "--pack-destination", str(folder)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        with tempfile.TemporaryDirectory(dir=folder) as part:
+            command = ["npm", "pack", "--silent", f"{name}@{version}", "--pack-destination", part]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            os.replace(Path(part, path.name), path)
     return path
 
 
@@ -37,14 +43,20 @@ def check(path: Path, sha256: str) -> None:
 
 
 def fetch(name: str, work: Path) -> Path:
-    """Folder with the unpacked package; downloads, checks and unpacks it at the first call."""
+    """Folder with the unpacked package; the first process downloads, checks and unpacks it, whole or not at all."""
     entry = packages()[name]
-    for folder in (work / "npm", work / "unpacked"):
-        folder.mkdir(parents=True, exist_ok=True)
-    path = download(name, entry["version"], work / "npm")
-    target = work / "unpacked" / path.name.removesuffix(".tgz")
-    if not (target / "package").exists():
-        check(path, entry["sha256"])
-        with tarfile.open(path) as archive:
-            archive.extractall(target, filter="data")
+    target = work / "unpacked" / tarball_name(name, entry["version"]).removesuffix(".tgz")
+    if not target.exists():
+        with one_at_a_time(target):
+            if not target.exists():
+                _unpack(name, entry, work, target)
     return target / "package"
+
+
+def _unpack(name: str, entry: dict[str, Any], work: Path, target: Path) -> None:
+    (work / "npm").mkdir(parents=True, exist_ok=True)
+    path = download(name, entry["version"], work / "npm")
+    check(path, entry["sha256"])
+    with tempfile.TemporaryDirectory(dir=target.parent) as part, tarfile.open(path) as archive:
+        archive.extractall(Path(part, "whole"), filter="data")
+        os.rename(Path(part, "whole"), target)

@@ -3,8 +3,9 @@
 Letters in shapes: N texts or images, T text tokens, D text width, E joint space.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -136,8 +137,12 @@ class Backbone(nn.Module):
         """
         return [tokens.shape[1]] * len(tokens)
 
+    def named_weights(self) -> Mapping[str, Tensor]:
+        """All weights by name, each once: what tells this model from others."""
+        return cast(Mapping[str, Tensor], self.state_dict())
+
     def fingerprint(self) -> Tensor:
-        """Numbers that tell these weights from others: here the last matrix."""
+        """The one matrix, here the last, by which older checkpoints name their CLIP; newer ones by `named_weights`."""
         return [parameter.detach() for parameter in self.parameters() if parameter.dim() == 2][-1]
 
     def to_half(self) -> None:

@@ -8,7 +8,7 @@ all.
 Letters in shapes: N texts or images, T text tokens, D text width, E joint space.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -181,6 +181,10 @@ class OpenClip(Backbone):
     def lengths(self, tokens: Tensor) -> list[int]:
         """Up to EOS where that is enough, else the full length: (N, T) -> N numbers."""
         return (self._eos(tokens) + 1).tolist() if self.causal else super().lengths(tokens)
+
+    def named_weights(self) -> Mapping[str, Tensor]:
+        """All weights by open_clip's names, which are OpenAI's where the architecture is."""
+        return cast(Mapping[str, Tensor], self.model.state_dict())
 
     def fingerprint(self) -> Tensor:
         """The text projection; where there is none, the text encoder's last matrix."""

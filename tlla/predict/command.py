@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from ..backbones import as_backbone
 from ..errors import InputError
 from ..files import write_bytes
-from ..fingerprint import tensor_sha256, weights_sha256
+from ..fingerprint import EXTRAS, PACKAGES, files_sha256, source_sha256, versions, weights_sha256
 from ..predictor import PRECISIONS, Batch, Predictor
 from ..rows import Row, csv_text, json_line, printable, table_text
 from ..signals import stop_at_sigterm
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     images = read_inputs(args)
     predictor = build_predictor(args)
     fresh = args.fresh or predictor.method.online  # what an online method has learned is not kept
-    journal = Journal(args.jsonl or args.csv, _everything(predictor, images), predictor.batch_size, fresh)
+    journal = Journal(args.jsonl or args.csv, _everything(args, predictor, images), predictor.batch_size, fresh)
     if journal.rows:
         done = f"{len(journal.rows):,} of {len(images):,} images"
         _say(f"going on after {done}, which an earlier run has done (--fresh: not)")
@@ -90,16 +91,19 @@ def run(args: argparse.Namespace) -> int:
     return _finish(journal.rows)
 
 
-def _everything(predictor: Predictor, images: list[str]) -> dict[str, Any]:
-    """All that can change a row."""
+def _everything(args: argparse.Namespace, predictor: Predictor, images: list[str]) -> dict[str, Any]:
+    """All that can change a row, or a drawing, which is made with it."""
     return {
-        "images": images,
+        "images": [images, files_sha256(images)],
         "classes": predictor.class_names,
-        "prompt": tensor_sha256(predictor.classifier.fingerprint()),
-        "weights": weights_sha256(predictor.model),
+        "prompt": predictor.classifier.identity(),
+        "weights": [as_backbone(predictor.model).name, weights_sha256(predictor.model, exact=True)],
         "method": [type(predictor.method).__name__, dataclasses.asdict(predictor.method)],
         "views": dataclasses.asdict(predictor.views),
         "batch": [predictor.batch_views, predictor.top_k, predictor.amp, predictor.device.type],
+        "drawings": str(args.explain or ""),
+        "versions": versions((*PACKAGES, *EXTRAS)),
+        "source": source_sha256(Path(__file__).parents[1]),
     }
 
 

@@ -1,12 +1,13 @@
 """Rows of a long run on disk as they come, so that a run that is stopped or killed goes on where it was."""
 
-import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files import write_bytes
+from ..fingerprint import key_of
 from ..rows import Row, json_line
 
 
@@ -33,13 +34,11 @@ class Journal:
             return
         if target.is_dir():
             raise InputError(f"{target} is a folder: give the name of a file")
-        text = json.dumps(everything, sort_keys=True).encode("utf-8", "surrogatepass")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self.path = target.with_name(f"{target.name}.{hashlib.sha256(text).hexdigest()[:12]}.part")
+        self.path = target.with_name(f"{target.name}.{key_of(everything)}.part")
         lines = _whole_lines(self.path) if not fresh and self.path.is_file() else []
         lines = lines[: len(lines) - len(lines) % batch_size]
         self.rows = [json.loads(line) for line in lines]
-        self.path.write_bytes(b"".join(lines))
+        write_bytes(self.path, b"".join(lines))
 
     def append(self, rows: list[Row]) -> None:
         """Adds the rows of a batch; when this returns they are on the disk."""

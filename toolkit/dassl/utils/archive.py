@@ -4,8 +4,10 @@ import lzma
 import os
 import stat
 import tarfile
+import tempfile
 import zipfile
 import zlib
+from collections.abc import Callable
 
 
 class ArchiveError(ValueError):
@@ -37,7 +39,7 @@ def _extract(path: str, directory: str) -> None:
             for info in archive.infolist():
                 kind = stat.S_IFMT(info.external_attr >> 16)
                 _check_member(path, info.filename, directory, kind in (0, stat.S_IFREG, stat.S_IFDIR))
-            archive.extractall(directory)
+            _extract_whole(directory, archive.extractall)
     elif tarfile.is_tarfile(path):
         with tarfile.open(path) as archive:
             members = archive.getmembers()
@@ -45,9 +47,21 @@ def _extract(path: str, directory: str) -> None:
                 _check_member(path, member.name, directory, member.isfile() or member.isdir())
             for member in members:
                 member.mode = 0o755 if member.isdir() else 0o644  # no set-uid bits, and readable by its owner
-            archive.extractall(directory, members, **_data_filter())
+            _extract_whole(directory, lambda part: archive.extractall(part, members, **_data_filter()))
     else:
         raise ArchiveError(f'"{path}" is neither a zip nor a tar archive; delete it and download it again')
+
+
+def _extract_whole(directory: str, extract: Callable[[str], None]) -> None:
+    """Lets no other process see half a file: they are written elsewhere in ``directory``, then moved."""
+    os.makedirs(directory, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=directory) as part:
+        extract(part)
+        for folder, _, files in os.walk(part):
+            target = os.path.join(directory, os.path.relpath(folder, part))
+            os.makedirs(target, exist_ok=True)
+            for name in files:
+                os.replace(os.path.join(folder, name), os.path.join(target, name))
 
 
 def _check_member(path: str, name: str, directory: str, is_plain: bool) -> None:

@@ -1,6 +1,7 @@
 """What may be in a checkpoint, and how its file comes into being."""
 
 import os
+import uuid
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -44,7 +45,7 @@ def to_plain(value: Any, where: str) -> Any:
 
 def write_atomically(path: str, write: Callable[[BinaryIO], Any]) -> None:
     """Writes to a temporary file beside ``path`` and moves it there: at any moment the old or the new file is whole."""
-    temporary = path + _TEMPORARY
+    temporary = f"{path}.{uuid.uuid4().hex[:12]}{_TEMPORARY}"  # another process may be writing the same file
     try:
         with open(temporary, "wb") as file:
             write(file)

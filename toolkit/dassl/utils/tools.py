@@ -15,6 +15,7 @@ from PIL import Image
 
 from .registry import check_availability, get_most_similar_str_to_a_from_b
 from .seeding import set_random_seed
+from .storage import write_atomically
 
 __all__ = [
     "ImageError",
@@ -65,10 +66,10 @@ def read_json(fpath: str) -> Any:
 
 
 def write_json(obj: Any, fpath: str) -> None:
-    """Writes a JSON file, and its directory if missing."""
+    """Writes a JSON file whole or not at all, and its directory if missing."""
     mkdir_if_missing(os.path.dirname(fpath))
-    with open(fpath, "w", encoding="utf-8") as file:
-        json.dump(obj, file, indent=4, separators=(",", ": "))
+    text = json.dumps(obj, indent=4, separators=(",", ": "))
+    write_atomically(fpath, lambda file: file.write(text.encode()))
 
 
 def read_image(path: str) -> Image.Image:
