@@ -178,7 +178,7 @@ class ClipTrainer(TrainerX):
         return self.dm.dataset.val if split == "val" else self.dm.dataset.test
 
     def images_key(self, split: str) -> list[Any]:
-        """All that can change the features of a split's images, but for settings and code: for what is kept of a test."""
+        """All that can change the features of a split's images, but for settings and code."""
         files = files_sha256(item.impath for item in self.eval_items(split))
         kept = self.record.content
         how = [self.clip_model.name, self._weights_sha256, self.precision, self.device.type]
