@@ -198,6 +198,17 @@ def test_coops_own_checkpoint_is_taken_with_a_word(place, capfd):
     assert results["resumed"][0]["epoch"] == 1 and newest(place, "coops").name == "model.pth.tar-2"
 
 
+def test_a_checkpoint_of_a_version_without_some_setting_is_taken_with_a_word(place, capfd):
+    shutil.copytree(place.folder / "SAPT", place.folder / "older")
+    path = newest(place, "older")
+    trainer = read_checkpoint(path)["trainer"]
+    del trainer["identity"]["TRAINER.SAPT.LAMBDA"]
+    rewrite(path, trainer=trainer)
+    results = place.run("SAPT", "older", *EPOCH)
+    assert f"Note: {path} is of a version that had no TRAINER.SAPT.LAMBDA" in capfd.readouterr().out
+    assert "resumed" not in results
+
+
 @pytest.mark.parametrize("note", ([1], {1: 2}, "text"))
 def test_a_damaged_note_is_refused(place, capfd, note):
     shutil.rmtree(place.folder / "damaged", ignore_errors=True)

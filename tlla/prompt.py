@@ -352,7 +352,12 @@ class PromptedCLIP(nn.Module):
     @property
     def prompts_at_once(self) -> int:
         """How many prompts, be they as long as the longest, pass the text encoder at once."""
-        return self.text_chunk or token_limit(self.clip) // max(self.prompt_learner.lengths)
+        return self.text_chunk or token_limit(self.clip) // (max(self.prompt_learner.lengths) - self._start)
+
+    @property
+    def _start(self) -> int:
+        """The first token that passes the text encoder for each class, after those that are encoded once a context."""
+        return 0 if self.clip.causal_tower is None else self.prompt_learner.n_shared
 
     def encode_text(self, ctx: Tensor | None = None, classes: Sequence[int] | None = None) -> Tensor:
         """Normalised text features under one context or under R of them.
@@ -370,8 +375,7 @@ class PromptedCLIP(nn.Module):
         single = ctx.dim() == learner.ctx.dim()
         contexts = ctx[None] if single else ctx
         classes = list(range(len(learner.lengths)) if classes is None else classes)
-        start = 0 if self.clip.causal_tower is None else learner.n_shared
-        own = [learner.lengths[k] - start for k in classes]  # tokens that pass the encoder for each class
+        own = [learner.lengths[k] - self._start for k in classes]
         plan = plan_chunks(own, len(contexts), self.text_chunk, token_limit(self.clip))
         features = torch.cat(
             [self._encode_group(group, classes, plan) for group in torch.split(contexts, plan.contexts)]

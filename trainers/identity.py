@@ -91,6 +91,8 @@ def compare_with_checkpoint(
         there, identity = (
             {k: v for k, v in x.items() if k == NAME or not k.startswith("TRAINER.")} for x in (there, identity)
         )
+    younger = [key for key in identity if key.isupper() and key not in there]  # keys of the config
+    identity = {key: value for key, value in identity.items() if key not in younger}
     found = fingerprint.differences(there, identity)
     longer = found and there.get(LAST) != identity[LAST] and epoch <= identity[LAST]
     serious = [line for line in found if not (longer and line.startswith(f"{LAST} "))]
@@ -101,7 +103,8 @@ def compare_with_checkpoint(
             f"{path} was trained with other settings: {'; '.join(serious[:SHOWN])}{more}: choose another --output-dir "
             f"or give the same settings{anyway}"
         )
+    notes = [f"Note: {path} is of a version that had no {', '.join(younger)}"] if younger else []
     if not found:
-        return history, []
-    notes = [f"Note: going on after epoch {epoch} of other settings:", *(f"  {line}" for line in found)]
+        return history, notes
+    notes += [f"Note: going on after epoch {epoch} of other settings:", *(f"  {line}" for line in found)]
     return [*history, {"epoch": epoch, "differences": found}], notes
