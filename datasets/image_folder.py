@@ -36,8 +36,7 @@ def read_csv(path: Path) -> Parts:
         rows = _table(read_text(path))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
-            f"{path} cannot be read as a table ({error}): CSV in UTF-8 or UTF-16 was expected; Excel writes it as "
-            '"CSV UTF-8" or "Unicode text"'
+            f'{path} is not a CSV file in UTF-8 or UTF-16 ({error}); Excel writes one as "CSV UTF-8" or "Unicode text"'
         ) from error
     parts: Parts = {part: [] for part in PARTS}
     for line, row in rows.items():

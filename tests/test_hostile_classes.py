@@ -24,8 +24,8 @@ def place(tmp_path_factory):
 
 @pytest.fixture
 def root(tmp_path):
-    for i in range(3):
-        Image.effect_noise((40, 40), 90).convert("RGB").save(tmp_path / f"{i}.png")
+    for name in (0, 1, 2, "train"):
+        Image.effect_noise((40, 40), 90).convert("RGB").save(tmp_path / f"{name}.png")
     return tmp_path
 
 
@@ -35,7 +35,7 @@ def flags(root, *pairs):
 
 def write_split(root, names) -> tuple[str, str]:
     """A split with these classes, each of one train image; three test images of the first one."""
-    rows = [["0.png", label, name] for label, name in enumerate(names)]
+    rows = [["train.png", label, name] for label, name in enumerate(names)]
     test = [[f"{i}.png", 0, name] for i in range(3) for name in names[:1]]
     (root / "split.json").write_text(json.dumps({"train": rows, "test": test}))
     return "DATASET.SPLIT_FILE", "split.json"
@@ -155,7 +155,7 @@ SPLITS = {
     "huge field.csv": (b"path,class,split\n" + b"x" * 200_000 + b",a,train", "is not a CSV file"),
     "quote without end.csv": (b'path,class,split\n"0.png,dog,train\n', "line 2"),
     "too many fields.csv": (b"path,class,split\n0.png,dog,test,more,and more\n", "line 2"),
-    "utf16.csv": ("path,class,split\n0.png,dog,test\n".encode("utf-16"), "is not a CSV file"),
+    "utf16 without a mark.csv": ("path,class,split\né.png,dog,test\n".encode("utf-16-le"), "is not a CSV file"),
     "text.txt": (b"0.png dog\n", "must be a JSON or CSV file"),
 }
 
@@ -178,7 +178,7 @@ def test_a_broken_split_is_one_sentence_that_names_it(place, root, capfd, file):
     (
         (b"dog\n", "'dog', but each line must be"),
         (b"dog \n", "'dog', but each line must be"),
-        (b"\xff\xfe", "cannot be read"),
+        (b"\xff\x00", "cannot be read"),
         (b"dog hound\ncat hound\n", "more than one class named hound"),
         (b"dog " + b"very " * 99, "very very"),
     ),
