@@ -34,6 +34,7 @@ setup(
         "gdown",
         "tqdm",
         "numpy",
+        "psutil",
         "pillow",
         "scikit-learn",
         "tensorboard",

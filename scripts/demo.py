@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
 from report.style import HATCHES, plt, save  # noqa: E402
+from tlla.command_line import call  # noqa: E402
 from trainers.results import plain  # noqa: E402
 
 STYLES = {
@@ -255,4 +256,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

@@ -6,13 +6,13 @@ next sweep waits for it instead of starting another one in the same folder.
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Protocol
 
+import psutil
 import torch
 
 import train
@@ -98,8 +98,11 @@ class Process:
         try:
             self.process.wait(PATIENCE)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            with contextlib.suppress(OSError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+            with contextlib.suppress(psutil.Error):
+                for process in psutil.Process(self.process.pid).children(recursive=True):
+                    with contextlib.suppress(psutil.Error):
+                        process.kill()
+            self.process.kill()
             self.process.wait()
 
 

@@ -1,7 +1,26 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and texts of whatever editor."""
 
+import codecs
 import os
 from pathlib import Path
+
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """Reads UTF-8, or UTF-16 if its mark says so, as Windows' PowerShell and Excel write it.
+
+    Args:
+        path: The file.
+        errors: As of ``bytes.decode``.
+
+    Raises:
+        OSError: It cannot be read.
+        UnicodeDecodeError: It is neither.
+    """
+    data = path.read_bytes()
+    text = data.decode("utf-16" if data.startswith(UTF16) else "utf-8-sig", errors)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ from tlla.clip import encode_images, load_clip
 from tlla.errors import InputError
 from tlla.fingerprint import tensor_sha256
 from tlla.registry import register
+from tlla.workers import fit_workers
 
 from . import distributed
 from .evaluation import evaluate
@@ -80,6 +81,9 @@ class ClipTrainer(TrainerX):
         super().build_data_loader()
         if distributed.world_size() > 1 and self.train_loader_x:
             self.train_loader_x = share_loader(self.train_loader_x)
+        for loader in (self.train_loader_x, self.train_loader_u, self.val_loader, self.test_loader):
+            if loader is not None:
+                fit_workers(loader)
         self.record = RunRecord(self.cfg, self.dm.dataset)
         if hasattr(self, "run_seed"):  # our toolkit's: the number that was drawn if SEED is negative
             self.record.update(seed=self.run_seed)

@@ -9,6 +9,7 @@ tell right views from wrong ones. The hand-written prompt is scored on train and
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from report import style
 from report.style import plt
 from tlla.clip import load_clip
+from tlla.command_line import call
 from tlla.prompt import PromptedCLIP, PromptLearner
 from tlla.selection import VOTES, ViewScores, lowest, score_views, select_and_vote
 from tlla.sharpness import random_directions
@@ -232,4 +234,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

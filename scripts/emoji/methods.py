@@ -10,6 +10,7 @@ import argparse
 import csv
 import json
 import statistics
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from report.labels import name_points
 from report.style import line, plt, save
 from scripts.demo import SOURCE, STYLES, Run, execute
 from scripts.demo import Method as Row
+from tlla.command_line import call
 from tlla.methods import METHODS
 
 PROMPTS = ("hand-written", "CoOp", "SAPT")
@@ -188,4 +190,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

@@ -12,6 +12,7 @@ import argparse
 import copy
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -20,6 +21,8 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, multiprocessing, nn
+
+from tlla.command_line import call
 
 from . import corpus
 from .assets import load_images, read_index, split_of
@@ -224,4 +227,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

@@ -10,6 +10,7 @@ import torch
 from ..checkpoint import read_checkpoint
 from ..clip import load_clip
 from ..errors import InputError
+from ..files import read_text
 from ..method_choice import parse_settings
 from ..predictor import Predictor
 from ..prompt_info import PromptInfo, read_info
@@ -105,7 +106,7 @@ def class_names(args: argparse.Namespace, info: PromptInfo) -> list[str]:
 
 def _names_in(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except OSError as error:
         raise InputError(f"--classes-file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
