@@ -174,7 +174,7 @@ def run(args: argparse.Namespace) -> None:
 def _log(folder: str):
     """Copies what is printed to the folder's log.txt; only the first of several processes prints."""
     if not distributed.is_first():
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
             yield
         return
     log = setup_logger(folder)

@@ -52,7 +52,7 @@ class Backend(Protocol):
 def lock(folder: Path, wait: bool = False) -> IO | None:
     """The folder's lock, made if needed; None if another process has it."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / LOCK).open("w")
+    file = (folder / LOCK).open("w", encoding="utf-8")
     try:
         if fcntl:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -66,7 +66,7 @@ def launch(job: Job, held: IO, env: Mapping[str, str] | None = None) -> subproce
     """Starts train.py, which inherits the lock; what it prints goes to the folder's sweep.log."""
     job.note_start()
     command = [sys.executable, str(SCRIPT), *job.argv]
-    with held, (job.folder / LOG).open("w") as log:
+    with held, (job.folder / LOG).open("w", encoding="utf-8") as log:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

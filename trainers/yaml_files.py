@@ -48,7 +48,7 @@ def _as_written(content: Any, written: Any, default: Any) -> Any:
     """The content, with the texts of the file where the default is a text."""
     if isinstance(content, dict) and isinstance(written, dict) and isinstance(default, Mapping):
         return {key: _as_written(value, written.get(key), default.get(key)) for key, value in content.items()}
-    plain = content is not None and isinstance(written, str)
+    plain = isinstance(written, str) and not isinstance(content, (bytes, type(None)))
     return written if plain and isinstance(default, str) else content
 
 

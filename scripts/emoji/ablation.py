@@ -227,8 +227,8 @@ def main() -> None:
     selection, diagnosis = ablate(model, source, prompts)
     chosen = {"lr": tuned["lr"], "rho": tuned["rho"]} | choose(selection)
     result = {"chosen": chosen, "prompts": tuned["rows"], "selection": selection, "diagnosis": diagnosis}
-    (args.output / "ablation.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.output / "tables.md").write_text(markdown(result) + "\n")
+    (args.output / "ablation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (args.output / "tables.md").write_text(markdown(result) + "\n", encoding="utf-8")
     draw(selection, chosen["VOTE"], chosen["TOP_S"], args.output / "ablation")
     print(markdown(result))
 
