@@ -22,12 +22,13 @@ WORKERS = ("DATALOADER.NUM_WORKERS", os.environ.get("WORKERS", "2"))
 def main(folder: Path) -> None:
     """Runs every command line; what each returns goes to <folder>/found.json."""
     multiprocessing.set_start_method(os.environ.get("START", "fork"), force=True)
+    from benchmark import Workplace
+
     import parse_test_res
     import report.__main__
     import sweeps.__main__
     import tlla.predict.command
     import train
-    from benchmark import Workplace
     from datasets.__main__ import main as datasets_main
     from trainers.memory import peak_memory_mb
 
@@ -38,7 +39,18 @@ def main(folder: Path) -> None:
         "train": train.main(place.argv("SAPT", sapt, "OPTIM.MAX_EPOCH", "1", *WORKERS)),
         "test": train.main(place.argv("TLLA", tlla_run, "--eval-only", "--model-dir", sapt, *WORKERS)),
         "predict": tlla.predict.command.main(
-            [images, "--prompt", sapt, "--views", "4", "--set", "top_s=2", "n_perturb=2", "--csv", str(folder / "p.csv")]
+            [
+                images,
+                "--prompt",
+                sapt,
+                "--views",
+                "4",
+                "--set",
+                "top_s=2",
+                "n_perturb=2",
+                "--csv",
+                str(folder / "p.csv"),
+            ]
         ),
         "logs": parse_test_res.main([str(folder / "SAPT")]),
         "table": parse_test_res.main([str(folder), "--table"]),

@@ -20,6 +20,10 @@ SPINS = "3000"  # rounds of a thread that waits, before it sleeps; GNU's OpenMP 
 BROKEN_PIPE = 128 + 13  # what a shell says of SIGPIPE
 MACHINE = (  # what a machine runs out of, by the words of the system or of torch, and what to do
     (
+        r"Too many open files|items of ancdata",
+        "the limit of open files is reached: raise it (ulimit -n 65536) or use fewer workers (DATALOADER.NUM_WORKERS)",
+    ),
+    (
         r"bus error|shared memory|/torch_\d\S*: (No space|Success)",
         "the shared memory /dev/shm is full: enlarge it (docker run --shm-size=8g), or load images without worker "
         "processes (DATALOADER.NUM_WORKERS 0)",
@@ -28,10 +32,6 @@ MACHINE = (  # what a machine runs out of, by the words of the system or of torc
         r"DataLoader worker .*(killed by signal|exited unexpectedly)",
         "a process that loads images was ended from outside, most often as the machine's memory is full: use fewer "
         f"workers (DATALOADER.NUM_WORKERS) or smaller batches, then {AGAIN}",
-    ),
-    (
-        r"Too many open files|items of ancdata",
-        "the limit of open files is reached: raise it (ulimit -n 65536) or use fewer workers (DATALOADER.NUM_WORKERS)",
     ),
     (
         r"can't start new thread|Resource temporarily unavailable",
