@@ -23,6 +23,7 @@ met (a seed is missing, or a run was left out); 2 if the input was wrong.
 import argparse
 import sys
 
+from tlla import command_line
 from tlla.errors import InputError, nearest
 from tlla.tables.grid import build
 from tlla.tables.logs import report
@@ -70,18 +71,18 @@ def table(args: argparse.Namespace) -> int:
     return int(bool(args.require_seeds) and (missing or bool(defects)))
 
 
+def run(args: argparse.Namespace) -> int:
+    """Prints what is asked for; returns the exit code."""
+    if args.table or args.format or args.require_seeds or args.mcnemar or len(args.directory) > 1:
+        return table(args)
+    for line in report(args.directory[0], args.keyword, args.test_log, args.ci95, args.multi_exp):
+        print(line)
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
-    args = parse_args(argv)
-    try:
-        if args.table or args.format or args.require_seeds or args.mcnemar or len(args.directory) > 1:
-            return table(args)
-        for line in report(args.directory[0], args.keyword, args.test_log, args.ci95, args.multi_exp):
-            print(line)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return command_line.call(lambda: run(parse_args(argv)), stopped="stopped")
 
 
 if __name__ == "__main__":

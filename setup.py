@@ -35,6 +35,7 @@ setup(
         "tqdm",
         "filelock",
         "numpy",
+        "psutil",
         "pillow",
         "tensorboard",
         "matplotlib",

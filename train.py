@@ -1,11 +1,4 @@
-r"""CoOp's command line: builds the config and the trainer, then trains or evaluates.
-
-    python train.py --trainer SAPT --config-file configs/trainers/SAPT/emoji.yaml \
-        --dataset-config-file configs/datasets/emoji.yaml --output-dir output/emoji/SAPT/seed1 --seed 1
-
-Later settings win: defaults, dataset config, trainer config, flags, KEY VALUE pairs. Exit codes: 0 done, 1 the run
-failed, 2 the input was wrong, 130 it was stopped; set TLLA_DEBUG=1 to see the traceback of an error.
-"""
+"""CoOp's command line: builds the config and the trainer, then trains or evaluates. See python train.py --help."""
 
 import argparse
 import contextlib
@@ -14,10 +7,12 @@ import os
 import re
 import sys
 
-if __name__ == "__main__":
-    from tlla.startup import before_torch
+from tlla import command_line
+from tlla.train_flags import parse_args
 
-    before_torch()
+if __name__ == "__main__":
+    command_line.start(__file__)
+    parse_args()  # here first, as --help and a wrong flag need no torch
 
 from pathlib import Path
 
@@ -31,41 +26,11 @@ from yacs.config import CfgNode
 import datasets
 import trainers
 from tlla.errors import InputError, nearest
-from tlla.signals import stop_at_sigterm
 from trainers import distributed
 from trainers.limits import check_limits
 from trainers.yaml_files import load_yaml
 
 HERE = Path(__file__).resolve().parent
-
-
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """CoOp's flags; a flag that is not given leaves the config as it is."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", help="folder of the datasets")
-    parser.add_argument("--output-dir", help="folder of the run's results")
-    parser.add_argument(
-        "--resume",
-        help="run from which training goes on, under whatever settings (default: the output folder, under the same)",
-    )
-    parser.add_argument("--seed", type=int, help="0 or more fixes the randomness; negative: random")
-    parser.add_argument("--source-domains", nargs="+", help="source domains")
-    parser.add_argument("--target-domains", nargs="+", help="target domains")
-    parser.add_argument("--transforms", nargs="+", help="data augmentation")
-    parser.add_argument("--config-file", action="append", default=[], help="config of the method; the last wins")
-    parser.add_argument("--dataset-config-file", help="config of the dataset")
-    parser.add_argument("--trainer", help="SAPT, TLLA, CoOp, CoCoOp, ZeroshotCLIP, TPT, ZERO, Compare ...")
-    parser.add_argument(
-        "--backbone", help="a CLIP: a name such as ViT-B/16, a file of weights, or open_clip:<name>/<tag>"
-    )
-    parser.add_argument("--head", help="name of a head (not used by the methods here)")
-    parser.add_argument("--eval-only", action="store_true", help="test without training")
-    parser.add_argument("--model-dir", default="", help="run whose prompt --eval-only tests")
-    parser.add_argument("--load-epoch", type=int, help="epoch of that run (default: the newest)")
-    parser.add_argument("--fresh", action="store_true", help="test all images again, also those that a killed test did")
-    parser.add_argument("--no-train", action="store_true", help="build everything, then stop")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs, e.g. TRAINER.SAPT.RHO 0.1")
-    return parser.parse_args(argv)
 
 
 def build_cfg(args: argparse.Namespace) -> CfgNode:
@@ -81,7 +46,8 @@ def build_cfg(args: argparse.Namespace) -> CfgNode:
     for file in filter(None, (args.dataset_config_file, *args.config_file)):
         _merge_file(cfg, file)
     _merge_flags(cfg, args)
-    _merge(cfg, lambda: _merge_pairs(cfg, args.opts), "the command line")
+    pairs = command_line.take_pairs(cfg, args.opts)
+    _merge(cfg, lambda: _merge_pairs(cfg, pairs), "the command line")
     check_limits(cfg, defaults)
     _check_registered("--trainer (TRAINER.NAME)", cfg.TRAINER.NAME, TRAINER_REGISTRY.registered_names())
     _check_registered("DATASET.NAME", cfg.DATASET.NAME, DATASET_REGISTRY.registered_names())
@@ -97,10 +63,11 @@ def _merge_file(cfg: CfgNode, file: str) -> None:
         raise InputError(f"there is no config file {file}: {nearest(Path(file).name, present)}")
     if path.suffix not in (".yaml", ".yml"):
         raise InputError(f"the config file {path} must be YAML (.yaml), not {path.suffix or 'a file without suffix'}")
-    content = load_yaml(path)
+    content = load_yaml(path, cfg)
     if not isinstance(content, dict):
         what = "is empty" if content is None else f"holds a {type(content).__name__}"
         raise InputError(f"the config file {path} {what}: keys and values were expected, such as SEED: 1")
+    content = command_line.take_texts(cfg, content)
     _merge(cfg, lambda: cfg.merge_from_other_cfg(CfgNode(_with_floats(content, cfg))), str(path))
 
 
@@ -134,7 +101,6 @@ def _merge(cfg: CfgNode, merge, source: str) -> None:
 def _merge_pairs(cfg: CfgNode, pairs: list[str]) -> None:
     for key in set(pairs[::2]) - set(_all_keys(cfg)):
         raise KeyError(f"Non-existent config key: {key}")
-    pairs = list(pairs)
     for i in range(1, len(pairs), 2):
         if re.fullmatch(r"[+-]?\d+", pairs[i]) and isinstance(_value(cfg, pairs[i - 1]), float):
             pairs[i] += ".0"
@@ -177,7 +143,7 @@ def _merge_flags(cfg: CfgNode, args: argparse.Namespace) -> None:
         "TEST.FRESH": args.fresh or None,
     }
     given = [x for key, value in flags.items() if value is not None for x in (key, value)]
-    cfg.merge_from_list(given)
+    cfg.merge_from_list(command_line.take_pairs(cfg, given))
 
 
 def _check_registered(what: str, name: str, known: list[str]) -> None:
@@ -208,7 +174,7 @@ def run(args: argparse.Namespace) -> None:
 def _log(folder: str):
     """Copies what is printed to the folder's log.txt; only the first of several processes prints."""
     if not distributed.is_first():
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
             yield
         return
     log = setup_logger(folder)
@@ -223,48 +189,12 @@ def _listing(args: argparse.Namespace) -> str:
     return "\n".join(f"{name}: {value}" for name, value in sorted(vars(args).items()))
 
 
-def one_sentence(error: BaseException) -> str:
-    """The message of an error; from a loader's worker process, without the traceback that torch wraps around it."""
-    text = str(error).strip() or type(error).__name__
-    if "Original Traceback" in text:
-        return text.splitlines()[-1].partition(": ")[2]
-    return text.replace("\n", "\\n") if isinstance(error, InputError) else text.splitlines()[0]  # names may be odd
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
-    stop_at_sigterm()
     try:
-        run(parse_args(argv))
-    except (ValueError, OSError, FloatingPointError) as error:
-        if os.environ.get("TLLA_DEBUG"):
-            raise
-        diverged = isinstance(error, FloatingPointError)
-        if not diverged or distributed.is_first():  # all processes see the same loss
-            print(f"error: {one_sentence(error)}", file=sys.stderr)
-        return 1 if diverged else 2
-    except (RuntimeError, MemoryError) as error:
-        if _is_out_of_memory(error) and not os.environ.get("TLLA_DEBUG"):
-            print(f"error: there is not enough memory ({one_sentence(error)}): use smaller batches", file=sys.stderr)
-            return 1
-        if distributed.world_size() == 1 or os.environ.get("TLLA_DEBUG"):
-            raise
-        print(
-            f"error: process {distributed.rank()} of {distributed.world_size()} cannot go on, perhaps because another "
-            f"one has ended ({one_sentence(error)}); run the same command again to go on",
-            file=sys.stderr,
-        )
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
-        return 130
+        return command_line.call(lambda: run(parse_args(argv)))
     finally:
         distributed.stop()
-    return 0
 
 
 if __name__ == "__main__":

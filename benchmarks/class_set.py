@@ -5,9 +5,12 @@ Where the batch does not fit into memory, smaller ones (--naive-prompts) are mea
     python -m benchmarks.class_set --classes 1000 --perturbations 8
 """
 
+import sys
 from typing import Any
 
 import torch
+
+from tlla.command_line import call
 
 from . import common
 from .naive import FullLength, measure_or_fit
@@ -51,4 +54,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

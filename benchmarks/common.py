@@ -39,7 +39,7 @@ def random_clip(name: str, device: str) -> CLIP:
 
 def prompted(model: CLIP, n_classes: int) -> PromptedCLIP:
     """ "a photo of a" around the first names of ImageNet."""
-    names = (ROOT / "datasets" / "data" / "imagenet_tpt.txt").read_text().splitlines()[:n_classes]
+    names = (ROOT / "datasets" / "data" / "imagenet_tpt.txt").read_text(encoding="utf-8").splitlines()[:n_classes]
     names = [line.partition(" ")[2] for line in names]
     return PromptedCLIP(model, PromptLearner(model, names, ctx_init="a photo of a"))
 

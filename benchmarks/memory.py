@@ -8,6 +8,7 @@ images, when everything is loaded and in use; what remains of an image is its ro
 
 import contextlib
 import io
+import sys
 import tempfile
 import threading
 from typing import Any
@@ -17,6 +18,7 @@ from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
 
 import train
+from tlla.command_line import call
 
 from . import common
 
@@ -86,4 +88,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

@@ -5,6 +5,7 @@ Draws output/benchmarks/scaling.svg and .png: seconds after the encoding, and wh
     python -m benchmarks.scaling
 """
 
+import sys
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 
 from report import style
 from report.style import plt
+from tlla.command_line import call
 from tlla.selection import score_views, select_and_vote
 
 from . import common
@@ -71,4 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

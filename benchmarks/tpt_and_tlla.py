@@ -7,6 +7,7 @@ that serve all images are made before the clock starts.
     python -m benchmarks.tpt_and_tlla --classes 200 1000
 """
 
+import sys
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 
 from tlla.classifier import PromptClassifier
 from tlla.clip import encode_images
+from tlla.command_line import call
 from tlla.methods import METHODS
 from tlla.methods.base import tune
 from tlla.selection import confident, marginal_entropy
@@ -78,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

@@ -6,11 +6,13 @@ into memory, smaller numbers of classes (--naive-classes) are measured and a lin
     python -m benchmarks.training --backbone ViT-B/16 --classes 100 1000
 """
 
+import sys
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from tlla.command_line import call
 from tlla.sharpness import sharpness_step
 
 from . import common
@@ -71,4 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

@@ -11,6 +11,7 @@ encoder's time (fp16).
 
 import io
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ from torch import Tensor
 from torchvision import transforms as T
 
 from tlla.clip import PIXEL_MEAN, PIXEL_STD, encode_images, normalize
+from tlla.command_line import call
 from tlla.device_views import make_views_on_device
 from tlla.openai_package import convert_weights
 from tlla.views import ViewConfig, draw_crops, make_views
@@ -151,4 +153,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

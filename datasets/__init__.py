@@ -1,8 +1,13 @@
 """Registered Dassl datasets. Importing this package registers them all."""
 
+import dassl
 from yacs.config import CfgNode
 
-from . import (
+from tlla.command_line import check_same_tree
+
+check_same_tree(__file__, dassl.__file__)
+
+from . import (  # noqa: E402
     caltech101,
     dtd,
     emoji,

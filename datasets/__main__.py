@@ -11,7 +11,6 @@ Exit codes: 0 all is well, 1 a fault was found or a download failed, 2 wrong usa
 """
 
 import argparse
-import os
 import sys
 from collections import Counter
 
@@ -19,6 +18,7 @@ from dassl.config import get_cfg_default
 from dassl.data.datasets import build_dataset
 from yacs.config import CfgNode
 
+from tlla import command_line
 from tlla.errors import InputError, nearest
 
 from . import add_configs
@@ -87,7 +87,9 @@ def build_cfg(name: str, args: argparse.Namespace) -> CfgNode:
     add_configs(cfg)
     cfg.DATASET.NAME, cfg.DATASET.ROOT = name, args.root
     try:
-        cfg.merge_from_list(args.opts)
+        cfg.merge_from_list(command_line.take_pairs(cfg, args.opts))
+    except InputError:
+        raise
     except (AssertionError, KeyError, ValueError) as error:
         raise InputError(f"{' '.join(args.opts)} are no pairs of config keys and values ({error})") from error
     return cfg
@@ -149,20 +151,16 @@ def run_example(args: argparse.Namespace) -> int:
     return 0
 
 
+def run(args: argparse.Namespace) -> int:
+    """Runs a command; returns the exit code."""
+    return globals()[f"run_{args.command}"](args)
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command and returns its exit code."""
-    args = parse_args(argv)
-    try:
-        return globals()[f"run_{args.command}"](args)
-    except (ValueError, OSError) as error:
-        if os.environ.get("TLLA_DEBUG"):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
-        return 130
+    """Runs the command line and returns its exit code."""
+    return command_line.call(lambda: run(parse_args(argv)))
 
 
 if __name__ == "__main__":
+    command_line.start(__file__)
     sys.exit(main())

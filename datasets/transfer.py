@@ -55,7 +55,7 @@ def _request(url: str, part: Path) -> None:
     if offset:
         headers["Range"] = f"bytes={offset}-"
         if mark.is_file():
-            headers["If-Range"] = mark.read_text()
+            headers["If-Range"] = mark.read_text(encoding="utf-8")
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60)
     except urllib.error.HTTPError as error:
@@ -69,7 +69,7 @@ def _request(url: str, part: Path) -> None:
         total = offset + int(response.headers.get("Content-Length") or 0)
         _need_space(part, total - offset)
         if version := response.headers.get("ETag") or response.headers.get("Last-Modified"):
-            mark.write_text(version)
+            mark.write_text(version, encoding="utf-8")
         _save(response, part, offset, total)
     mark.unlink(missing_ok=True)
 

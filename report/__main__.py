@@ -4,62 +4,64 @@ Every picture is written as SVG and PNG, with its numbers beside it. Exit codes:
 """
 
 import argparse
+import ast
 import importlib
+import importlib.util
 import pkgutil
 import sys
 from pathlib import Path
 
+from tlla import command_line
+
 if __name__ == "__main__":
-    from tlla.startup import before_torch
-
-    before_torch()
-
-import train
-from tlla.errors import InputError
+    command_line.start(__file__)
 
 
-def commands() -> dict[str, object]:
+def commands() -> dict[str, str]:
     """The modules of report/commands/ by the name of their command."""
     from . import commands as package
 
     names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
-    return {name.replace("_", "-"): importlib.import_module(f"{package.__name__}.{name}") for name in names}
+    return {name.replace("_", "-"): f"{package.__name__}.{name}" for name in names}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command and its arguments; each command adds its own."""
+    """The command and its arguments, which its own module adds; that of no other command is imported."""
     parser = argparse.ArgumentParser(
         prog="report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     subparsers = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    for name, module in commands().items():
-        summary = module.__doc__.splitlines()[0]
+    meant = sys.argv[1:] if argv is None else argv
+    for name, module_name in commands().items():
+        text = _docstring(module_name)
         sub = subparsers.add_parser(
             name,
-            help=summary,
-            description=module.__doc__,
+            help=text.splitlines()[0],
+            description=text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         sub.add_argument("--out", type=Path, default=Path("output/report"), help="folder of what is written")
-        module.add_arguments(sub)
-        sub.set_defaults(run=module.run)
+        if name in meant:
+            module = importlib.import_module(module_name)
+            module.add_arguments(sub)
+            sub.set_defaults(run=module.run)
     return parser.parse_args(argv)
+
+
+def _docstring(module_name: str) -> str:
+    path = Path(importlib.util.find_spec(module_name).origin)
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs a command, and prints the path of each file that it writes."""
+    for path in args.run(args):
+        print(path)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
-    train.stop_at_sigterm()
-    args = parse_args(argv)
-    try:
-        for path in args.run(args):
-            print(path)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
-    return 0
+    return command_line.call(lambda: run(parse_args(argv)), stopped="stopped")
 
 
 if __name__ == "__main__":

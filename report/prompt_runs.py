@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from tlla.errors import InputError
 from tlla.prompt import PromptedCLIP, PromptLearner
+from tlla.workers import fit_workers
 from trainers.image_data import ImageDataset
 from trainers.prompted import PromptTrainer
 
@@ -89,6 +90,7 @@ class PromptRun:
             transform = build_transform(cfg, is_train=False)
         dataset = ImageDataset(cfg, items, transform=transform)
         loader = DataLoader(dataset, cfg.DATALOADER.TEST.BATCH_SIZE, num_workers=cfg.DATALOADER.NUM_WORKERS)
+        loader = fit_workers(loader)
         parts = [(self.trainer.encode_image(batch["img"].to(self.trainer.device)), batch["label"]) for batch in loader]
         features, labels = zip(*parts, strict=True)
         return Images(torch.cat(features), torch.cat(labels).to(self.trainer.device))

@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 
 import datasets
 import trainers
+from tlla.command_line import take_pairs, take_texts
 from tlla.errors import InputError
 from tlla.fingerprint import tensor_sha256
 from tlla.tables.records import wrong_entry
@@ -75,12 +76,12 @@ def _config(record: dict[str, Any], folder: str | Path, opts: tuple[str, ...]) -
     trainers.add_configs(cfg)
     datasets.add_configs(cfg)
     try:
-        cfg.merge_from_other_cfg(CfgNode(record["config"]))
+        cfg.merge_from_other_cfg(CfgNode(take_texts(cfg, record["config"])))
         if cfg.SEED < 0:  # an older record: what was drawn is not in its config, and the views had the seed 0
             cfg.SEED = record["seed"]
             for node in (cfg.TRAINER.TLLA, cfg.TRAINER.VIEWS):
                 node.SEED = max(node.SEED, 0)
-        cfg.merge_from_list([*opts, "OUTPUT_DIR", str(folder)])
+        cfg.merge_from_list(take_pairs(cfg, [*opts, "OUTPUT_DIR", str(folder)]))
     except (KeyError, ValueError, AssertionError) as error:
         raise InputError(f"the config of {folder} cannot be used: {error.args[0]}") from error
     cfg.freeze()

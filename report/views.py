@@ -16,6 +16,7 @@ from tqdm import tqdm
 from tlla.errors import InputError
 from tlla.files import write_bytes
 from tlla.fingerprint import key_of
+from tlla.workers import fit_workers
 from trainers.evaluation import GuardedDataset, collate
 from trainers.testtime import ViewTest
 
@@ -81,11 +82,13 @@ def _key(trainer: ViewTest, split: str) -> str:
 def _encode(trainer: ViewTest, split: str) -> dict[str, Tensor]:
     """Features and labels of all images that can be read, in the batches of a test, on the CPU."""
     dataset: Dataset = GuardedDataset(trainer.eval_dataset(split), trainer.cfg.TEST.SKIP_BAD_IMAGES)
-    loader = DataLoader(
-        dataset,
-        batch_size=trainer.eval_batch_size(),
-        num_workers=trainer.cfg.DATALOADER.NUM_WORKERS,
-        collate_fn=collate,
+    loader = fit_workers(
+        DataLoader(
+            dataset,
+            batch_size=trainer.eval_batch_size(),
+            num_workers=trainer.cfg.DATALOADER.NUM_WORKERS,
+            collate_fn=collate,
+        )
     )
     trainer.before_test()
     features, labels = [], []

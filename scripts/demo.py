@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
 from report.style import HATCHES, plt, save  # noqa: E402
+from tlla.command_line import call  # noqa: E402
 from trainers.results import plain  # noqa: E402
 
 STYLES = {
@@ -73,7 +74,7 @@ class Run:
     def results(self) -> dict | None:
         """results.json of a complete run, else None."""
         try:
-            results = json.loads((self.folder / "results.json").read_text())
+            results = json.loads((self.folder / "results.json").read_text(encoding="utf-8"))
             return results if results["splits"]["test"]["total"] > 0 else None
         except (OSError, ValueError, KeyError):
             return None
@@ -92,7 +93,7 @@ class Run:
 
     def correct(self) -> list[bool]:
         """For each test image, in order, whether it was classified correctly."""
-        with (self.folder / "predictions_test.csv").open() as file:
+        with (self.folder / "predictions_test.csv").open(encoding="utf-8") as file:
             return [row["label"] == row["prediction"] for row in csv.DictReader(file)]
 
 
@@ -226,8 +227,8 @@ def write(table: Table, output: Path) -> str:
         [table.headers("less CoOp, 95 % interval"), *table.difference_rows()],
     ]
     pages = [tabulate(rows, "firstrow", tablefmt="github", disable_numparse=True) for rows in tables]
-    (output / "table.md").write_text("\n\n".join(pages) + "\n")
-    with (output / "results.csv").open("w", newline="") as file:
+    (output / "table.md").write_text("\n\n".join(pages) + "\n", encoding="utf-8")
+    with (output / "results.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("method", "style", "seed", "accuracy", "images_per_second", "peak_memory_mb"))
         for (name, style, seed), run in table.runs.items():
@@ -255,4 +256,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 import train
+from tlla import command_line
 from tlla.errors import InputError
 
 from . import cluster, plans, rho, traits
@@ -227,16 +228,9 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
-    train.stop_at_sigterm()
-    try:
-        return run(parse_args(argv))
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to go on", file=sys.stderr)
-        return 130
+    return command_line.call(lambda: run(parse_args(argv)))
 
 
 if __name__ == "__main__":
+    command_line.start(__file__)
     sys.exit(main())

@@ -150,7 +150,7 @@ class Job:
     def last_error(self) -> str:
         """The last line of the log that names an error."""
         try:
-            lines = (self.folder / LOG).read_text(errors="replace").replace("\r", "\n").splitlines()
+            lines = (self.folder / LOG).read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
         except OSError:
             return "it left no log"
         lines = [line.strip() for line in lines if line.strip()]

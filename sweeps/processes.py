@@ -6,13 +6,13 @@ next sweep waits for it instead of starting another one in the same folder.
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Protocol
 
+import psutil
 import torch
 
 import train
@@ -70,7 +70,7 @@ def from_outside(code: int) -> str:
 def lock(folder: Path, wait: bool = False) -> IO | None:
     """The folder's lock, made if needed; None if another process has it."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / LOCK).open("w")
+    file = (folder / LOCK).open("w", encoding="utf-8")
     try:
         if fcntl:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -84,7 +84,7 @@ def launch(job: Job, held: IO, env: Mapping[str, str] | None = None) -> subproce
     """Starts train.py, which inherits the lock; what it prints goes to the folder's sweep.log."""
     job.note_start()
     command = [sys.executable, str(SCRIPT), *job.argv]
-    with held, (job.folder / LOG).open("w") as log:
+    with held, (job.folder / LOG).open("w", encoding="utf-8") as log:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -120,8 +120,11 @@ class Process:
         try:
             self.process.wait(PATIENCE)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
-            with contextlib.suppress(OSError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+            with contextlib.suppress(psutil.Error):
+                for process in psutil.Process(self.process.pid).children(recursive=True):
+                    with contextlib.suppress(psutil.Error):
+                        process.kill()
+            self.process.kill()
             self.process.wait()
 
 

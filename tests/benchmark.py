@@ -36,7 +36,7 @@ def make_benchmark(root: Path, classes: tuple[str, ...] = CLASSES) -> Path:
                     Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
                     rows.append([f"{style}/{part}/{label}/{i}.png", label, f"{name} {i}"])
     index = {"size": 48, "classes": [{"name": name} for name in classes], "items": items}
-    (root / "emoji" / "index.json").write_text(json.dumps(index))
+    (root / "emoji" / "index.json").write_text(json.dumps(index), encoding="utf-8")
     return root
 
 
@@ -72,7 +72,7 @@ def write_config(path: Path, clip_file: Path, epochs: int = 3) -> Path:
             "VIEWS": {"N_VIEWS": 6},
         },
     }
-    path.write_text(yaml.safe_dump(config))
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
     return path
 
 

@@ -97,7 +97,7 @@ def test_ctrl_c_ends_the_workers_too(place, tmp_path, number):
     assert half_written(place.folder / output) == []
 
 
-@pytest.mark.parametrize("module", ("tlla.signals", "dassl.data.loader"))
+@pytest.mark.parametrize("module", ("tlla.workers", "dassl.data.loader"))
 def test_a_worker_whose_parent_leaves_in_the_middle_is_quiet(module):
     """What hands tensors over runs in a thread of the worker, and prints all that goes wrong there."""
     script = f"""

@@ -86,7 +86,7 @@ def _load_open_clip(text: str, half: bool) -> Backbone:
     try:
         from .backbones.openclip_load import load_open_clip
     except ImportError as error:
-        raise InputError(f"open_clip is not installed ({error}): run pip install 'tlla[open_clip]'") from error
+        raise InputError(f"open_clip is not installed ({error}): run pip install open_clip_torch") from error
     return load_open_clip(text, half)
 
 

@@ -38,15 +38,20 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def read_text(path: str | os.PathLike[str]) -> str:
+def read_text(path: str | os.PathLike[str], errors: str = "strict") -> str:
     """A text file's content: UTF-8, or UTF-16 with a byte order mark, as Excel, Notepad and PowerShell write it.
+
+    Args:
+        path: The file.
+        errors: What is done about other bytes, as of ``bytes.decode``.
 
     Raises:
         OSError: It cannot be read.
         UnicodeDecodeError: It is neither.
     """
     data = Path(path).read_bytes()
-    return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+    marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return data.decode("utf-16" if marked else "utf-8-sig", errors)
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError as error:
-        raise InputError(f"{path} needs the package safetensors: run pip install 'tlla[open_clip]'") from error
+        raise InputError(f"{path} needs the package safetensors: run pip install safetensors") from error
     try:
         return load_file(path)
     except SafetensorError as error:

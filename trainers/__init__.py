@@ -1,8 +1,13 @@
 """Registered Dassl trainers, one method a file. Importing this package registers them all."""
 
+import dassl
 from yacs.config import CfgNode
 
-from . import cocoop, compare, coop, evaluation, sapt, testtime, tip_adapter, tlla, zsclip
+from tlla.command_line import check_same_tree
+
+check_same_tree(__file__, dassl.__file__)
+
+from . import cocoop, compare, coop, evaluation, sapt, testtime, tip_adapter, tlla, zsclip  # noqa: E402
 
 METHODS = (evaluation, zsclip, testtime, compare, coop, cocoop, sapt, tlla, tip_adapter)
 

@@ -30,6 +30,7 @@ from tlla.fingerprint import (
 )
 from tlla.image_files import one_line
 from tlla.registry import register
+from tlla.workers import fit_workers
 
 from . import distributed
 from .evaluation import evaluate
@@ -111,6 +112,9 @@ class ClipTrainer(TrainerX):
             setattr(self, name, getattr(self.dm, name))
         if distributed.world_size() > 1 and self.train_loader_x:
             self.train_loader_x = share_loader(self.train_loader_x)
+        for loader in (self.train_loader_x, self.train_loader_u, self.val_loader, self.test_loader):
+            if loader is not None:
+                fit_workers(loader)
         self.record = RunRecord(self.cfg, self.dm.dataset)
         self.record.update(method=self.describe_method())
 

@@ -18,7 +18,7 @@ from tlla.backbones import Backbone
 from tlla.errors import InputError
 from tlla.fingerprint import flat_config, key_of
 from tlla.metrics import score
-from tlla.signals import leave_stopping_to_parent
+from tlla.workers import fit_workers
 
 from . import distributed
 from .ledger import Ledger
@@ -134,13 +134,14 @@ def _run_batches(trainer: Tested, split: str, parts: list[Part], shared: Meter, 
     elif others := ledger.others():
         print(f"{others[0]} is of other settings, images, weights or versions: it is not used")
     own = missing[distributed.rank() :: distributed.world_size()]
-    loader = DataLoader(
-        dataset,
-        batch_sampler=[batches[number] for number in own],
-        num_workers=trainer.cfg.DATALOADER.NUM_WORKERS,
-        pin_memory=trainer.device.type == "cuda",
-        collate_fn=collate,
-        worker_init_fn=leave_stopping_to_parent,
+    loader = fit_workers(
+        DataLoader(
+            dataset,
+            batch_sampler=[batches[number] for number in own],
+            num_workers=trainer.cfg.DATALOADER.NUM_WORKERS,
+            pin_memory=trainer.device.type == "cuda",
+            collate_fn=collate,
+        )
     )
     total = before + sum(len(batches[number]) for number in own)
     often = 0.1 if sys.stderr.isatty() else 30.0  # seconds: in a job's log each state is a line

@@ -1,10 +1,16 @@
 """Peak memory: of the GPU's allocator where there is one, else of the process."""
 
 import contextlib
-import resource
+import sys
 from pathlib import Path
 
+import psutil
 import torch
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 
 def reset_peak_memory() -> None:
@@ -12,7 +18,7 @@ def reset_peak_memory() -> None:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def peak_memory_mb() -> float:
@@ -20,6 +26,10 @@ def peak_memory_mb() -> float:
     if torch.cuda.is_available() and (allocated := torch.cuda.max_memory_allocated()):
         return round(allocated / 1e6, 1)
     with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return round(int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6, 1)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1)
+    if resource:
+        unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kilobytes elsewhere
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+    memory = psutil.Process().memory_info()
+    return round(getattr(memory, "peak_wset", memory.rss) / 1e6, 1)  # Windows'

@@ -170,7 +170,7 @@ def git_commit() -> str | None:
 
     def git(*words: str) -> str:
         command = ("git", "-C", str(here.parent), *words)
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True).stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", here.name)  # an environment inside somebody else's checkout does not count

@@ -28,8 +28,8 @@ from tlla.errors import InputError, within
 from tlla.fingerprint import tensor_sha256, weights_sha256
 from tlla.prompt import zeroshot_features
 from tlla.prompt_info import PromptInfo
-from tlla.signals import leave_stopping_to_parent
 from tlla.tip_adapter import Cache, grid, load_cache, make_keys, search
+from tlla.workers import fit_workers
 
 from . import distributed
 from .base import LearningTrainer, registered
@@ -120,12 +120,7 @@ class CacheTrainer(LearningTrainer):
         dataset, passes = self.train_loader_x.dataset, self.method_cfg.AUGMENT_EPOCH
         # Not the training loader itself, which shuffles and drops an incomplete batch.
         settings = self.cfg.DATALOADER
-        loader = DataLoader(
-            dataset,
-            settings.TEST.BATCH_SIZE,
-            num_workers=settings.NUM_WORKERS,
-            worker_init_fn=leave_stopping_to_parent,
-        )
+        loader = fit_workers(DataLoader(dataset, settings.TEST.BATCH_SIZE, num_workers=settings.NUM_WORKERS))
 
         def features(number: int) -> Tensor:
             if hasattr(dataset, "set_seed"):  # our toolkit's: then images do not depend on the number of workers

@@ -1,11 +1,13 @@
 """YAML that people write: plain values only, no key twice, and no more than it looks like."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tlla.errors import InputError
+from tlla.files import read_text
 
 MOST_NODES = 100_000  # values with all aliases written out; the largest config here has some hundred
 
@@ -42,14 +44,28 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
     return known[id(node)]
 
 
-def load_yaml(path: Path) -> Any:
+def _as_written(content: Any, written: Any, default: Any) -> Any:
+    """The content, with the texts of the file where the default is a text."""
+    if isinstance(content, dict) and isinstance(written, dict) and isinstance(default, Mapping):
+        return {key: _as_written(value, written.get(key), default.get(key)) for key, value in content.items()}
+    plain = isinstance(written, str) and not isinstance(content, (bytes, type(None)))
+    return written if plain and isinstance(default, str) else content
+
+
+def load_yaml(path: Path, defaults: Mapping[str, Any] | None = None) -> Any:
     """The content of a YAML file.
+
+    Args:
+        path: The file.
+        defaults: A tree; where it has a text, a plain value becomes the text that the file has there: 007, 1e3, 2024.
 
     Raises:
         InputError: it cannot be read, or is none; the message names the file, and the line if that is known.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)
+        text = read_text(path)
+        content = yaml.load(text, _Loader)
+        return _as_written(content, yaml.load(text, yaml.BaseLoader), defaults)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         reason = reason.replace('in "<unicode string>", ', "in ").removeprefix("in ")

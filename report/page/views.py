@@ -12,6 +12,7 @@ from tqdm import tqdm
 from tlla.methods.stss import STSS
 from tlla.metrics import score
 from tlla.selection import lowest, select_and_vote, vote
+from tlla.workers import fit_workers
 from trainers.evaluation import GuardedDataset, collate
 from trainers.testtime import ViewTest
 
@@ -70,7 +71,7 @@ def _batches(trainer: ViewTest) -> Iterator[dict[str, Any] | None]:
     order, size = trainer.eval_order(len(dataset)), trainer.eval_batch_size()
     sampler = [order[start : start + size] for start in range(0, len(order), size)]
     workers = trainer.cfg.DATALOADER.NUM_WORKERS
-    loader = DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate)
+    loader = fit_workers(DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate))
     with tqdm(total=len(order), unit="img", desc=trainer.cfg.DATASET.NAME) as bar:
         for (batch, _), indices in zip(loader, sampler, strict=True):
             yield batch

@@ -9,6 +9,7 @@ tell right views from wrong ones. The hand-written prompt is scored on train and
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import tlla
 from report import style
 from report.style import plt
 from tlla.clip import load_clip
+from tlla.command_line import call
 from tlla.files import whole_file
 from tlla.fingerprint import files_sha256, key_of, source_sha256, versions
 from tlla.prompt import PromptedCLIP, PromptLearner
@@ -235,11 +237,11 @@ def main() -> None:
     selection, diagnosis = ablate(model, source, prompts)
     chosen = {"lr": tuned["lr"], "rho": tuned["rho"]} | choose(selection)
     result = {"chosen": chosen, "prompts": tuned["rows"], "selection": selection, "diagnosis": diagnosis}
-    (args.output / "ablation.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.output / "tables.md").write_text(markdown(result) + "\n")
+    (args.output / "ablation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (args.output / "tables.md").write_text(markdown(result) + "\n", encoding="utf-8")
     draw(selection, chosen["VOTE"], chosen["TOP_S"], args.output / "ablation")
     print(markdown(result))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

@@ -6,10 +6,13 @@ python -m scripts.emoji.build --work DIR
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from tlla.command_line import call
 
 from .assets import FOLDER
 from .attribution import write_attribution
@@ -95,4 +98,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

@@ -5,12 +5,15 @@ python -m scripts.emoji.evaluate --tests
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from tlla.command_line import call
 
 from .assets import WEIGHTS, load_images, read_index
 from .augment import normalize
@@ -84,4 +87,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

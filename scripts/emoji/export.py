@@ -6,11 +6,14 @@ python -m scripts.emoji.export --work DIR --name run
 import argparse
 import gzip
 import io
+import sys
 from pathlib import Path
 
 import clip.model
 import torch
 from torch import Tensor, nn
+
+from tlla.command_line import call
 
 from .assets import WEIGHTS
 
@@ -54,4 +57,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

@@ -5,12 +5,14 @@ python -m scripts.emoji.figures --curve DIR/run/curve.jsonl
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from report.style import line, plt, save
+from tlla.command_line import call
 
 from .assets import FOLDER, read_index
 from .split import STYLES
@@ -76,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

@@ -10,6 +10,7 @@ import argparse
 import csv
 import json
 import statistics
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from report.labels import name_points
 from report.style import line, plt, save
 from scripts.demo import SOURCE, STYLES, Run, execute
 from scripts.demo import Method as Row
+from tlla.command_line import call
 from tlla.methods import METHODS
 
 PROMPTS = ("hand-written", "CoOp", "SAPT")
@@ -61,7 +63,7 @@ def collect(runs: list[Run]) -> list[dict]:
             folder = run.folder / prompt / name if run.method.name == "Compare" else run.folder
             if run.method.name in PROMPTS:
                 continue  # Compare's SingleView is the same
-            test = json.loads((folder / "results.json").read_text())["splits"]["test"]
+            test = json.loads((folder / "results.json").read_text(encoding="utf-8"))["splits"]["test"]
             rows.append({"prompt": prompt, "method": name, "style": run.style, "seed": run.seed, **test})
     return rows
 
@@ -164,7 +166,7 @@ def write_csv(rows: list[dict], path: Path) -> None:
     """Every run: one row for each prompt, method, style and seed."""
     columns = ("prompt", "method", "style", "seed", "accuracy", "top5", "macro_f1", "nll", "ece", "brier")
     columns += ("seconds_per_image", "method_seconds_per_image", "peak_memory_mb")
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
@@ -181,11 +183,11 @@ def main() -> None:
         execute(run, number, len(runs))
     summary = Summary(collect(runs))
     pages = "\n\n".join((summary.accuracy(), summary.calibration(), summary.rivals()))
-    (args.output / "methods.md").write_text(pages + "\n")
+    (args.output / "methods.md").write_text(pages + "\n", encoding="utf-8")
     write_csv(summary.rows, args.output / "methods.csv")
     summary.draw(args.output / "methods")
     print(f"\n{pages}\n\nWritten to {args.output}: methods.md, methods.csv, methods.svg, methods.png")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

@@ -8,6 +8,7 @@ s, R, rho' and the vote are the trainer's defaults.
 
 import argparse
 import math
+import sys
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from yacs.config import CfgNode
 import train
 from tlla.checkpoint import find_epoch, load_context
 from tlla.clip import load_clip
+from tlla.command_line import call
 from tlla.prompt import PromptedCLIP, PromptLearner
 from tlla.selection import score_views, select_and_vote
 from tlla.sharpness import random_directions
@@ -108,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))

@@ -1,4 +1,4 @@
-"""Models of open_clip (Ilharco et al., https://github.com/mlfoundations/open_clip), an extra: ``tlla[open_clip]``.
+"""Models of open_clip (Ilharco et al., https://github.com/mlfoundations/open_clip): pip install open_clip_torch.
 
 SigLIP is trained with a sigmoid for each pair, ``sigmoid(scale * cosine + bias)``. All methods here need probabilities
 that sum to 1 over the classes, so they take the softmax of ``scale * cosine``; the bias, the same for all classes,

@@ -3,9 +3,11 @@
 import sys
 
 if __name__ == "__main__":
-    from ..startup import before_torch
+    from .. import command_line
+    from .flags import parse_args
 
-    before_torch()
+    command_line.start(__file__)
+    parse_args()  # here first, as --help and a wrong flag need no torch
     from .command import main
 
     sys.exit(main())

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tlla.errors import InputError
+from tlla.files import read_text
 
 TRAINED = ("Finish training", "Finished training")
 TESTED = ("=> result",)
@@ -50,7 +51,7 @@ def read_log(path: str, keyword: str, test_log: bool) -> Log:
     """Reads the last ``* <keyword>: <number>%`` after the end of training, or of the test with `test_log`."""
     if not os.path.isfile(path):
         return Log(path, reason="there is no log.txt" if visible(os.path.dirname(path)) else "the folder is empty")
-    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    text = read_text(Path(path), errors="replace")
     pattern = re.compile(rf"\* {keyword}: (?P<number>[^\s%]+)%")
     lines = list(map(str.strip, text.splitlines()))
     start = next((i for i, line in enumerate(lines) if line in (TESTED if test_log else TRAINED)), None)
@@ -124,7 +125,7 @@ def _remarks(logs: list[Log]) -> Iterator[str]:
 
 def finished(path: Path) -> bool:
     """Whether a log has the head of a result."""
-    return any(line.strip() in TESTED for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
+    return any(line.strip() in TESTED for line in read_text(path, errors="replace").splitlines())
 
 
 def _advice(directory: str, runs: list[str]) -> str:

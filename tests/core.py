@@ -1,0 +1,74 @@
+"""The core of the program in one process, as a system with the given limits would run it: python core.py FOLDER.
+
+LACKS names modules that the system does not have, START its start method of processes, WORKERS how many load images.
+"""
+
+import json
+import multiprocessing
+import os
+import sys
+import threading
+from pathlib import Path
+
+import psutil  # noqa: F401  first: on this system it needs modules that it does not need where they are lacking
+
+for name in os.environ.get("LACKS", "").split():
+    sys.modules[name] = None  # here, as a spawned process imports this file, too
+
+CLASSES = ("鳥", "größer", "tool")
+WORKERS = ("DATALOADER.NUM_WORKERS", os.environ.get("WORKERS", "2"))
+
+
+def main(folder: Path) -> None:
+    """Runs every command line; what each returns goes to <folder>/found.json."""
+    multiprocessing.set_start_method(os.environ.get("START", "fork"), force=True)
+    from benchmark import Workplace
+
+    import parse_test_res
+    import report.__main__
+    import sweeps.__main__
+    import tlla.predict.command
+    import train
+    from datasets.__main__ import main as datasets_main
+    from trainers.memory import peak_memory_mb
+
+    place = Workplace(folder, CLASSES)
+    sapt, tlla_run = str(folder / "SAPT" / "seed1"), str(folder / "TLLA" / "seed1")
+    images = str(folder / "data" / "emoji" / "noto" / "test")
+    codes = {
+        "train": train.main(place.argv("SAPT", sapt, "OPTIM.MAX_EPOCH", "1", *WORKERS)),
+        "test": train.main(place.argv("TLLA", tlla_run, "--eval-only", "--model-dir", sapt, *WORKERS)),
+        "predict": tlla.predict.command.main(
+            [
+                images,
+                "--prompt",
+                sapt,
+                "--views",
+                "4",
+                "--set",
+                "top_s=2",
+                "n_perturb=2",
+                "--csv",
+                str(folder / "p.csv"),
+            ]
+        ),
+        "logs": parse_test_res.main([str(folder / "SAPT")]),
+        "table": parse_test_res.main([str(folder), "--table"]),
+        "list": datasets_main(["list"]),
+        "example": datasets_main(["example", str(folder / "größer")]),
+        "check": datasets_main(["check", "ImageFolder", "--root", str(folder / "größer")]),
+        "sweeps": sweeps.__main__.main(
+            ["train", "emoji", "emoji", "--data", str(folder / "鳥"), "--out", str(folder / "out"), "--dry-run"]
+        ),
+    }
+    try:
+        report.__main__.main(["--help"])
+    except SystemExit as stop:
+        codes["report"] = stop.code
+    threads = [thread.name for thread in threading.enumerate() if not thread.daemon]
+    found = {"codes": codes, "peak_mb": peak_memory_mb(), "threads": threads}
+    (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,221 @@
+"""What all command lines share: how they start, how they are stopped, how errors are told, and the exit codes.
+
+Exit codes: 0 done, 1 the run failed, 2 the input was wrong, 130 stopped. TLLA_DEBUG=1 shows the traceback of an error.
+Nothing here imports torch, so that --help is quick where a parser needs nothing else.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+
+AGAIN = "run the same command again to go on"
+SPINS = "3000"  # rounds of a thread that waits, before it sleeps; GNU's OpenMP takes 300,000
+BROKEN_PIPE = 128 + 13  # what a shell says of SIGPIPE
+# SIGTERM is torchrun's and the schedulers'; by the others, which Windows lacks, SLURM warns a job of its limit.
+STOPS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+MACHINE = (  # what a machine runs out of, by the words of the system or of torch, and what to do
+    (
+        r"Too many open files|items of ancdata",
+        "the limit of open files is reached: raise it (ulimit -n 65536) or use fewer workers (DATALOADER.NUM_WORKERS)",
+    ),
+    (
+        r"bus error|shared memory|/torch_\d\S*: (No space|Success)",
+        "the shared memory /dev/shm is full: enlarge it (docker run --shm-size=8g), or load images without worker "
+        "processes (DATALOADER.NUM_WORKERS 0)",
+    ),
+    (
+        r"DataLoader worker .*(killed by signal|exited unexpectedly)",
+        "a process that loads images was ended from outside, most often as the machine's memory is full: use fewer "
+        f"workers (DATALOADER.NUM_WORKERS) or smaller batches, then {AGAIN}",
+    ),
+    (
+        r"can't start new thread|Resource temporarily unavailable",
+        "the limit of processes and threads is reached: raise it (ulimit -u) or use fewer workers "
+        "(DATALOADER.NUM_WORKERS) and threads (OMP_NUM_THREADS)",
+    ),
+    (r"No space left on device|[Qq]uota exceeded", f"the disk is full: make room, then {AGAIN}"),
+    (
+        r"out of memory|can't allocate memory|Cannot allocate memory|Unable to allocate",
+        "there is not enough memory: use smaller batches (DATALOADER.*.BATCH_SIZE, VIEW_BATCH, --batch-views)",
+    ),
+)
+
+
+def start(file: str) -> None:
+    """What a script does first, before it imports torch.
+
+    Ctrl-C is silent while modules are imported. OpenMP's threads spin briefly while they wait: on a CPU that has other
+    work, a thread that spins takes the time of the one that it waits for (docs/performance.md). A user's
+    OMP_WAIT_POLICY or GOMP_SPINCOUNT stays. A script of another checkout than tlla's ends with exit code 2.
+
+    Args:
+        file: The script's ``__file__``.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback; `call` puts it back
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    try:
+        check_same_tree(file)
+    except InputError as error:
+        say_any_text()
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def check_same_tree(*files: str | None) -> None:
+    """Refuses to mix two checkouts, as a PYTHONPATH or an environment that was installed from another one does.
+
+    Args:
+        files: ``__file__`` of this project's scripts or packages, or of ``dassl``, which may be anybody's.
+
+    Raises:
+        InputError: One lies in another checkout, or installation, than tlla.
+    """
+    root = Path(__file__).resolve().parent.parent
+    for path in (Path(file).resolve() for file in files if file):
+        home = next((p for p in path.parents if (p / "tlla" / "__init__.py").is_file()), root)
+        ours = path.parent.name != "dassl" or (path.parents[1] == home / "toolkit" and (root / "toolkit").is_dir())
+        if ours and home != root:
+            raise InputError(
+                f"{path} is of another checkout than tlla in {root}: install the one that is meant "
+                f"(pip install -e {home / 'toolkit'} -e {home}) into an environment of its own, and unset PYTHONPATH"
+            )
+
+
+def call(function: Callable[[], int | None], stopped: str = f"stopped; {AGAIN}") -> int:
+    """Runs what a command line does, and returns the exit code.
+
+    Args:
+        function: Parses and runs; returns the exit code, None for 0.
+        stopped: What is said after Ctrl-C or SIGTERM.
+    """
+    say_any_text()
+    stop_at_sigterm()
+    try:
+        code = function() or 0
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of the output has left, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:
+        found = explain(error)
+        if found is None or os.environ.get("TLLA_DEBUG"):
+            raise
+        code, sentence = found
+        if _rank() == 0 or not isinstance(error, FloatingPointError):  # all processes see the same loss
+            print(f"error: {sentence}", file=sys.stderr)
+        return code
+
+
+def explain(error: Exception) -> tuple[int, str] | None:
+    """Exit code and sentence of what a user can put right; None of what looks like a mistake in the program."""
+    sentence = one_sentence(error)
+    if isinstance(error, InputError):
+        return 2, sentence
+    if isinstance(error, (OSError, RuntimeError, MemoryError)):
+        code = 2 if isinstance(error, OSError) else 1
+        text = "out of memory" if isinstance(error, MemoryError) else str(error)
+        for pattern, advice in MACHINE:
+            if re.search(pattern, text):
+                return code, f"{advice} ({sentence})"
+    if isinstance(error, (ValueError, OSError)):
+        return 2, sentence
+    if isinstance(error, FloatingPointError):
+        return 1, sentence
+    if isinstance(error, RuntimeError) and (total := int(os.environ.get("WORLD_SIZE", 1))) > 1:
+        ended = f"process {_rank()} of {total} cannot go on, perhaps because another one has ended"
+        return 1, f"{ended} ({sentence}); {AGAIN}"
+    return None
+
+
+def one_sentence(error: BaseException) -> str:
+    """The message of an error; from a loader's worker process, without the traceback that torch wraps around it."""
+    text = str(error).strip() or type(error).__name__
+    if "Original Traceback" in text:
+        return text.splitlines()[-1].partition(": ")[2]
+    return text.replace("\n", "\\n") if isinstance(error, InputError) else text.splitlines()[0]  # names may be odd
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", 0))
+
+
+def say_any_text() -> None:
+    """Lets names that the terminal's encoding lacks be printed as escapes, where Python would raise an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def stop_at_sigterm() -> None:
+    """Makes the signals by which torchrun and job schedulers end a process stop it as Ctrl-C does: it saves first."""
+
+    def stop(*_: Any) -> None:
+        for number in STOPS:
+            signal.signal(number, signal.SIG_IGN)  # schedulers repeat themselves, while it saves
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(ValueError):  # not in the main thread
+        for number in STOPS:
+            signal.signal(number, stop)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # a script's, while it imported its modules
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def take_pairs(cfg: MutableMapping[str, Any], pairs: Sequence[Any]) -> list[Any]:
+    """Sets those KEY VALUE pairs whose default is a text, as they were written (see `take_texts`).
+
+    Args:
+        cfg: The config, a tree of mappings.
+        pairs: Keys, such as DATASET.ROOT, and values in turn.
+
+    Returns:
+        All other pairs, unknown keys among them, for yacs's ``merge_from_list``.
+
+    Raises:
+        InputError: A flag stands among them, or one is no pair.
+    """
+    for word in pairs:
+        if isinstance(word, str) and re.match("--[a-z]", word):
+            raise InputError(f"{word} stands after KEY VALUE pairs: flags come first, the pairs last")
+    if len(pairs) % 2:
+        wrong = next((key for key in pairs[::2] if "=" in key), pairs[-1])
+        raise InputError(f"{wrong!r} is no pair of a config key and a value, such as SEED 1, with a space between them")
+    rest = []
+    for key, value in zip(pairs[::2], pairs[1::2], strict=True):
+        content = value
+        for name in reversed(key.split(".")):
+            content = {name: content}
+        if take_texts(cfg, content):
+            rest += [key, value]
+    return rest
+
+
+def take_texts(cfg: MutableMapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Sets those values whose default is a text, as they are; returns the others, for yacs to merge.
+
+    yacs evaluates a text: it would take 2024 for a number, {} for a dict, and quotes away.
+    """
+    rest: dict[str, Any] = {}
+    for key, value in content.items():
+        default = cfg.get(key)
+        if isinstance(default, str) and isinstance(value, str):
+            cfg[key] = value
+        elif isinstance(default, MutableMapping) and isinstance(value, Mapping):
+            if inner := take_texts(default, value):
+                rest[key] = inner
+        else:
+            rest[key] = value
+    return rest
