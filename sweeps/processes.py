@@ -6,6 +6,7 @@ next sweep waits for it instead of starting another one in the same folder.
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
