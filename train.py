@@ -6,6 +6,7 @@ import functools
 import os
 import re
 import sys
+import traceback
 
 from tlla import command_line
 from tlla.train_flags import parse_args
@@ -160,7 +161,7 @@ def run(args: argparse.Namespace) -> None:
             print(f"Setting fixed seed: {cfg.SEED}")
             set_random_seed(cfg.SEED)
         if torch.cuda.is_available() and cfg.USE_CUDA:
-            torch.backends.cudnn.benchmark = True
+            _keep_bits()
         print(f"** Arguments **\n{_listing(args)}\n** Config **\n{cfg}\n** System info **\n{collect_env_info()}\n")
         trainer = build_trainer(cfg)
         if args.eval_only or not getattr(trainer, "trains", True):
@@ -168,6 +169,14 @@ def run(args: argparse.Namespace) -> None:
             trainer.test()
         elif not args.no_train:
             trainer.train()
+
+
+def _keep_bits() -> None:
+    """On a GPU: the same kernels in each process, so that a run which is resumed has the same bits; fp32 means fp32."""
+    torch.backends.cudnn.benchmark = False  # times kernels anew in each process
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.enable_cudnn_sdp(False)  # its backward pass adds up in any order
 
 
 @contextlib.contextmanager
@@ -192,9 +201,16 @@ def _listing(args: argparse.Namespace) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
     try:
-        return command_line.call(lambda: run(parse_args(argv)))
-    finally:
-        distributed.stop()
+        code = command_line.call(lambda: run(parse_args(argv)))
+    except Exception:  # a mistake in the program: its traceback is wanted
+        if distributed.world_size() > 1:
+            traceback.print_exc()
+            distributed.leave(1)
+        raise
+    if code:
+        distributed.leave(code)
+    distributed.stop()
+    return code
 
 
 if __name__ == "__main__":

@@ -120,3 +120,38 @@ def test_a_drawn_seed_is_the_same_in_all_processes(place, several):
     place.run("SAPT", f"drawn{several[0]}", "--seed", str(seed), "OPTIM.MAX_EPOCH", "1")
     drawn, again = (place.context(f"{name}{several[0]}", 1) for name in ("random", "drawn"))
     torch.testing.assert_close(drawn, again, atol=TOLERANCE, rtol=0)
+
+
+ONE_FAILS = """
+import sys
+from tlla.errors import InputError
+from trainers import distributed
+import train
+
+def run(args):
+    distributed.start(use_cuda=False)
+    if distributed.rank() == 1:
+        raise InputError("its disk is full")
+    distributed.wait()  # for one that never comes
+
+train.run, train.parse_args = run, lambda argv: None
+sys.exit(train.main([]))
+"""
+
+
+def test_an_error_of_one_process_ends_the_job(tmp_path):
+    (tmp_path / "fails.py").write_text(ONE_FAILS)
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(tmp_path / "fails.py"),
+    ]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(REPO), str(REPO / "toolkit")))}
+    job = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    assert job.returncode != 0 and "error: its disk is full" in job.stderr

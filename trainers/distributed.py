@@ -5,6 +5,7 @@ Without torchrun there is one process, and everything here is free.
 
 import datetime
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,9 +41,20 @@ def start(use_cuda: bool) -> None:
 
 
 def stop() -> None:
-    """Leaves the other processes."""
+    """Leaves the other processes, when all are done."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def leave(code: int) -> None:
+    """Ends this process at once after an error, if it is one of several; torchrun then ends the others.
+
+    On GPUs leaving the group would wait for the others, which wait for this one.
+    """
+    if dist.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def rank() -> int:
