@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .assets import WEIGHTS, load_images, read_index
-from .augment import normalize
 from .export import read
+from .pictures import normalize
 from .split import STYLES
 
 TEMPLATES = (
