@@ -15,13 +15,19 @@ from torch import Tensor, nn
 from .assets import WEIGHTS
 
 LIMIT = 20_000_000  # bytes
+UNKNOWN_SIZE = 0.02  # standard deviation of CLIP's token embeddings before training
 
 
 def openai_layout(checkpoint: dict) -> dict[str, Tensor]:
-    """The averaged weights in fp16, with the vocabulary spread to OpenAI's 49,408 rows; unused rows are zero."""
+    """The averaged weights in fp16, with the vocabulary spread to OpenAI's 49,408 rows.
+
+    Words that no caption used get rows of random signs: so they differ from each other, and take one bit a number in
+    the file. With equal rows, all unknown class names would have the same features.
+    """
     weights = dict(checkpoint["average"])
     embedding = weights["token_embedding.weight"]
-    full = embedding.new_zeros(49408, embedding.shape[1])
+    signs = torch.randint(2, (49408, embedding.shape[1]), generator=torch.Generator().manual_seed(0))
+    full = UNKNOWN_SIZE * (2.0 * signs - 1)
     full[torch.tensor(checkpoint["tokens"])] = embedding
     weights["token_embedding.weight"] = full
     return {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
