@@ -36,15 +36,18 @@ def scenes_folder(folder: Path, index: dict[str, Any]) -> Path:
     return cache / f"emoji_scenes-{digest.hexdigest()[:12]}"
 
 
-def draw_scene(source: Path, target: Path, number: int) -> None:
+def scene(source: Path, number: int) -> np.ndarray:
+    """One scene of an image of the benchmark, (160, 160, 3) uint8; in each style on the same ground, at the same place."""
+    part, emoji = source.parts[-3], source.stem
+    return compose(np.asarray(Image.open(source).convert("RGB")), f"{VERSION} {part} {emoji} {number}")
+
+
+def write_scene(source: Path, target: Path, number: int) -> None:
     """Write one scene of an image, whole or not at all."""
-    drawing = np.asarray(Image.open(source).convert("RGB"))
-    # Without the style: in each of them the emoji stands at the same place of the same ground.
-    picture = Image.fromarray(compose(drawing, f"{VERSION} {source.parts[-3]} {source.stem} {number}"))
     part = target.with_name(f".{target.name}.{os.getpid()}")  # two runs may draw the same scene at the same time
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(part, "PNG")
+        Image.fromarray(scene(source, number)).save(part, "PNG")
         part.replace(target)
     except OSError as error:
         raise InputError(f"cannot write {target}: {error}; set TLLA_CACHE to a folder for scenes (200 MB)") from error
@@ -72,7 +75,7 @@ class EmojiScenesStyle(EmojiStyle):
         if missing:
             print(f"Drawing {len(missing)} scenes ({style}, {part}) into {self._scenes}")
         for job in missing:
-            draw_scene(*job)
+            write_scene(*job)
         return [Datum(path, label, 0, name) for path, label, name in items]
 
 
