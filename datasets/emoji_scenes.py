@@ -37,7 +37,7 @@ def scenes_folder(folder: Path, index: dict[str, Any]) -> Path:
 
 
 def scene(source: Path, number: int) -> np.ndarray:
-    """One scene of an image of the benchmark, (160, 160, 3) uint8; in each style on the same ground, at the same place."""
+    """One scene of an image of the benchmark, (160, 160, 3) uint8; its ground and place do not depend on the style."""
     part, emoji = source.parts[-3], source.stem
     return compose(np.asarray(Image.open(source).convert("RGB")), f"{VERSION} {part} {emoji} {number}")
 

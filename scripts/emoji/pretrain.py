@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import clip
 import clip.model
 import torch
 import torch.nn.functional as F
@@ -21,8 +22,8 @@ from torch import Tensor, nn
 
 from . import corpus
 from .assets import load_images, read_index, split_of
-from .captions import Vocabulary, fill
-from .export import read_weights
+from .captions import TEMPLATES, Vocabulary, fill
+from .export import read, read_weights
 from .pictures import normalize
 from .sampler import Bank, Sampler
 
@@ -69,7 +70,7 @@ class Trainer:
     def _start_from(self, path: Path) -> None:
         """Take the image encoder and the token embeddings (of the tokens it knew) of earlier weights.
 
-        Not the text transformer: one that has learned to ignore a context doesn't unlearn it.
+        Not the text transformer: one that has learned to ignore a context doesn't unlearn it. See `learn_names`.
         """
         weights = read_weights(path)
         self.model.visual.load_state_dict({k[7:]: v.float() for k, v in weights.items() if k.startswith("visual.")})
@@ -99,23 +100,34 @@ class Trainer:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
             return F.normalize(model.encode_image(images).float(), dim=-1)
 
+    def learn_names(self, teacher: nn.Module, steps: int) -> None:
+        """Text alone: a new text encoder learns all names from the earlier one, whose image encoder it works with."""
+        names = [*self.sampler.labels, *self.sampler.categories * 20]
+        for step in range(steps):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.args.lr * min(1.0, (step + 1) / WARM_UP)
+            texts = [fill(self.sampler.rng.choice(TEMPLATES), name) for name in self.sampler.rng.sample(names, 256)]
+            tokens = clip.tokenize(texts)
+            with torch.no_grad():
+                target = F.normalize(teacher.encode_text(tokens[:, : (tokens > 0).sum(dim=1).max()]), dim=-1)
+            loss = 1 - (self.encode_text(self.model, texts) * target).sum(dim=-1).mean()
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            if step % 100 == 99:
+                print({"names": step + 1, "distance": round(loss.item(), 4)}, flush=True)
+        self.average.load_state_dict(self.model.state_dict())
+
     def losses(self) -> Tensor:
         """The contrastive loss of a new batch, plus the cross entropies of its banks."""
         batch = self.sampler.draw(self.args.batch)
-        with torch.set_grad_enabled(not self.image_rests):
-            image = self.encode_image(self.model, batch.images)
-        image = self.model.logit_scale.exp() * image
+        image = self.model.logit_scale.exp() * self.encode_image(self.model, batch.images)
         loss = contrastive_loss(image @ self.encode_text(self.model, batch.texts).t(), batch.own, batch.ignored)
         return loss + self.args.bank * sum(self._bank_loss(image, bank) for bank in batch.banks)
 
     def _bank_loss(self, image: Tensor, bank: Bank) -> Tensor:
         logits = image[bank.images] @ self.encode_text(self.model, bank.texts).t()
         return F.cross_entropy(logits.masked_fill(bank.ignored, IGNORED), bank.target)
-
-    @property
-    def image_rests(self) -> bool:
-        """At first a new text encoder learns what an image encoder from earlier weights says already."""
-        return bool(self.args.start) and self.spent < self.args.rest * 60 * self.args.minutes
 
     def set_rate(self) -> None:
         """Warm-up by steps, then a cosine by the clock."""
@@ -218,7 +230,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--image-rate", type=float, default=0.4, help="factor on --lr for an image encoder from --start"
     )
-    parser.add_argument("--rest", type=float, default=0.07, help="share of the time before it trains, with --start")
+    parser.add_argument("--names", type=int, default=600, help="steps of learning names from --start, text alone")
     parser.add_argument("--weight-decay", type=float, default=0.1)
     parser.add_argument("--bank", type=float, default=0.7, help="weight of the losses over category phrases")
     parser.add_argument("--average", type=float, default=0.995, help="decay of the weights' running average, per step")
@@ -235,6 +247,9 @@ def main() -> None:
     index = read_index()
     images, items = corpus.load(args.work, split_of(index))
     trainer = Trainer(args, Sampler(images, items, args.seed), Vocabulary(items))
+    if args.start and not (folder / "checkpoint.pt").exists():
+        trainer.learn_names(read(args.start), args.names)
+        save(trainer.state(), folder / "checkpoint.pt")
     if (folder / "checkpoint.pt").exists():
         trainer.resume(torch.load(folder / "checkpoint.pt", weights_only=True))
         torch.manual_seed(args.seed + trainer.step)  # other batches than at the start

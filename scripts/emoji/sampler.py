@@ -84,9 +84,9 @@ class Sampler:
         return Batch(normalize(pictures), list(table), own_number, ignored, [b for b in banks if len(b.images)])
 
     def _companions(self, size: int) -> Tensor:
-        pool = torch.multinomial(self.weights, 400)
+        pool = torch.multinomial(self.weights, min(400, len(self.weights)))
         known = [c for c in self.category[pool].unique().tolist() if c >= 0]
-        chosen = torch.tensor(self.rng.sample(known, N_COMPANIONS))
+        chosen = torch.tensor(self.rng.sample(known, min(N_COMPANIONS, len(known))))
         pool = pool[torch.isin(self.category[pool], chosen)]
         return pool[torch.randint(len(pool), (size,))]
 
