@@ -50,7 +50,7 @@ def write_scene(source: Path, target: Path, number: int) -> None:
         Image.fromarray(scene(source, number)).save(part, "PNG")
         part.replace(target)
     except OSError as error:
-        raise InputError(f"cannot write {target}: {error}; set TLLA_CACHE to a folder for scenes (200 MB)") from error
+        raise InputError(f"cannot write {target}: {error}; set TLLA_CACHE to a folder for scenes (100 MB)") from error
 
 
 class EmojiScenesStyle(EmojiStyle):

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tlla.paper import BACKBONE, BENCHMARKS, CROSS_DATASET, EMOJI, IMAGENET, OOD_AVERAGE, Benchmark
+from tlla.paper import BACKBONE, BENCHMARKS, OOD_AVERAGE, Benchmark
 
 from .numbers import Summary, summarize
 from .records import Defect
 from .runs import Run
 
-ORDER = (*IMAGENET.columns, *CROSS_DATASET.columns, *EMOJI.columns)
+ORDER = tuple(column for benchmark in BENCHMARKS for column in benchmark.columns)
 SAME_DATASET = "Trained and tested on the same dataset"
 LOWER_IS_BETTER = ("nll", "ece", "brier", "error_rate")
 COSTS = ("seconds", "memory_mb")  # lower is better, too: in the name of the metric
