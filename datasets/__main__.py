@@ -5,7 +5,7 @@
     python -m datasets check OxfordPets --root R [--deep]
     python -m datasets download OxfordPets --root R [--split-only]
     python -m datasets fewshot OxfordPets --root R --shots 16 --seed 1
-    python -m datasets example FOLDER
+    python -m datasets example FOLDER [--cloth]
 
 Exit codes: 0 all is well, 1 a fault was found or a download failed, 2 wrong usage.
 """
@@ -53,6 +53,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add.add_argument("--seed", type=int, default=1)
     add = commands.add_parser("example", help="a folder of images to try ImageFolder on")
     add.add_argument("folder")
+    add.add_argument("--cloth", action="store_true", help="three kinds of cloth, which EmojiCLIP does not know")
     return parser.parse_args(argv)
 
 
@@ -146,7 +147,7 @@ def run_fewshot(args: argparse.Namespace) -> int:
 
 def run_example(args: argparse.Namespace) -> int:
     """Makes the example folder."""
-    counts = make_example(args.folder)
+    counts = make_example(args.folder, cloth=args.cloth)
     print(f"{args.folder}: {', '.join(f'{count} {part}' for part, count in counts.items())} images")
     return 0
 

@@ -73,8 +73,7 @@ class EmojiStyle(DatasetBase):
         kept = self._kept_labels(cfg, len(index["classes"]))
         super().__init__(**{k: subsample(v, kept) for k, v in (("train_x", train), ("val", val), ("test", test))})
 
-    @staticmethod
-    def _read(folder: Path, index: dict[str, Any], style: str, part: str) -> list[Datum]:
+    def _read(self, folder: Path, index: dict[str, Any], style: str, part: str) -> list[Datum]:
         items = index["items"].get(style, {}).get(part, [])
         if not items:
             raise InputError(f"{folder / 'index.json'} lists no {part} images of the style {style!r}; build it anew")

@@ -63,6 +63,7 @@ FEW = {  # of python -m report
     "sharpness": ("--ascent", "2", "--iterations", "5", "--directions", "4"),
     "curves": ("--directions", "2"),
     "landscape": ("--steps", "5"),
+    "sensitivity": ("--views", "2", "--perturbations", "2"),
 }
 
 

@@ -1,9 +1,11 @@
 """One's own images: folders, split files, class names; trained and tested end to end."""
 
+import hashlib
 import json
 import os
 import random
 
+import numpy as np
 import pytest
 from benchmark import Workplace
 from PIL import Image
@@ -11,6 +13,7 @@ from zoo import build
 
 import train
 from datasets.check import check
+from datasets.cloth import CLOTH
 from datasets.example import CLASSES, make_example
 from tlla.errors import InputError
 from tlla.image_files import IMAGE_SUFFIXES
@@ -209,6 +212,17 @@ def test_an_image_that_is_none_is_named(root, tmp_path, capsys):
     assert train.main(place.argv("ZeroshotCLIP", "broken", "--root", str(root), *CONFIG)) == 2
     assert "test/ape/0.png" in capsys.readouterr().err.splitlines()[-1]
     assert (root / "test/ape/0.png").read_text() == "not an image"
+
+
+def test_the_cloth_example_is_three_kinds_of_the_same_pixels_everywhere(tmp_path):
+    counts = make_example(str(tmp_path / "cloth"), cloth=True)
+    assert {p.name for p in (tmp_path / "cloth/train").iterdir()} == set(CLOTH) and counts["train"] == 16 * len(CLOTH)
+    pixels = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "cloth").rglob("*.png"))]
+    assert len(pixels) == counts.total() and len({p.tobytes() for p in pixels}) == len(pixels)
+    assert (
+        hashlib.sha256(b"".join(p.tobytes() for p in pixels)).hexdigest()
+        == "0ccc234c1df65de2196a3355eb2e9771665e684a847db64dca48a4255c6e0680"
+    )
 
 
 def test_the_example_never_overwrites(tmp_path):

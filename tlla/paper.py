@@ -164,5 +164,11 @@ EMOJI = Benchmark(
     ),
 )
 
-BENCHMARKS = (IMAGENET, CROSS_DATASET, EMOJI)
+EMOJI_SCENES = Benchmark(
+    "The embedded benchmark in scenes",
+    "EmojiScenes",
+    tuple(name.replace("Emoji", "EmojiScenes", 1) for name in EMOJI.targets),
+)
+
+BENCHMARKS = (IMAGENET, CROSS_DATASET, EMOJI, EMOJI_SCENES)
 BACKBONE = "ViT-B/16"  # of all these figures

@@ -1,12 +1,14 @@
-"""Captions of the pre-training images, and the compact vocabulary that the text tower trains on."""
+"""Captions of the pre-training pictures, true or false, and the compact vocabulary that the text tower trains on."""
 
 import random
 
-import clip
 import torch
 from torch import Tensor
 
+from tlla.openai_package import clip
+
 from .corpus import Item
+from .pictures import WORDS
 
 # "{an}" takes the name with its article. A fixed "a {}" is there too: prompts in use write it before any name.
 TEMPLATES = (
@@ -23,14 +25,8 @@ TEMPLATES = (
     "an icon showing {an}.",
     "a photo of a {}.",
 )
-# Words that say nothing of the content: they fill the place of context vectors, so that a prompt of 4 or 16
-# context tokens is nothing new to the text tower.
-FILLERS = (
-    "x a an the of this that is in style small big good bad clean simple nice cute color black white line flat art "
-    "image photo picture icon emoji drawing sketch cartoon rendition painting clip design plain one many low quality"
-).split()
-MAX_FILLERS = 16
-MAX_TOKENS = 14  # of a caption without fillers
+KINDS = ("icon", "picture", "emoji", "drawing")
+MAX_TOKENS = 30
 START, END = 49406, 49407  # OpenAI's tokens around every text
 
 
@@ -39,45 +35,56 @@ def with_article(words: str) -> str:
     return f"{'an' if words[:1] in 'aeiou' else 'a'} {words}"
 
 
-def filler(rng: random.Random) -> str:
-    """1 to 16 filler words: half of the time all 'x', as CoOp writes its place holders."""
-    count = rng.randint(1, MAX_FILLERS)
-    if rng.random() < 0.5:
-        return " ".join(["x"] * count)
-    return " ".join(rng.choices(FILLERS, k=count))
-
-
-def bank_template(rng: random.Random) -> str:
-    """A template for all categories at once."""
-    return f"{filler(rng)} {{}}." if rng.random() < 0.3 else rng.choice(TEMPLATES)
-
-
 def fill(template: str, words: str) -> str:
     """Put a name into a template."""
     return template.format(words, an=with_article(words))
 
 
-def caption(item: Item, rng: random.Random) -> tuple[str, bool]:
-    """A caption, and whether it names only the category (so that it is true of other images, too)."""
-    draw = rng.random()
-    if item.category and draw < 0.25:
-        return fill(rng.choice(TEMPLATES), item.category), True
-    if item.category and draw < 0.45:
-        return f"{with_article(item.label)}, a kind of {item.category}.", False
-    if item.tags and draw < 0.55:
-        tags = rng.sample(item.tags, min(len(item.tags), rng.randint(1, 3)))
-        return "an icon of " + ", ".join(tags), False
-    return fill(rng.choice(TEMPLATES), item.label), False
+def scene_template(claims: dict[str, str], rng: random.Random) -> str:
+    """A template that says these things of the picture (attribute -> word), mostly before the name.
+
+    {"size": "small", "ground": "red"} -> "on a red ground, a small icon of {an}." or "a small {} on a red ground."
+    """
+    adjectives = [claims[k] for k in ("size", "paint") if k in claims]
+    rng.shuffle(adjectives)
+    around = []
+    if "position" in claims:
+        place = claims["position"]
+        around.append(f"{'in' if place == 'middle' else 'at' if place in ('top', 'bottom') else 'on'} the {place}")
+    if "ground" in claims or "pattern" in claims:
+        around.append(
+            "on " + with_article(" ".join(claims[k] for k in ("pattern", "ground") if k in claims) + " ground")
+        )
+    for key in ("companion", "companion category"):
+        if key in claims:
+            around.append(f"{rng.choice(('beside', 'with', 'near'))} {with_article(claims[key])}")
+    rng.shuffle(around)
+    count = claims.get("number", "")
+    if rng.random() < 0.5:
+        kind = rng.choice(KINDS)
+        words = " ".join([*adjectives, kind + ("s" if count == "two" else "")])
+        head = (f"{count} {words}" if count else with_article(words)) + " of {an}"
+    elif adjectives or count:
+        words = " ".join([*adjectives, "{}"])
+        head = f"{count} {words}" if count else with_article(words)
+    else:
+        head = "{an}"
+    # The context of a prompt stands before the class name: so does most of what captions say.
+    before = [a for a in around if rng.random() < 0.7]
+    after = [a for a in around if a not in before]
+    return (" ".join(before) + ", " if before else "") + " ".join([head, *after]) + "."
 
 
 class Vocabulary:
     """The tokens of OpenAI's vocabulary that captions use, numbered from 0; the rest is left out while training."""
 
     def __init__(self, items: list[Item]) -> None:
-        self.encode_text = clip.clip._tokenizer.encode
+        self.encode_text = clip._tokenizer.encode
         self.cache: dict[str, list[int]] = {}
-        words = " ".join((*TEMPLATES, *FILLERS, "a kind of , ."))
-        used = set(range(512)) | {START, END} | set(self.encode_text(words))
+        words = " ".join((*TEMPLATES, *KINDS, *(f"{k}s" for k in KINDS), *(w for ws in WORDS.values() for w in ws)))
+        used = (
+            set(range(512)) | {START, END} | set(self.encode_text(words + " , . in at on the ground beside with near"))
+        )
         for item in items:
             text = f"{item.label} , {item.category or ''} , {' , '.join(item.tags)}"
             for end in ("", "."):
@@ -88,9 +95,10 @@ class Vocabulary:
     def ids(self, text: str) -> list[int]:
         """Compact numbers of a text, start and end included; a token never seen in the captions is skipped."""
         if text not in self.cache:
-            limit = MAX_TOKENS + MAX_FILLERS
+            if len(self.cache) > 200_000:  # scenes have many captions
+                self.cache.clear()
             known = [self.number[t] for t in self.encode_text(text) if t in self.number]
-            self.cache[text] = [self.number[START], *known[:limit], self.number[END]]
+            self.cache[text] = [self.number[START], *known[:MAX_TOKENS], self.number[END]]
         return self.cache[text]
 
     def batch(self, texts: list[str]) -> Tensor:

@@ -8,16 +8,16 @@ import argparse
 import sys
 from pathlib import Path
 
-import clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tlla.command_line import call
+from tlla.openai_package import clip
 
 from .assets import WEIGHTS, load_images, read_index
-from .augment import normalize
 from .export import read
+from .pictures import normalize
 from .split import STYLES
 
 TEMPLATES = (

@@ -9,22 +9,28 @@ import io
 import sys
 from pathlib import Path
 
-import clip.model
 import torch
 from torch import Tensor, nn
 
 from tlla.command_line import call
+from tlla.openai_package import build_model
 
 from .assets import WEIGHTS
 
-LIMIT = 16_000_000  # bytes
+LIMIT = 20_000_000  # bytes
+UNKNOWN_SIZE = 0.02  # standard deviation of CLIP's token embeddings before training
 
 
 def openai_layout(checkpoint: dict) -> dict[str, Tensor]:
-    """The averaged weights in fp16, with the vocabulary spread to OpenAI's 49,408 rows; unused rows are zero."""
+    """The averaged weights in fp16, with the vocabulary spread to OpenAI's 49,408 rows.
+
+    Words that no caption used get rows of random signs: so they differ from each other, and take one bit a number in
+    the file. With equal rows, all unknown class names would have the same features.
+    """
     weights = dict(checkpoint["average"])
     embedding = weights["token_embedding.weight"]
-    full = embedding.new_zeros(49408, embedding.shape[1])
+    signs = torch.randint(2, (49408, embedding.shape[1]), generator=torch.Generator().manual_seed(0))
+    full = UNKNOWN_SIZE * (2.0 * signs - 1)
     full[torch.tensor(checkpoint["tokens"])] = embedding
     weights["token_embedding.weight"] = full
     return {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
@@ -39,11 +45,15 @@ def write(weights: dict[str, Tensor], path: Path) -> None:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, more than {LIMIT}; train a smaller model")
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict of a file that `write` wrote."""
+    with gzip.open(path) as file:
+        return torch.load(io.BytesIO(file.read()), weights_only=True)
+
+
 def read(path: Path = WEIGHTS) -> nn.Module:
     """The model as a user gets it: through OpenAI's build_model, then in fp32."""
-    with gzip.open(path) as file:
-        weights = torch.load(io.BytesIO(file.read()), weights_only=True)
-    return clip.model.build_model(weights).float().eval()
+    return build_model(read_weights(path)).float().eval()
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/emoji.md: the styles side by side, and the training curve.
+"""Draw the pictures of docs/emoji.md: the styles side by side, plain and in scenes, and the training curve.
 
 python -m scripts.emoji.figures --curve DIR/run/curve.jsonl
 """
@@ -6,11 +6,13 @@ python -m scripts.emoji.figures --curve DIR/run/curve.jsonl
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from datasets.emoji_scenes import scene
 from report.style import line, plt, save
 from tlla.command_line import call
 
@@ -30,7 +32,7 @@ NAMES = {
 SHOWN = "mammal bird fruit meal land_vehicle clothing sports_equipment household_item happy_face hand_gesture".split()
 
 
-def styles_sheet(path: Path) -> None:
+def styles_sheet(path: Path, picture: Callable[[Path], np.ndarray], smooth: str) -> None:
     """The first test emoji of ten classes, a row for each style."""
     index = read_index()
     figure, axes = plt.subplots(len(STYLES), len(SHOWN), figsize=(6.4, 4.6))
@@ -38,7 +40,7 @@ def styles_sheet(path: Path) -> None:
         items = index["items"][style]["test"]
         for ax, slug in zip(row, SHOWN, strict=True):
             item = next(i for i in items if f"/{slug}/" in i[0])
-            ax.imshow(np.asarray(Image.open(FOLDER / item[0]).convert("RGB")), interpolation="lanczos")
+            ax.imshow(picture(FOLDER / item[0]), interpolation=smooth)
             ax.set(xticks=[], yticks=[])
             ax.grid(False)
             ax.spines[:].set(visible=True, color="0.85")
@@ -47,6 +49,11 @@ def styles_sheet(path: Path) -> None:
         row[0].set_ylabel(NAMES[style], rotation=0, ha="right", va="center", fontsize=6)
     save(figure, path)[0].unlink()  # an SVG of pictures has no use
     Image.open(path.with_suffix(".png")).convert("RGB").save(path.with_suffix(".png"), optimize=True)
+
+
+def plain(path: Path) -> np.ndarray:
+    """An image of the benchmark."""
+    return np.asarray(Image.open(path).convert("RGB"))
 
 
 def curve(log: Path, path: Path) -> None:
@@ -72,7 +79,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--curve", type=Path, help="curve.jsonl of a pre-training run")
     log = parser.parse_args().curve
-    styles_sheet(FIGURES / "emoji_styles")
+    styles_sheet(FIGURES / "emoji_styles", plain, "lanczos")
+    styles_sheet(FIGURES / "emoji_scenes", lambda path: scene(path, 0), "antialiased")
     if log:
         curve(log, FIGURES / "emoji_pretrain")
 

@@ -1,11 +1,9 @@
-"""Pre-train EmojiCLIP on the CPU: OpenAI's architecture, a contrastive loss, and a bank of category phrases.
+"""Pre-train EmojiCLIP on the CPU: OpenAI's architecture, a contrastive loss with false captions, banks of categories.
 
 Looks only at the pre-training images and at the source's val split. The learning rate follows the clock: a cosine
-that ends with the time given, whatever the machine's speed. Workers are processes of one thread that train apart and
-average their weights every few steps: on a shared machine they lose less time than threads, which wait for each
-other in every operation.
+that ends with the time given, whatever the machine's speed. An interrupted run goes on by the same command.
 
-    python -m scripts.emoji.pretrain --work DIR --minutes 80
+    python -m scripts.emoji.pretrain --work DIR --minutes 70 --start assets/emoji_clip.pt.gz
 """
 
 import argparse
@@ -14,23 +12,24 @@ import json
 import math
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import clip.model
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
 
 from tlla.command_line import call
 from tlla.errors import InputError
 from tlla.fingerprint import differences
+from tlla.openai_package import CLIP, clip
 
 from . import corpus
 from .assets import load_images, read_index, split_of
-from .augment import normalize
-from .captions import Vocabulary, bank_template, fill
-from .sampler import Sampler
+from .captions import TEMPLATES, Vocabulary, fill
+from .export import read, read_weights
+from .pictures import normalize
+from .sampler import Bank, Sampler
 
 ARCHITECTURE = {
     "embed_dim": 128,
@@ -41,18 +40,20 @@ ARCHITECTURE = {
     "context_length": 77,
     "transformer_width": 128,
     "transformer_heads": 2,
-    "transformer_layers": 3,
+    "transformer_layers": 4,
 }
 EVAL_TEMPLATE = "an icon of a {}."
+WARM_UP = 100  # steps
 MAX_SCALE = math.log(100)
+IGNORED = -1e4  # a logit that takes no part
 
 
-def contrastive_loss(logits: Tensor, own: Tensor, true_too: Tensor) -> Tensor:
-    """CLIP's symmetric loss over (B, U) logits. A text can have several images; other true texts are left out."""
-    logits = logits.masked_fill(true_too, -1e4)
+def contrastive_loss(logits: Tensor, own: Tensor, ignored: Tensor) -> Tensor:
+    """CLIP's symmetric loss over (B, U) logits. A text can have several images; one that has none is a negative."""
+    logits = logits.masked_fill(ignored, IGNORED)
     is_own = F.one_hot(own, logits.shape[1]).bool()
-    share = is_own.float() / is_own.float().sum(0)
-    text_loss = -(share * logits.log_softmax(0)).sum(0).mean()
+    count = is_own.float().sum(0)
+    text_loss = -(is_own / count.clamp(min=1) * logits.log_softmax(0)).sum(0)[count > 0].mean()
     return (F.cross_entropy(logits, own) + text_loss) / 2
 
 
@@ -61,41 +62,87 @@ class Trainer:
 
     def __init__(self, args: argparse.Namespace, sampler: Sampler, vocabulary: Vocabulary) -> None:
         self.args, self.sampler, self.vocabulary = args, sampler, vocabulary
-        self.model = clip.model.CLIP(**ARCHITECTURE, vocab_size=len(vocabulary.tokens)).float().train()
+        shape = {**ARCHITECTURE, "transformer_layers": args.layers}
+        self.model = CLIP(**shape, vocab_size=len(vocabulary.tokens)).float().train()
+        if args.start:
+            self._start_from(args.start)
         self.model.visual.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
-        flat = [p for p in self.model.parameters() if p.ndim < 2]
-        deep = [p for p in self.model.parameters() if p.ndim >= 2]
-        groups = [{"params": deep, "weight_decay": args.weight_decay}, {"params": flat, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.98), eps=1e-6)
+        self.optimizer = torch.optim.AdamW(self._groups(), lr=args.lr, betas=(0.9, 0.98), eps=1e-6)
         self.step, self.spent, self.loss = 0, 0.0, 0.0
 
-    def encode(self, model: nn.Module, images: Tensor, *texts: list[str]) -> list[Tensor]:
-        """Unit features of the images and of each list of texts. bfloat16: several times faster on a CPU with AMX."""
+    def _start_from(self, path: Path) -> None:
+        """Take the image encoder and the token embeddings (of the tokens it knew) of earlier weights.
+
+        Not the text transformer: one that has learned to ignore a context doesn't unlearn it. See `learn_names`.
+        """
+        weights = read_weights(path)
+        self.model.visual.load_state_dict({k[7:]: v.float() for k, v in weights.items() if k.startswith("visual.")})
+        rows = weights["token_embedding.weight"].float()[self.vocabulary.tokens]
+        known = rows.norm(dim=1) > 0
+        self.model.token_embedding.weight.data[known] = rows[known]
+
+    def _groups(self) -> Iterator[dict]:
+        """Weight decay on matrices only; a slower rate for an image encoder that starts from earlier weights."""
+        slower = self.args.image_rate if self.args.start else 1.0
+        for of_image in (True, False):
+            own = [p for n, p in self.model.named_parameters() if n.startswith("visual.") == of_image]
+            rate = {"factor": slower if of_image else 1.0}
+            yield {"params": [p for p in own if p.ndim >= 2], "weight_decay": self.args.weight_decay, **rate}
+            yield {"params": [p for p in own if p.ndim < 2], "weight_decay": 0.0, **rate}
+
+    def encode_text(self, model: nn.Module, texts: list[str]) -> Tensor:
+        """Unit features (N, E). The shorter half apart from the longer one, as texts are padded to the longest."""
+        order = sorted(range(len(texts)), key=lambda k: len(self.vocabulary.ids(texts[k])))
+        half = [order[: len(order) // 2], order[len(order) // 2 :]]
         with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
-            features = [model.encode_image(images), *(model.encode_text(self.vocabulary.batch(t)) for t in texts)]
-        return [F.normalize(f.float(), dim=-1) for f in features]
+            parts = [model.encode_text(self.vocabulary.batch([texts[k] for k in own])) for own in half if own]
+        return F.normalize(torch.cat(parts).float(), dim=-1)[torch.tensor(order).argsort()]
+
+    def encode_image(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Unit features. bfloat16: several times faster on a CPU with AMX, slower on others."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
+            return F.normalize(model.encode_image(images).float(), dim=-1)
+
+    def learn_names(self, teacher: nn.Module, steps: int) -> None:
+        """Text alone: a new text encoder learns all names from the earlier one, whose image encoder it works with."""
+        names = [*self.sampler.labels, *self.sampler.categories * 20]
+        for step in range(steps):
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.args.lr * min(1.0, (step + 1) / WARM_UP)
+            texts = [fill(self.sampler.rng.choice(TEMPLATES), name) for name in self.sampler.rng.sample(names, 256)]
+            tokens = clip.tokenize(texts)
+            with torch.no_grad():
+                target = F.normalize(teacher.encode_text(tokens[:, : (tokens > 0).sum(dim=1).max()]), dim=-1)
+            loss = 1 - (self.encode_text(self.model, texts) * target).sum(dim=-1).mean()
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            if step % 100 == 99:
+                print({"names": step + 1, "distance": round(loss.item(), 4)}, flush=True)
+        self.average.load_state_dict(self.model.state_dict())
 
     def losses(self) -> Tensor:
-        """The contrastive loss of a new batch, plus the cross entropy over all categories' phrases."""
-        images, texts, own, true_too, category = self.sampler.draw(self.args.batch)
-        template = bank_template(self.sampler.rng)
-        bank = [fill(template, c) for c in self.sampler.categories]
-        # Apart, as texts are padded to the longest of their list and only the bank has fillers.
-        image, text, bank = self.encode(self.model, images, texts, bank)
-        image, known = self.model.logit_scale.exp() * image, category >= 0
-        bank_loss = F.cross_entropy((image @ bank.t())[known], category[known])
-        return contrastive_loss(image @ text.t(), own, true_too) + self.args.bank * bank_loss
+        """The contrastive loss of a new batch, plus the cross entropies of its banks."""
+        batch = self.sampler.draw(self.args.batch)
+        image = self.model.logit_scale.exp() * self.encode_image(self.model, batch.images)
+        loss = contrastive_loss(image @ self.encode_text(self.model, batch.texts).t(), batch.own, batch.ignored)
+        return loss + self.args.bank * sum(self._bank_loss(image, bank) for bank in batch.banks)
+
+    def _bank_loss(self, image: Tensor, bank: Bank) -> Tensor:
+        logits = image[bank.images] @ self.encode_text(self.model, bank.texts).t()
+        return F.cross_entropy(logits.masked_fill(bank.ignored, IGNORED), bank.target)
 
     def set_rate(self) -> None:
         """Warm-up by steps, then a cosine by the clock."""
         done = min(1.0, self.spent / (60 * self.args.minutes))
-        rate = self.args.lr * min(1.0, (self.step + 1) / 300) * (0.5 * (1 + math.cos(math.pi * done)) + 1e-3)
+        rate = self.args.lr * min(1.0, (self.step + 1) / WARM_UP) * (0.5 * (1 + math.cos(math.pi * done)) + 1e-3)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
 
     def update(self) -> None:
         """One step on a batch of its own."""
+        started = time.monotonic()
         self.set_rate()
         loss = self.losses()
         self.optimizer.zero_grad(set_to_none=True)
@@ -105,23 +152,12 @@ class Trainer:
         self.model.logit_scale.data.clamp_(0, MAX_SCALE)
         self.step += 1
         self.loss = loss.item() if self.step == 1 else 0.98 * self.loss + 0.02 * loss.item()
+        self._update_average()
+        self.spent += time.monotonic() - started
 
     @torch.no_grad()
-    def synchronize(self, spent: float) -> None:
-        """Make the workers' weights and clocks equal, then update the running average."""
-        values = [v for v in self.model.state_dict().values() if v.is_floating_point()]
-        flat = torch.cat([v.reshape(-1) for v in values] + [torch.tensor([spent])])
-        dist.all_reduce(flat)
-        flat /= dist.get_world_size()
-        parts = flat[:-1].split([v.numel() for v in values])
-        for value, part in zip(values, parts, strict=True):
-            value.copy_(part.view_as(value))
-        self.spent = flat[-1].item()
-        self._update_average()
-
     def _update_average(self) -> None:
-        syncs = self.step / self.args.sync
-        decay = min(self.args.average, (1 + syncs) / (10 + syncs))
+        decay = min(self.args.average, (1 + self.step) / (10 + self.step))
         for mean, value in zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True):
             if mean.is_floating_point():
                 mean.lerp_(value, 1 - decay)  # batch norm's running statistics, too
@@ -131,8 +167,14 @@ class Trainer:
     @torch.no_grad()
     def accuracy(self, images: Tensor, labels: Tensor, classes: list[str]) -> float:
         """Zero-shot accuracy (%) of the averaged model."""
-        image, text = self.encode(self.average, normalize(images), [fill(EVAL_TEMPLATE, c) for c in classes])
-        return 100 * ((image @ text.t()).argmax(1) == labels).float().mean().item()
+        text = self.encode_text(self.average, [fill(EVAL_TEMPLATE, c) for c in classes])
+        return (
+            100
+            * ((self.encode_image(self.average, normalize(images)) @ text.t()).argmax(1) == labels)
+            .float()
+            .mean()
+            .item()
+        )
 
     def state(self) -> dict:
         """All that `resume` and the export need."""
@@ -173,74 +215,66 @@ def save(state: dict, path: Path) -> None:
     path.with_suffix(".tmp").replace(path)
 
 
-def note(trainer: Trainer, folder: Path, val: tuple[Tensor, Tensor, list[str]]) -> None:
+def note(trainer: Trainer, folder: Path, val: dict[str, tuple[Tensor, Tensor]], classes: list[str]) -> None:
     """A line of the curve, and a checkpoint."""
-    samples = trainer.step * trainer.args.batch * dist.get_world_size()
-    line = {"minutes": round(trainer.spent / 60, 2), "samples": samples}
+    line = {"minutes": round(trainer.spent / 60, 2), "samples": trainer.step * trainer.args.batch}
     line |= {"loss": round(trainer.loss, 4), "scale": round(trainer.model.logit_scale.exp().item(), 2)}
-    line |= {"val": round(trainer.accuracy(*val), 2)}
+    line |= {name: round(trainer.accuracy(*data, classes), 2) for name, data in val.items()}
     with (folder / "curve.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
     print(line, flush=True)
     save(trainer.state(), folder / "checkpoint.pt")
 
 
-def run(trainer: Trainer, folder: Path, val: tuple[Tensor, Tensor, list[str]]) -> None:
-    """Train until the time is over; the first worker keeps the curve and the checkpoints."""
-    args = trainer.args
-    start, noted = time.monotonic() - trainer.spent, trainer.spent
-    while trainer.spent < 60 * args.minutes:
-        for _ in range(args.sync):
-            trainer.update()
-        trainer.synchronize(time.monotonic() - start)
-        if trainer.spent - noted >= 60 * args.every or trainer.spent >= 60 * args.minutes:
+def run(trainer: Trainer, folder: Path, val: dict[str, tuple[Tensor, Tensor]], classes: list[str]) -> None:
+    """Train until the time is over, with a curve and checkpoints."""
+    noted = trainer.spent
+    while trainer.spent < 60 * trainer.args.minutes:
+        trainer.update()
+        if trainer.spent - noted > 60 * trainer.args.every or trainer.spent >= 60 * trainer.args.minutes:
+            note(trainer, folder, val, classes)
             noted = trainer.spent
-            if dist.get_rank() == 0:
-                note(trainer, folder, val)
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder for packages, images and checkpoints")
     parser.add_argument("--name", default="run", help="sub-folder of --work for this run's curve and checkpoint")
-    parser.add_argument("--minutes", type=float, default=64.0)
-    parser.add_argument("--every", type=float, default=2.0, help="minutes between checkpoints")
+    parser.add_argument("--start", type=Path, help="earlier weights (.pt.gz) for the image encoder and the embeddings")
+    parser.add_argument("--minutes", type=float, default=70.0, help="of training; evaluation and loading not counted")
+    parser.add_argument("--every", type=float, default=3.0, help="minutes between checkpoints")
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=ARCHITECTURE["transformer_layers"], help="of the text encoder")
     parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument(
+        "--image-rate", type=float, default=0.4, help="factor on --lr for an image encoder from --start"
+    )
+    parser.add_argument("--names", type=int, default=600, help="steps of learning names from --start, text alone")
     parser.add_argument("--weight-decay", type=float, default=0.1)
-    parser.add_argument("--bank", type=float, default=1.0, help="weight of the loss over category phrases")
-    parser.add_argument("--average", type=float, default=0.98, help="decay of the weights' running average, per sync")
+    parser.add_argument("--bank", type=float, default=0.7, help="weight of the losses over category phrases")
+    parser.add_argument("--average", type=float, default=0.995, help="decay of the weights' running average, per step")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--sync", type=int, default=10, help="steps between two averagings of the workers' weights")
-    parser.add_argument("--fp32", dest="bf16", action="store_false", help="no bfloat16")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16, for CPUs with units for it")
     return parser.parse_args()
-
-
-def work(rank: int, args: argparse.Namespace) -> None:
-    """One worker: the same start, its own batches."""
-    torch.set_num_threads(1)
-    folder = args.work / args.name
-    meeting = f"file://{(folder / 'meeting').resolve()}"
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=args.workers)
-    torch.manual_seed(args.seed)  # equal first weights
-    index = read_index()
-    images, items = corpus.load(args.work, split_of(index))
-    trainer = Trainer(args, Sampler(images, items, args.seed + 1000 * rank), Vocabulary(items))
-    if (folder / "checkpoint.pt").exists():
-        trainer.resume(torch.load(folder / "checkpoint.pt", weights_only=True))
-    torch.manual_seed(args.seed + 1000 * rank + trainer.step)  # different batches
-    classes = [c["name"] for c in index["classes"]]
-    run(trainer, folder, (*load_images(index, "noto", "val"), classes))
-    dist.destroy_process_group()
 
 
 def main() -> None:
     args = parse_args()
     folder = args.work / args.name
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "meeting").unlink(missing_ok=True)  # left by an interrupted run, it would keep the workers apart
-    multiprocessing.spawn(work, (args,), nprocs=args.workers)
+    torch.manual_seed(args.seed)
+    index = read_index()
+    images, items = corpus.load(args.work, split_of(index))
+    trainer = Trainer(args, Sampler(images, items, args.seed), Vocabulary(items))
+    if args.start and not (folder / "checkpoint.pt").exists():
+        trainer.learn_names(read(args.start), args.names)
+        save(trainer.state(), folder / "checkpoint.pt")
+    if (folder / "checkpoint.pt").exists():
+        trainer.resume(torch.load(folder / "checkpoint.pt", weights_only=True))
+        torch.manual_seed(args.seed + trainer.step)  # other batches than at the start
+        trainer.sampler.rng.seed(args.seed + trainer.step)
+    val = {"val": load_images(index, "noto", "val")}
+    run(trainer, folder, val, [c["name"] for c in index["classes"]])
 
 
 if __name__ == "__main__":

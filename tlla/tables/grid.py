@@ -9,11 +9,8 @@ from typing import Any
 from tlla.paper import (
     BACKBONE,
     BENCHMARKS,
-    CROSS_DATASET,
-    EMOJI,
     H_AVERAGE,
     HALVES,
-    IMAGENET,
     OOD_AVERAGE,
     BaseToNew,
     Benchmark,
@@ -25,7 +22,7 @@ from .origins import UNKNOWN, with_classes
 from .records import Defect
 from .runs import Run
 
-ORDER = (*IMAGENET.columns, *CROSS_DATASET.columns, *EMOJI.columns)
+ORDER = tuple(column for benchmark in BENCHMARKS for column in benchmark.columns)
 SAME_DATASET = "Trained and tested on the same dataset"
 BASE_TO_NEW = "Base-to-new generalization"
 UNITS = {  # of the metrics that every record has; a method's own details have no better and worse

@@ -1,0 +1,128 @@
+"""Scenes of the embedded benchmark's emoji: photographs in small, where an object covers a part of the picture.
+
+Drawn once from the benchmark's images (`datasets/scene_pictures.py`) and kept in a folder of the user's cache. A scene
+has the same ground, place and size in every style, so that between styles the drawing differs and nothing else.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from dassl.data.datasets import Datum
+from PIL import Image
+from yacs.config import CfgNode
+
+from tlla.errors import InputError
+
+from .base import registered
+from .emoji import EmojiStyle, check_files
+from .scene_pictures import compose
+
+VERSION = 1  # of the scenes' look; another one is drawn anew
+SCENES = {"train": 3, "val": 3, "test": 2}  # scenes of each emoji: statistics have to take the emoji as the unit
+
+
+def scenes_folder(folder: Path, index: dict[str, Any]) -> Path:
+    """Where a benchmark's scenes are kept: below $TLLA_CACHE or ~/.cache/tlla, named by what they are drawn from."""
+    digest = hashlib.sha256(str(VERSION).encode())
+    for parts in index["items"].values():
+        for rows in parts.values():
+            check_files(folder, rows)
+            for path, label, _ in rows:
+                digest.update(f"{path} {label}".encode() + (folder / path).read_bytes())
+    cache = Path(os.environ.get("TLLA_CACHE", "~/.cache/tlla")).expanduser().resolve()
+    return cache / f"emoji_scenes-{digest.hexdigest()[:12]}"
+
+
+def scene(source: Path, number: int) -> np.ndarray:
+    """One scene of an image of the benchmark, (160, 160, 3) uint8; its ground and place do not depend on the style."""
+    part, emoji = source.parts[-3], source.stem
+    return compose(np.asarray(Image.open(source).convert("RGB")), f"{VERSION} {part} {emoji} {number}")
+
+
+def write_scene(source: Path, target: Path, number: int) -> None:
+    """Write one scene of an image, whole or not at all."""
+    part = target.with_name(f".{target.name}.{os.getpid()}")  # two runs may draw the same scene at the same time
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(scene(source, number)).save(part, "PNG")
+        part.replace(target)
+    except OSError as error:
+        raise InputError(f"cannot write {target}: {error}; set TLLA_CACHE to a folder for scenes (100 MB)") from error
+
+
+class EmojiScenesStyle(EmojiStyle):
+    """Scenes of the source's train and val, and of the test emoji in one style. Subclasses name the style."""
+
+    def __init__(self, cfg: CfgNode) -> None:
+        self._scenes = Path()
+        super().__init__(cfg)
+        self.dataset_dir = str(self._scenes)
+
+    def _read(self, folder: Path, index: dict[str, Any], style: str, part: str) -> list[Datum]:
+        if self._scenes == Path():
+            self._scenes = scenes_folder(folder, index)
+        jobs, items = [], []
+        for image in super()._read(folder, index, style, part):
+            source = Path(image.impath)
+            for number in range(SCENES[part]):
+                target = self._scenes / source.relative_to(folder).with_name(f"{source.stem}_{number}.png")
+                jobs.append((source, target, number))
+                items.append((str(target), image.label, image.classname))
+        missing = [job for job in jobs if not job[1].is_file()]
+        if missing:
+            print(f"Drawing {len(missing)} scenes ({style}, {part}) into {self._scenes}")
+        for job in missing:
+            write_scene(*job)
+        return [Datum(path, label, 0, name) for path, label, name in items]
+
+
+@registered
+class EmojiScenes(EmojiScenesStyle):
+    """Scenes of the source, Google's Noto emoji."""
+
+    style = "noto"
+
+
+@registered
+class EmojiScenesTwemoji(EmojiScenesStyle):
+    """Scenes of Twitter's emoji."""
+
+    style = "twemoji"
+
+
+@registered
+class EmojiScenesOpenMoji(EmojiScenesStyle):
+    """Scenes of OpenMoji in colour."""
+
+    style = "openmoji"
+
+
+@registered
+class EmojiScenesOpenMojiBlack(EmojiScenesStyle):
+    """Scenes of OpenMoji's black line drawings."""
+
+    style = "openmoji_black"
+
+
+@registered
+class EmojiScenesFluentFlat(EmojiScenesStyle):
+    """Scenes of Microsoft's Fluent emoji, flat."""
+
+    style = "fluent_flat"
+
+
+@registered
+class EmojiScenesFluentContrast(EmojiScenesStyle):
+    """Scenes of Microsoft's Fluent emoji in black and white."""
+
+    style = "fluent_contrast"
+
+
+@registered
+class EmojiScenesFluent3D(EmojiScenesStyle):
+    """Scenes of Microsoft's Fluent emoji as rendered solids."""
+
+    style = "fluent_3d"

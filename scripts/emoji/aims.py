@@ -1,0 +1,163 @@
+"""What EmojiCLIP is made for, measured on source train and val only: plain pictures, scenes, views, contexts, cloth.
+
+    python -m scripts.emoji.aims --work DIR --name run          # a checkpoint of a pre-training
+    python -m scripts.emoji.aims                                # the weights in assets/
+
+Zero-shot accuracy with the hand-written prompt; on val scenes one view against the mean of 64; CoOp, trained on at most
+16 images a class, against the hand-written prompt; STSS's sharpness against the entropy, at a radius of the context's
+norm; and CoOp on three kinds of cloth that pre-training knew neither in pictures nor by name.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+from dassl.data.datasets import build_dataset
+from PIL import Image
+from tabulate import tabulate
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import train
+from datasets.cloth import CLOTH
+from datasets.example import make_example
+from tlla.clip import image_size, normalize
+from tlla.openai_package import build_model
+from tlla.prompt import PromptedCLIP, PromptLearner
+from tlla.selection import score_views
+from tlla.sharpness import random_directions
+from tlla.views import ViewConfig, make_views
+
+from .export import openai_layout, read
+from .tuning import BATCH, EPOCHS, SHOTS, accuracy, fit
+
+CTX_INIT = "an icon of a"
+CROPS = (0.08, 1.0)
+LRS = (0.02, 0.2)
+
+
+class Pictures:
+    """Files with labels, and the features of their views."""
+
+    def __init__(self, model: PromptedCLIP, items: list[tuple[str, int]], n_views: int, title: str) -> None:
+        self.labels = torch.tensor([label for _, label in items])
+        self.features = view_features(model, [path for path, _ in items], n_views, title)  # (N, V, E), first: plain
+
+
+@torch.no_grad()
+def view_features(model: PromptedCLIP, paths: list[str], n_views: int, title: str) -> Tensor:
+    """Features of the plain view and n_views - 1 crops of each image: (N, V, E)."""
+    config = ViewConfig(image_size(model.clip), n_views, CROPS, seed=0)
+    rows = []
+    for i, path in enumerate(tqdm(paths, desc=title, leave=False)):
+        views = make_views(Image.open(path).convert("RGB"), i, config)
+        rows.append(model.encode_image(normalize(views)))
+    return torch.stack(rows)
+
+
+def prompted(clip_model: nn.Module, names: list[str]) -> PromptedCLIP:
+    return PromptedCLIP(clip_model, PromptLearner(clip_model, names, ctx_init=CTX_INIT))
+
+
+def few(labels: Tensor, seed: int) -> Tensor:
+    """Numbers of at most 16 images of each class."""
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(labels), generator=generator)
+    return torch.cat([order[labels[order] == k][:SHOTS] for k in labels.unique()])
+
+
+def tuned(model: PromptedCLIP, known: Pictures, asked: Pictures, seeds: int) -> dict[str, float]:
+    """Accuracy of the hand-written prompt and of CoOp's, the mean over seeds, at the better of two learning rates."""
+    with torch.no_grad():
+        found = {"hand-written": accuracy(model.logits(asked.features[:, 0], model.encode_text()), asked.labels)}
+    for lr in LRS:
+        scores = []
+        for seed in range(seeds):
+            shots = few(known.labels, seed)
+            if len(shots) < BATCH:
+                raise ValueError(f"{len(shots)} training images do not fill a batch of {BATCH}")
+            ctx = fit(model, known.features[shots, 1:], known.labels[shots], lr, 0.0, seed)
+            with torch.no_grad():
+                scores.append(accuracy(model.logits(asked.features[:, 0], model.encode_text(ctx)), asked.labels))
+        found[f"CoOp, lr {lr:g}"] = sum(scores) / seeds
+    return found
+
+
+@torch.no_grad()
+def views_and_sharpness(model: PromptedCLIP, asked: Pictures) -> dict[str, float]:
+    """One view, the mean of all, the 6 and 16 of lowest entropy; entropy, and sharpness at the context's norm."""
+    ctx = model.prompt_learner.ctx.detach()
+    directions = random_directions(tuple(ctx.shape), 8, float(ctx.norm()), seed=0)
+    text = model.encode_text(torch.cat([ctx[None], ctx + directions]))
+    scores = score_views(asked.features, text, model.logit_scale, 1.0)
+    chance, order = scores.logits.softmax(dim=-1), scores.entropy.argsort(dim=1)
+    best = chance.gather(1, order[..., None].expand_as(chance))
+    found = {
+        "one view": accuracy(scores.logits[:, 0], asked.labels),
+        "mean of all": accuracy(chance.mean(1), asked.labels),
+    }
+    found |= {f"entropy: {s}": accuracy(best[:, :s].mean(1), asked.labels) for s in (6, 16)}
+    cosine = (text[1:] * text[0]).sum(-1).mean().item()
+    found |= {"cosine": cosine, "entropy": scores.entropy.mean().item(), "sharpness": scores.sharpness.mean().item()}
+    return found | {"sharpness / entropy": found["sharpness"] / found["entropy"]}
+
+
+def source(name: str, share: int) -> tuple[list[str], dict[str, list[tuple[str, int]]]]:
+    """Class names, and train and val of a dataset; of the scenes of an emoji only the first `share`."""
+    dataset = build_dataset(train.build_cfg(train.parse_args(["--trainer", "CoOp", "DATASET.NAME", name])))
+    keep = [f"_{k}" for k in range(share)]
+    parts = {"train": dataset.train_x, "val": dataset.val}
+    chosen = {
+        part: [(d.impath, d.label) for d in items if name == "Emoji" or Path(d.impath).stem[-2:] in keep]
+        for part, items in parts.items()
+    }
+    return dataset.classnames, chosen
+
+
+def cloth(clip_model: nn.Module, seeds: int) -> dict[str, float]:
+    """Accuracy on the cloth's test images."""
+    model = prompted(clip_model, list(CLOTH))
+    with tempfile.TemporaryDirectory() as folder:
+        make_example(f"{folder}/cloth", cloth=True)
+        parts = [
+            [(str(p), k) for k, name in enumerate(CLOTH) for p in sorted(Path(folder, "cloth", part, name).iterdir())]
+            for part in ("train", "test")
+        ]
+        known = Pictures(model, parts[0], EPOCHS + 1, "cloth, train")
+        asked = Pictures(model, parts[1], 1, "cloth, test")
+    return tuned(model, known, asked, seeds)
+
+
+def main() -> None:
+    """Prints one table for each kind of picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, help="folder of a pre-training")
+    parser.add_argument("--name", default="run")
+    parser.add_argument("--scenes", type=int, default=3, help="scenes of each emoji, at most 3")
+    parser.add_argument("--views", type=int, default=64)
+    parser.add_argument("--seeds", type=int, default=3, help="of the prompts that are trained; 0: none")
+    args = parser.parse_args()
+    clip_model = read()
+    if args.work:
+        checkpoint = torch.load(args.work / args.name / "checkpoint.pt", weights_only=True)
+        clip_model = build_model(openai_layout(checkpoint)).float().eval()
+    clip_model.requires_grad_(False)
+    for name in ("Emoji", "EmojiScenes"):
+        names, parts = source(name, args.scenes)
+        model = prompted(clip_model, names)
+        asked = Pictures(model, parts["val"], args.views, f"{name}, val")
+        show(name, views_and_sharpness(model, asked))
+        if args.seeds:
+            known = Pictures(model, parts["train"], EPOCHS + 1, f"{name}, train")
+            show(f"{name}, tuned", tuned(model, known, asked, args.seeds))
+    if args.seeds:
+        show("cloth", cloth(clip_model, args.seeds))
+
+
+def show(title: str, found: dict[str, float]) -> None:
+    print(tabulate([[title, *found.values()]], ["", *found], tablefmt="github", floatfmt=".4g"), "\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
