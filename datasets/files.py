@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from tlla.errors import InputError
+from tlla.files import read_text
 from tlla.files import write_text
 
 
@@ -62,8 +63,7 @@ def _is(entry: os.DirEntry, folder: bool) -> bool:
 def read_lines(path: str, advice: str) -> list[str]:
     """The lines of a text file that are not blank."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            return [line.strip() for line in file if line.strip()]
+        return [line.strip() for line in read_text(Path(path)).split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); {advice}") from error
 

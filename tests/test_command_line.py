@@ -313,6 +313,16 @@ def test_flags_come_before_pairs(place, capfd):
 
 
 @pytest.mark.parametrize("encoding", ("utf-16", "utf-8-sig"))
+def test_a_list_of_class_names_or_a_config_of_another_encoding_is_read(place, tmp_path, encoding):
+    from tlla.predict.inputs import _names_in
+
+    (tmp_path / "names.txt").write_text("größer\n鳥\n", encoding)
+    assert _names_in(tmp_path / "names.txt") == ["größer", "鳥"]
+    (tmp_path / "c.yaml").write_text("DATASET: {TEMPLATE: größer}\n", encoding)
+    assert value([*place.argv("SAPT", "x"), "--config-file", str(tmp_path / "c.yaml")], "DATASET.TEMPLATE") == "größer"
+
+
+@pytest.mark.parametrize("encoding", ("utf-16", "utf-8-sig"))
 def test_a_log_of_another_encoding_is_read(capfd, tmp_path, encoding):
     """PowerShell's > writes UTF-16."""
     for seed in (1, 2):

@@ -95,7 +95,7 @@ NAMES = {
     "blank": b" \n\t\n",
     "twice": b"dog\ncat\ndog\n",
     "binary": bytes(range(128, 256)),
-    "utf-16": "dog\ncat".encode("utf-16"),
+    "utf-16 cut in a character": "dog\ncat".encode("utf-16")[:-1],
     "too-long": b"dog\n" + b"very " * 99,
     "underscores": b"dog\n___\n",
 }
