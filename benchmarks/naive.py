@@ -21,7 +21,7 @@ class FullLength:
     def __init__(self, model: PromptedCLIP):
         learner = model.prompt_learner
         self.model, self.n_ctx = model.clip, learner.n_ctx
-        prompts = [" ".join(["X"] * self.n_ctx) + " " + name + learner.suffix for name in learner.classnames]
+        prompts = [f"{' '.join(['X'] * self.n_ctx)} {name}." for name in learner.classnames]
         tokens = clip.tokenize(prompts).to(learner.tokens.device)
         self.eos = tokens.argmax(dim=-1)
         self.embeddings = self.model.token_embedding(tokens)  # (K, 77, D)

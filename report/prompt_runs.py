@@ -162,7 +162,7 @@ def open_prompt(name: str, folder: Path, opts: Sequence[str] = ()) -> PromptRun:
     name_of_trainer = record["trainer"]
     known = name_of_trainer in TRAINER_REGISTRY.registered_names()
     cls = TRAINER_REGISTRY.get(name_of_trainer) if known else object
-    if not issubclass(cls, PromptTrainer) or cls.model_class is not PromptedCLIP:
+    if getattr(cls, "learned", "") != PromptTrainer.learned or cls.model_class is not PromptedCLIP:
         raise InputError(f"{folder} is a run of {name_of_trainer}: name one of CoOp, SAPT or TLLA")
     trainer = open_run(folder, f"TRAINER.{cls.config_node}.PREC", "fp32", *opts)
     if not trainer.dm.dataset.train_x:

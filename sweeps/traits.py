@@ -11,9 +11,7 @@ import trainers
 from tlla.errors import InputError, nearest
 from tlla.methods import METHODS
 from trainers.base import ClipTrainer
-from trainers.compare import Compare
 from trainers.prompted import PromptTrainer
-from trainers.testtime import TestTimeTrainer, ViewTest
 
 
 def trainer_class(name: str) -> type[ClipTrainer]:
@@ -32,12 +30,21 @@ def trains(name: str) -> bool:
 
 def learns_prompt(name: str) -> bool:
     """Whether it learns a prompt, which other trainers can test."""
-    return issubclass(trainer_class(name), PromptTrainer)
+    return _learns_prompt(trainer_class(name))
+
+
+def _learns_prompt(cls: type[ClipTrainer]) -> bool:
+    return getattr(cls, "learned", "") == PromptTrainer.learned
 
 
 def tests_prompts(name: str) -> bool:
     """Whether it can test a prompt that another trainer has learned."""
-    return issubclass(trainer_class(name), (PromptTrainer, TestTimeTrainer))
+    return learns_prompt(name) or is_test_time_method(name)
+
+
+def is_test_time_method(name: str) -> bool:
+    """Whether it trains nothing, and tests any prompt on views."""
+    return trainer_class(name).kind == "views" and not trains(name)
 
 
 def prompt_learners() -> list[str]:
@@ -72,7 +79,7 @@ def _has_rho(cls: type[ClipTrainer]) -> bool:
 def learner_of(name: str) -> str:
     """Whose prompts a trainer tests by default: of TLLA, as of all methods at test time, SAPT; of others its own."""
     for cls in trainer_class(name).__mro__:
-        if issubclass(cls, PromptTrainer) and not issubclass(cls, ViewTest) and cls.__name__ in prompt_learners():
+        if _learns_prompt(cls) and cls.kind == "prompt" and cls.__name__ in prompt_learners():
             return cls.__name__
     return "SAPT"
 
@@ -84,5 +91,4 @@ def compared(config: Mapping[str, Any]) -> Sequence[str]:
 
 def config_folders(name: str) -> list[str]:
     """Where its configs are, in configs/trainers; all methods at test time can take Compare's."""
-    cls = trainer_class(name)
-    return [name, *([Compare.__name__] if issubclass(cls, TestTimeTrainer) and cls is not Compare else [])]
+    return list(dict.fromkeys((name, "Compare"))) if is_test_time_method(name) else [name]

@@ -232,13 +232,12 @@ def test_a_real_worker_that_ends_is_one_sentence(dataset, code, says, capfd):
     assert says in line
 
 
-def test_a_reader_that_leaves_ends_a_command_quietly(tmp_path):
+def test_a_reader_that_leaves_ends_a_command_quietly():
     """As head does."""
-    command = f"{sys.executable} -W ignore parse_test_res.py --help | true"
-    done = subprocess.run(
-        ["bash", "-c", f"{command}; echo ${{PIPESTATUS[0]}}"], cwd=REPO, capture_output=True, text=True
-    )
-    assert done.stderr == "" and done.stdout.strip() in ("0", "141")
+    script = "import sys; from tlla.command_line import call; sys.exit(call(lambda: print('x' * 10**6)))"
+    command = f'{sys.executable} -W ignore -c "{script}" | true; echo ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", command], cwd=REPO, capture_output=True, text=True, timeout=60)
+    assert (done.stderr, done.stdout) == ("", "141\n")
 
 
 @pytest.fixture(scope="module")
@@ -312,6 +311,16 @@ def test_flags_come_before_pairs(place, capfd):
     assert sentence == "--eval-only stands after KEY VALUE pairs: flags come first, the pairs last"
     refused(capfd, "train", *place.argv("SAPT", "x", "OPTIM.LR=1"), says=("'OPTIM.LR=1'", "with a space"))
     refused(capfd, "datasets", "check", "OxfordPets", "--root", "x", "--opts", "SEED=1", says=("'SEED=1'",))
+
+
+@pytest.mark.parametrize("encoding", ("utf-16", "utf-8-sig"))
+def test_a_list_of_class_names_or_a_config_of_another_encoding_is_read(place, tmp_path, encoding):
+    from tlla.predict.inputs import _names_in
+
+    (tmp_path / "names.txt").write_text("größer\n鳥\n", encoding)
+    assert _names_in(tmp_path / "names.txt") == ["größer", "鳥"]
+    (tmp_path / "c.yaml").write_text("DATASET: {TEMPLATE: größer}\n", encoding)
+    assert value([*place.argv("SAPT", "x"), "--config-file", str(tmp_path / "c.yaml")], "DATASET.TEMPLATE") == "größer"
 
 
 @pytest.mark.parametrize("encoding", ("utf-16", "utf-8-sig"))

@@ -100,6 +100,7 @@ NAMES = {
     "twice": b"dog\ncat\ndog\n",
     "binary": bytes(range(128, 256)),
     "utf-16 without a mark": "dög\ncat".encode("utf-16-le"),
+    "utf-16 cut in a character": "dog\ncat".encode("utf-16")[:-1],
     "too-long": b"dog\n" + b"very " * 99,
     "underscores": b"dog\n___\n",
 }

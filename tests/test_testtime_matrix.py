@@ -37,7 +37,7 @@ def refusal(trainer: str, kind: str) -> str:
     """What the one sentence says where a trainer cannot test a kind of prompt; "" where it can."""
     learns = bool(getattr(train.TRAINER_REGISTRY.get(trainer), "learned", ""))
     if trainer in NEEDS_CONTEXT and kind == "ensemble":
-        return "an ensemble of templates has none"
+        return "an ensemble of templates or a template without words"
     if trainer == "DPE" and kind == "CoCoOp":
         return "DPE averages class features over images"
     if trainer in CACHES and kind in ("CoOp", "SAPT", "CoCoOp") or trainer not in CACHES and kind == "TipAdapter":

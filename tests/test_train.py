@@ -114,6 +114,14 @@ def test_an_overflow_skips_the_step_and_halves_the_scale_until_it_is_hopeless(tr
     assert torch.equal(trainer.prompt(), start)
 
 
+def test_a_loss_that_is_not_finite_skips_the_step_even_if_its_gradient_is(trainer):
+    trainer, _ = trainer
+    start = trainer.prompt().detach().clone()
+    gradient = torch.ones_like(start)
+    trainer.apply_gradients([gradient], torch.tensor(torch.nan), gradient.norm(), finite=False, scale=2.0**16)
+    assert torch.equal(trainer.prompt(), start) and trainer.scaler.get_scale() == 2.0**15
+
+
 def naive_tlla(place, context, style, rho=0.5, seed=1):
     """STSS by hand from files: one image at a time, own loading, own text features."""
     model = load_clip(str(place.folder / "clip.pt"))

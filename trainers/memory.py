@@ -4,7 +4,6 @@ import contextlib
 import sys
 from pathlib import Path
 
-import psutil
 import torch
 
 try:
@@ -31,5 +30,6 @@ def peak_memory_mb() -> float:
     if resource:
         unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kilobytes elsewhere
         return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
-    memory = psutil.Process().memory_info()
-    return round(getattr(memory, "peak_wset", memory.rss) / 1e6, 1)  # Windows'
+    import psutil  # here, as only Windows needs it
+
+    return round(psutil.Process().memory_info().peak_wset / 1e6, 1)

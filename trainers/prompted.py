@@ -78,7 +78,7 @@ class PromptTrainer(LearningTrainer):
         self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
         self.register_model(self.learned, learner, self.optim, self.sched)
         # fp16 gradients of a prompt underflow without a loss scale; bf16 has fp32's range and needs none.
-        self.scaler = torch.amp.GradScaler(self.device.type) if self.precision == "amp" else None
+        self.scaler = torch.amp.GradScaler(self.device.type) if self.precision in ("amp", "fp16") else None
 
     def build_learner(self) -> PromptLearner:
         """The context vectors."""
@@ -181,8 +181,11 @@ class PromptTrainer(LearningTrainer):
             self.optim.step()
             return
         self.scaler.scale(loss)  # lets the scaler set up its state; the losses were scaled already
-        self.scaler.step(self.optim)
-        self.scaler.update()
+        if finite:
+            self.scaler.step(self.optim)
+            self.scaler.update()
+        else:  # the scaler looks at gradients alone, which can be finite where the loss is not
+            self.scaler.update(scale * self.scaler.get_backoff_factor())
 
     def trainer_state(self, epoch: int) -> dict[str, Any]:
         """Adds to a checkpoint which CLIP and which classes its prompt is for (our toolkit asks for it, not Dassl)."""

@@ -117,7 +117,7 @@ class SAR(Tuning):
         with self.classifier.autocast():
             found = functional_call(self.encoder, parameters, (images.type(self.dtype),))
         features = found[0] if isinstance(found, tuple) else found  # CoCa's also gives its tokens
-        return self.classifier.logits(F.normalize(features.float(), dim=-1), text)
+        return self.classifier.logits(F.normalize(features.to(text.dtype), dim=-1), text)
 
 
 def norm_parameters(encoder: nn.Module) -> Iterator[tuple[str, Tensor]]:
