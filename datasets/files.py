@@ -9,8 +9,7 @@ from typing import Any
 from PIL import Image
 
 from tlla.errors import InputError
-from tlla.files import read_text
-from tlla.files import write_text
+from tlla.files import read_text, write_text
 
 
 def image_suffixes() -> frozenset[str]:
