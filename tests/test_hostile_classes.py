@@ -178,7 +178,7 @@ def test_a_broken_split_is_one_sentence_that_names_it(place, root, capfd, file):
     (
         (b"dog\n", "'dog', but each line must be"),
         (b"dog \n", "'dog', but each line must be"),
-        (b"\xff\x00", "cannot be read"),
+        (b"\x80\xfe", "cannot be read"),
         (b"dog hound\ncat hound\n", "more than one class named hound"),
         (b"dog " + b"very " * 99, "very very"),
     ),

@@ -195,8 +195,8 @@ def test_dpe_equals_the_naive_step(text, images, n_views, align, predict_on, lr)
     assert {"replaced", "merged", "unsure"} <= set(events)
     result = predict(started(dpe, text), images)
     torch.testing.assert_close(result, rows, atol=1e-4, rtol=0)
-    # A step of AdamW goes by lr * gradient / |gradient|: where the gradient is small, its rounding moves the step by
-    # some 1e-3 of lr, for which 0.02 gives 2e-5; five times that, for other processors.
+    # A step of AdamW goes by lr * gradient / |gradient|: where the gradient is small, rounding moves the step by some
+    # 1e-3 of lr, which gives 2e-5 for 0.02; five times that, for other processors.
     torch.testing.assert_close(dpe.text, running, atol=1e-4, rtol=0)
     still = predict(started(DPE(lr=0.0, align=align, predict_on=predict_on), text), images)
     assert (still - result).abs().max() > 0.02

@@ -58,7 +58,8 @@ def test_prompts_equal_the_models_own_code_with_its_own_gradient(variant, positi
     (whole,) = torch.autograd.grad((expected * target).sum(), weight)
     weight.requires_grad_(False)
     torch.testing.assert_close(features, expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(gradient, whole[words], atol=1e-5, rtol=1e-4)
+    # A gradient is a sum whose terms are as large as its largest entries: its error is relative to those.
+    torch.testing.assert_close(gradient, whole[words], atol=1e-5 * whole.abs().max().clamp(min=1).item(), rtol=1e-4)
     assert gradient.abs().max() > 1e-3 and (features[0] - features[1]).abs().max() > 1e-3
 
 
@@ -87,7 +88,7 @@ def test_templates_chunks_and_several_contexts_work_on_all(variant):
     together = prompted.encode_text(contexts.requires_grad_())
     prompted.text_chunk = 4  # computed again in the backward pass
     chunked = prompted.encode_text(contexts)
-    torch.testing.assert_close(chunked, together, atol=1e-6, rtol=0)
+    torch.testing.assert_close(chunked, together, atol=4e-6, rtol=0)  # 64 roundings of 2**-24
     target = torch.randn_like(together)
     one, other = (torch.autograd.grad((found * target).sum(), contexts)[0] for found in (together, chunked))
     torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)

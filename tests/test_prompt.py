@@ -159,8 +159,8 @@ def test_chunks_change_neither_features_nor_gradient(tiny_clip, monkeypatch, kin
     model.text_chunk = chunk
     features, gradient = features_and_gradient(model, ctx)
     expected, expected_gradient = whole(model, ctx)
-    torch.testing.assert_close(features, expected, atol=1e-6, rtol=0)
-    assert (gradient - expected_gradient).abs().max() < 2e-6 * expected_gradient.abs().max().clamp(min=1)
+    torch.testing.assert_close(features, expected, atol=4e-6, rtol=0)  # 64 roundings of 2**-24
+    assert (gradient - expected_gradient).abs().max() < 4e-6 * expected_gradient.abs().max().clamp(min=1)
 
 
 def test_only_some_classes_can_be_encoded(tiny_clip):
