@@ -4,6 +4,7 @@ Every cell of the table is a run of train.py with its own folder (log.txt, resul
 complete are skipped, interrupted ones go on. Writes table.md, results.csv and the figure.
 
     python scripts/demo.py --output output/demo --seeds 1
+    python scripts/demo.py --output output/demo_scenes --scenes
 """
 
 import argparse
@@ -24,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import train  # noqa: E402
+from datasets.emoji_scenes import SCENES  # noqa: E402
 from report.style import HATCHES, plt, save  # noqa: E402
 from tlla.command_line import call  # noqa: E402
 from trainers.results import plain  # noqa: E402
@@ -70,6 +72,7 @@ class Run:
     folder: Path
     argv: list[str]
     source: "Run | None" = None  # the run whose prompt is tested
+    images_of_emoji: int = 1  # consecutive ones; scenes: several
 
     def results(self) -> dict | None:
         """results.json of a complete run, else None."""
@@ -91,10 +94,12 @@ class Run:
         accuracy = self.results()["splits"]["test"].get("accuracy")
         return "" if accuracy is None else f"{accuracy:5.1f} %"
 
-    def correct(self) -> list[bool]:
-        """For each test image, in order, whether it was classified correctly."""
+    def correct(self) -> list[float]:
+        """For each test emoji, in order, the share of its images that were classified correctly."""
         with (self.folder / "predictions_test.csv").open(encoding="utf-8") as file:
-            return [row["label"] == row["prediction"] for row in csv.DictReader(file)]
+            hits = [float(row["label"] == row["prediction"]) for row in csv.DictReader(file)]
+        n = self.images_of_emoji
+        return [statistics.mean(hits[i : i + n]) for i in range(0, len(hits), n)]
 
 
 def prompt_of(results: dict) -> str:
@@ -102,7 +107,7 @@ def prompt_of(results: dict) -> str:
     return results["splits"]["test"]["prompt_sha256"]
 
 
-def plan(output: Path, seeds: list[int]) -> list[Run]:
+def plan(output: Path, seeds: list[int], scenes: bool = False) -> list[Run]:
     """All runs in the order in which they need each other: a prompt is trained on the source first."""
     runs: dict[tuple[str, int], Run] = {}  # on the source
     planned = []
@@ -110,20 +115,21 @@ def plan(output: Path, seeds: list[int]) -> list[Run]:
         for seed in seeds if method.seeded else seeds[:1]:
             for style in STYLES:
                 source = runs.get((method.prompt_of or method.name, seed)) if method.seeded else None
-                run = _run(method, style, seed, output, source)
+                run = _run(method, style, seed, output, source, scenes)
                 runs.setdefault((method.name, seed), run)
                 planned.append(run)
     return planned
 
 
-def _run(method: Method, style: str, seed: int, output: Path, source: Run | None) -> Run:
+def _run(method: Method, style: str, seed: int, output: Path, source: Run | None, scenes: bool) -> Run:
     folder = output / "runs" / method.name.split(" (")[0].replace(" ", "") / f"seed{seed}" / style
     argv = ["--trainer", method.trainer, "--seed", str(seed), "--output-dir", str(folder)]
     argv += ["--config-file", f"configs/trainers/{method.trainer}/emoji.yaml"]
-    argv += ["--dataset-config-file", f"configs/datasets/{style}.yaml"]
+    dataset = style.replace("emoji", "emoji_scenes", 1) if scenes else style
+    argv += ["--dataset-config-file", f"configs/datasets/{dataset}.yaml"]
     if source:
         argv += ["--eval-only", "--model-dir", str(source.folder)]
-    return Run(method, style, seed, folder, argv, source)
+    return Run(method, style, seed, folder, argv, source, SCENES["test"] if scenes else 1)
 
 
 def execute(run: Run, number: int, total: int) -> None:
@@ -161,14 +167,14 @@ class Table:
         return [statistics.mean(100 * sum(h) / len(h) for h in row) for row in hits]
 
     def difference(self, method: Method, styles: list[str]) -> tuple[float, float]:
-        """Mean difference to CoOp in points and the half width of its 95 % interval, paired over images.
+        """Mean difference to CoOp in points and the half width of its 95 % interval, paired over emoji.
 
-        The unit is the image (the emoji): its differences are averaged over seeds and styles first, because the same
-        emoji in another style, or under another seed, is no independent observation.
+        The unit is the emoji: its differences are averaged over seeds, styles and scenes first, because the same
+        emoji in another style or scene, or under another seed, is no independent observation.
         """
         coop = next(m for m in METHODS if m.name == "CoOp")
         pairs = [(self.of(method, t, s).correct(), self.of(coop, t, s).correct()) for t in styles for s in self.seeds]
-        columns = [[int(a) - int(b) for a, b in zip(*pair, strict=True)] for pair in pairs]
+        columns = [[a - b for a, b in zip(*pair, strict=True)] for pair in pairs]
         per_image = [statistics.mean(values) for values in zip(*columns, strict=True)]
         error = statistics.stdev(per_image) / math.sqrt(len(per_image))
         return 100 * statistics.mean(per_image), 196 * error
@@ -246,12 +252,13 @@ def main() -> None:
         "--output", type=Path, default=ROOT / "output" / "demo", help="folder of the runs and the table"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="seeds of training, views and perturbations")
+    parser.add_argument("--scenes", action="store_true", help="the emoji in scenes instead of alone")
     args = parser.parse_args()
-    runs = list(plan(args.output.resolve(), args.seeds))
+    runs = list(plan(args.output.resolve(), args.seeds, args.scenes))
     for number, run in enumerate(runs, start=1):
         execute(run, number, len(runs))
     text = write(Table(runs, args.seeds), args.output)
-    print(f"\nSeeds {args.seeds}; the intervals are paired over images\n\n{text}")
+    print(f"\nSeeds {args.seeds}; the intervals are paired over emoji\n\n{text}")
     print(f"\nWritten to {args.output}: table.md, results.csv, figure.svg, figure.png; each run's log is under runs/")
 
 

@@ -73,6 +73,16 @@ def test_the_interval_is_that_of_a_bootstrap_over_images(runs):
     assert mean + half == pytest.approx(means[-100], abs=0.8)
 
 
+def test_scenes_of_one_emoji_are_one_observation(tmp_path):
+    rng = random.Random(0)
+    planned = demo.plan(tmp_path, [1], scenes=True)
+    run = next(r for r in planned if r.style == "emoji_twemoji")
+    assert "configs/datasets/emoji_scenes_twemoji.yaml" in run.argv
+    fake(run, 0.5, 60, rng)
+    hits = [row.split(",")[1] == row.split(",")[2] for row in (run.folder / "predictions_test.csv").open()][1:]
+    assert run.correct() == [(a + b) / 2 for a, b in zip(hits[::2], hits[1::2], strict=True)]
+
+
 def test_the_table_and_the_figure_are_written(runs, tmp_path):
     text = demo.write(demo.Table(runs, [1, 2]), tmp_path)
     assert "TLLA (SAPT + STSS)" in text and "±" in text

@@ -14,23 +14,19 @@ from pathlib import Path
 
 import torch
 from dassl.data.datasets import build_dataset
-from PIL import Image
 from tabulate import tabulate
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import train
 from datasets.cloth import CLOTH
 from datasets.example import make_example
-from tlla.clip import image_size, normalize
 from tlla.openai_package import build_model
 from tlla.prompt import PromptedCLIP, PromptLearner
 from tlla.selection import score_views
 from tlla.sharpness import random_directions
-from tlla.views import ViewConfig, make_views
 
 from .export import openai_layout, read
-from .tuning import BATCH, EPOCHS, SHOTS, accuracy, fit
+from .tuning import BATCH, EPOCHS, SHOTS, accuracy, fit, view_features
 
 CTX_INIT = "an icon of a"
 CROPS = (0.08, 1.0)
@@ -38,22 +34,11 @@ LRS = (0.02, 0.2)
 
 
 class Pictures:
-    """Files with labels, and the features of their views."""
+    """Labels and features of the plain view and n_views - 1 crops of files: (N,) and (N, V, E)."""
 
-    def __init__(self, model: PromptedCLIP, items: list[tuple[str, int]], n_views: int, title: str) -> None:
+    def __init__(self, model: PromptedCLIP, items: list[tuple[str, int]], n_views: int) -> None:
         self.labels = torch.tensor([label for _, label in items])
-        self.features = view_features(model, [path for path, _ in items], n_views, title)  # (N, V, E), first: plain
-
-
-@torch.no_grad()
-def view_features(model: PromptedCLIP, paths: list[str], n_views: int, title: str) -> Tensor:
-    """Features of the plain view and n_views - 1 crops of each image: (N, V, E)."""
-    config = ViewConfig(image_size(model.clip), n_views, CROPS, seed=0)
-    rows = []
-    for i, path in enumerate(tqdm(paths, desc=title, leave=False)):
-        views = make_views(Image.open(path).convert("RGB"), i, config)
-        rows.append(model.encode_image(normalize(views)))
-    return torch.stack(rows)
+        self.features = view_features(model, [path for path, _ in items], CROPS, n_views, seed=0)
 
 
 def prompted(clip_model: nn.Module, names: list[str]) -> PromptedCLIP:
@@ -124,8 +109,8 @@ def cloth(clip_model: nn.Module, seeds: int) -> dict[str, float]:
             [(str(p), k) for k, name in enumerate(CLOTH) for p in sorted(Path(folder, "cloth", part, name).iterdir())]
             for part in ("train", "test")
         ]
-        known = Pictures(model, parts[0], EPOCHS + 1, "cloth, train")
-        asked = Pictures(model, parts[1], 1, "cloth, test")
+        known = Pictures(model, parts[0], EPOCHS + 1)
+        asked = Pictures(model, parts[1], 1)
     return tuned(model, known, asked, seeds)
 
 
@@ -146,10 +131,10 @@ def main() -> None:
     for name in ("Emoji", "EmojiScenes"):
         names, parts = source(name, args.scenes)
         model = prompted(clip_model, names)
-        asked = Pictures(model, parts["val"], args.views, f"{name}, val")
+        asked = Pictures(model, parts["val"], args.views)
         show(name, views_and_sharpness(model, asked))
         if args.seeds:
-            known = Pictures(model, parts["train"], EPOCHS + 1, f"{name}, train")
+            known = Pictures(model, parts["train"], EPOCHS + 1)
             show(f"{name}, tuned", tuned(model, known, asked, args.seeds))
     if args.seeds:
         show("cloth", cloth(clip_model, args.seeds))

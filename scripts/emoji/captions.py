@@ -82,9 +82,8 @@ class Vocabulary:
         self.encode_text = clip._tokenizer.encode
         self.cache: dict[str, list[int]] = {}
         words = " ".join((*TEMPLATES, *KINDS, *(f"{k}s" for k in KINDS), *(w for ws in WORDS.values() for w in ws)))
-        used = (
-            set(range(512)) | {START, END} | set(self.encode_text(words + " , . in at on the ground beside with near"))
-        )
+        words += " a kind of , . in at on the ground beside with near"
+        used = set(range(512)) | {START, END} | set(self.encode_text(words))
         for item in items:
             text = f"{item.label} , {item.category or ''} , {' , '.join(item.tags)}"
             for end in ("", "."):

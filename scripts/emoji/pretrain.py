@@ -62,8 +62,7 @@ class Trainer:
 
     def __init__(self, args: argparse.Namespace, sampler: Sampler, vocabulary: Vocabulary) -> None:
         self.args, self.sampler, self.vocabulary = args, sampler, vocabulary
-        shape = {**ARCHITECTURE, "transformer_layers": args.layers}
-        self.model = CLIP(**shape, vocab_size=len(vocabulary.tokens)).float().train()
+        self.model = CLIP(**ARCHITECTURE, vocab_size=len(vocabulary.tokens)).float().train()
         if args.start:
             self._start_from(args.start)
         self.model.visual.to(memory_format=torch.channels_last)
@@ -72,12 +71,13 @@ class Trainer:
         self.step, self.spent, self.loss = 0, 0.0, 0.0
 
     def _start_from(self, path: Path) -> None:
-        """Take the image encoder and the token embeddings (of the tokens it knew) of earlier weights.
+        """Take the image encoder, the scale and the token embeddings of earlier weights (zero: a token not read).
 
         Not the text transformer: one that has learned to ignore a context doesn't unlearn it. See `learn_names`.
         """
         weights = read_weights(path)
         self.model.visual.load_state_dict({k[7:]: v.float() for k, v in weights.items() if k.startswith("visual.")})
+        self.model.logit_scale.data.copy_(weights["logit_scale"])
         rows = weights["token_embedding.weight"].float()[self.vocabulary.tokens]
         known = rows.norm(dim=1) > 0
         self.model.token_embedding.weight.data[known] = rows[known]
@@ -100,7 +100,7 @@ class Trainer:
         return F.normalize(torch.cat(parts).float(), dim=-1)[torch.tensor(order).argsort()]
 
     def encode_image(self, model: nn.Module, images: Tensor) -> Tensor:
-        """Unit features. bfloat16: several times faster on a CPU with AMX, slower on others."""
+        """Unit features (N, E)."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
             return F.normalize(model.encode_image(images).float(), dim=-1)
 
@@ -168,13 +168,8 @@ class Trainer:
     def accuracy(self, images: Tensor, labels: Tensor, classes: list[str]) -> float:
         """Zero-shot accuracy (%) of the averaged model."""
         text = self.encode_text(self.average, [fill(EVAL_TEMPLATE, c) for c in classes])
-        return (
-            100
-            * ((self.encode_image(self.average, normalize(images)) @ text.t()).argmax(1) == labels)
-            .float()
-            .mean()
-            .item()
-        )
+        image = self.encode_image(self.average, normalize(images))
+        return 100 * ((image @ text.t()).argmax(1) == labels).float().mean().item()
 
     def state(self) -> dict:
         """All that `resume` and the export need."""
@@ -244,7 +239,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=70.0, help="of training; evaluation and loading not counted")
     parser.add_argument("--every", type=float, default=3.0, help="minutes between checkpoints")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=ARCHITECTURE["transformer_layers"], help="of the text encoder")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument(
         "--image-rate", type=float, default=0.4, help="factor on --lr for an image encoder from --start"
@@ -254,7 +248,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--bank", type=float, default=0.7, help="weight of the losses over category phrases")
     parser.add_argument("--average", type=float, default=0.995, help="decay of the weights' running average, per step")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--bf16", action="store_true", help="bfloat16, for CPUs with units for it")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16: several times faster on a CPU with AMX")
     return parser.parse_args()
 
 

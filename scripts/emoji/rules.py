@@ -65,7 +65,8 @@ def measure(model: PromptedCLIP, prompts: dict[str, list[Tensor]], node: CfgNode
     measured: dict[str, dict[str, Tensor]] = {}
     for style, parts in tqdm(read_index()["items"].items(), desc="styles"):
         labels = torch.tensor([label for _, label, _ in parts["test"]])
-        features = view_features(model, parts["test"], tuple(node.CROP_SCALE), node.N_VIEWS, seed=0)
+        paths = [path for path, _, _ in parts["test"]]
+        features = view_features(model, paths, tuple(node.CROP_SCALE), node.N_VIEWS, seed=0)
         measured[style] = {}
         for name, own in prompts.items():
             each = [hits(model, ctx, features, labels, node) for ctx in own]

@@ -5,7 +5,7 @@ In plain torch, on features of augmented views that are computed once: the same 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,11 +26,13 @@ RHOS = (0.05, 0.1, 0.3, 0.5, 0.7)  # the paper's grid
 
 
 @torch.no_grad()
-def view_features(model: PromptedCLIP, items: list, scale: tuple[float, float], n_views: int, seed: int) -> Tensor:
-    """Features of all views of the index's items: (N, V, E). Views are those of the trainer for the same seed."""
+def view_features(
+    model: PromptedCLIP, paths: Sequence[str], scale: tuple[float, float], n_views: int, seed: int
+) -> Tensor:
+    """Features of all views of images, given as the index does or by full paths: (N, V, E). The trainer's views."""
     config = ViewConfig(image_size(model.clip), n_views, scale, seed=seed)
     rows = []
-    for i, (path, _, _) in enumerate(tqdm(items, desc=f"views {scale[0]:g}-{scale[1]:g}", leave=False)):
+    for i, path in enumerate(tqdm(paths, desc=f"views {scale[0]:g}-{scale[1]:g}", leave=False, disable=None)):
         image = Image.open(FOLDER / path).convert("RGB")
         rows.append(model.encode_image(normalize(make_views(image, i, config))))
     return torch.stack(rows)
@@ -48,7 +50,7 @@ class Source:
 
     def view_features(self, scale: tuple[float, float], n_views: int, seed: int) -> Tensor:
         """Features of all views of all images: (N, V, E)."""
-        return view_features(self.model, self.items, scale, n_views, seed)
+        return view_features(self.model, [path for path, _, _ in self.items], scale, n_views, seed)
 
     def few_shot(self, seed: int) -> Tensor:
         """Indices of at most 16 train images of each class."""
