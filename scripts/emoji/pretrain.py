@@ -201,8 +201,8 @@ class Trainer:
 
 def settings(args: argparse.Namespace) -> dict:
     """What the weights depend on; not how long it takes, so that a run can be prolonged."""
-    free = ("work", "name", "minutes", "every")
-    return {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items() if key not in free}
+    found = {key: value for key, value in vars(args).items() if key not in ("work", "name", "minutes", "every")}
+    return found | {"start": str(args.start)}
 
 
 def save(state: dict, path: Path) -> None:
