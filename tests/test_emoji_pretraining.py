@@ -5,9 +5,11 @@ import random
 import numpy as np
 import pytest
 import torch
+from clip.model import CLIP
 
-from scripts.emoji.captions import fill, scene_template
+from scripts.emoji.captions import Vocabulary, fill, scene_template
 from scripts.emoji.corpus import Item
+from scripts.emoji.mixing import Contexts, learn_between, mixing_loss
 from scripts.emoji.pictures import ATTRIBUTES, COLOURS, NONE, UNKNOWN, WORDS, Layer, Place, grounds, outside, recolour
 from scripts.emoji.sampler import Sampler
 
@@ -93,3 +95,18 @@ def test_a_false_twin_is_a_negative_of_its_picture_and_a_true_text_is_not(sample
     texts.append(caption("fruit", (sampler.category[1].item(), NONE), {"size": 0}))
     # The size of the second picture is not known: neither caption may count against it.
     assert sampler._not_false(index, values, texts).tolist() == [[True, False, False], [True, True, False]]
+
+
+def test_a_text_encoder_learns_to_answer_between_words(sampler):
+    vocabulary = Vocabulary(sampler.items)
+    torch.manual_seed(0)
+    model = CLIP(32, 32, 2, 64, 16, 77, len(vocabulary.tokens), 64, 1, 2).float()
+    contexts = Contexts(vocabulary, sampler.categories, sampler.labels, seed=0)
+    first, second = contexts.draw(8)
+    assert first.shape == second.shape and (first != second).any() and (first.amax(1) == second.amax(1)).all()
+    for share in (torch.zeros(8), torch.ones(8)):  # at the ends it is its own teacher
+        assert mixing_loss(model, model, first, second, share).item() == pytest.approx(0, abs=1e-5)
+    assert mixing_loss(model, model, first, second, torch.full((8,), 0.5)) > 1e-4
+    before = model.visual.conv1.weight.clone()
+    losses = list(learn_between(model, contexts, 12))
+    assert losses[-1] < losses[0] and torch.equal(model.visual.conv1.weight, before)

@@ -125,7 +125,7 @@ def main() -> None:
     args = parser.parse_args()
     clip_model = read()
     if args.work:
-        checkpoint = torch.load(args.work / args.name / "checkpoint.pt", weights_only=True)
+        checkpoint = torch.load(args.work / args.name / "weights.pt", weights_only=True)
         clip_model = build_model(openai_layout(checkpoint)).float().eval()
     clip_model.requires_grad_(False)
     for name in ("Emoji", "EmojiScenes"):

@@ -92,13 +92,16 @@ class Vocabulary:
         self.number = {t: i for i, t in enumerate(self.tokens)}
 
     def ids(self, text: str) -> list[int]:
-        """Compact numbers of a text, start and end included; a token never seen in the captions is skipped."""
+        """Compact numbers of a text, start and end included."""
         if text not in self.cache:
             if len(self.cache) > 200_000:  # scenes have many captions
                 self.cache.clear()
-            known = [self.number[t] for t in self.encode_text(text) if t in self.number]
-            self.cache[text] = [self.number[START], *known[:MAX_TOKENS], self.number[END]]
+            self.cache[text] = [self.number[START], *self.words(text)[:MAX_TOKENS], self.number[END]]
         return self.cache[text]
+
+    def words(self, text: str) -> list[int]:
+        """Compact numbers of a text alone; a token never seen in the captions is skipped."""
+        return [self.number[t] for t in self.encode_text(text) if t in self.number]
 
     def batch(self, texts: list[str]) -> Tensor:
         """(N, longest) padded with 0. END is the highest number, so CLIP's argmax finds it."""

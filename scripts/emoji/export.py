@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--name", default="run")
     args = parser.parse_args()
-    checkpoint = torch.load(args.work / args.name / "checkpoint.pt", weights_only=True)
+    checkpoint = torch.load(args.work / args.name / "weights.pt", weights_only=True)
     write(openai_layout(checkpoint), WEIGHTS)
     print(f"{WEIGHTS}: {WEIGHTS.stat().st_size} bytes, step {checkpoint['progress'][0]}")
 

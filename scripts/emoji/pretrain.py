@@ -1,5 +1,6 @@
 """Pre-train EmojiCLIP on the CPU: OpenAI's architecture, a contrastive loss with false captions, banks of categories.
 
+Three parts: with --start, a new text encoder learns names from the earlier one; pictures and captions; between words.
 Looks only at the pre-training images and at the source's val split. The learning rate follows the clock: a cosine
 that ends with the time given, whatever the machine's speed. An interrupted run goes on by the same command.
 
@@ -28,6 +29,7 @@ from . import corpus
 from .assets import load_images, read_index, split_of
 from .captions import TEMPLATES, Vocabulary, fill
 from .export import read, read_weights
+from .mixing import Contexts, learn_between
 from .pictures import normalize
 from .sampler import Bank, Sampler
 
@@ -245,6 +247,7 @@ def parse_args() -> argparse.Namespace:
         "--image-rate", type=float, default=0.4, help="factor on --lr for an image encoder from --start"
     )
     parser.add_argument("--names", type=int, default=600, help="steps of learning names from --start, text alone")
+    parser.add_argument("--between", type=int, default=400, help="steps of learning between words, at the end")
     parser.add_argument("--weight-decay", type=float, default=0.1)
     parser.add_argument("--bank", type=float, default=0.7, help="weight of the losses over category phrases")
     parser.add_argument("--average", type=float, default=0.995, help="decay of the weights' running average, per step")
@@ -270,6 +273,11 @@ def main() -> None:
         trainer.sampler.rng.seed(args.seed + trainer.step)
     val = {"val": load_images(index, "noto", "val")}
     run(trainer, folder, val, [c["name"] for c in index["classes"]])
+    contexts = Contexts(trainer.vocabulary, trainer.sampler.categories, trainer.sampler.labels, args.seed)
+    for step, loss in enumerate(learn_between(trainer.average, contexts, args.between), start=1):
+        if step % 50 == 0:
+            print({"between": step, "distance": round(loss, 4)}, flush=True)
+    save({k: v for k, v in trainer.state().items() if k in ("average", "progress", "tokens")}, folder / "weights.pt")
 
 
 if __name__ == "__main__":
