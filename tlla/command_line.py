@@ -26,7 +26,7 @@ MACHINE = (  # what a machine runs out of, by the words of the system or of torc
         "the limit of open files is reached: raise it (ulimit -n 65536) or use fewer workers (DATALOADER.NUM_WORKERS)",
     ),
     (
-        r"bus error|shared memory|/torch_\d\S*: (No space|Success)",
+        r"[Bb]us error|(out of|allocate) shared memory|shared memory object|/torch_\d\S*: (No space|Success)",
         "the shared memory /dev/shm is full: enlarge it (docker run --shm-size=8g), or load images without worker "
         "processes (DATALOADER.NUM_WORKERS 0)",
     ),
