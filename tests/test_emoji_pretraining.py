@@ -5,13 +5,13 @@ import random
 import numpy as np
 import pytest
 import torch
-from clip.model import CLIP
 
 from scripts.emoji.captions import Vocabulary, fill, scene_template
 from scripts.emoji.corpus import Item
 from scripts.emoji.mixing import Contexts, learn_between, mixing_loss
 from scripts.emoji.pictures import ATTRIBUTES, COLOURS, NONE, UNKNOWN, WORDS, Layer, Place, grounds, outside, recolour
 from scripts.emoji.sampler import Sampler
+from tlla.openai_package import CLIP
 
 CATEGORIES = ("bird", "fruit", "tool", "drink", "heart")
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from benchmark import make_benchmark
-from clip import clip
 from dassl.utils import write_json
 from dassl.utils.archive import extract_archive
 from test_datasets_download import server  # noqa: F401 (a fixture)
@@ -27,6 +26,7 @@ from datasets.fewshot import DrawFile
 from datasets.items import Item
 from scripts.emoji import corpus, fetch
 from tlla.files import write_text
+from tlla.openai_package import clip
 from tlla.weights import find_weights
 
 PROCESSES = 4
