@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import functools
+import json
 import os
 import re
 import sys
@@ -155,6 +156,7 @@ def _check_registered(what: str, name: str, known: list[str]) -> None:
 def run(args: argparse.Namespace) -> None:
     """Trains, or evaluates with --eval-only."""
     cfg = build_cfg(args)
+    _refuse_other_trainer(cfg)
     distributed.start(cfg.USE_CUDA)
     with _log(cfg.OUTPUT_DIR):
         if cfg.SEED >= 0:
@@ -181,17 +183,43 @@ def _keep_bits() -> None:
 
 @contextlib.contextmanager
 def _log(folder: str):
-    """Copies what is printed to the folder's log.txt; only the first of several processes prints."""
+    """Copies what is printed to the folder's log.txt; only the first of several processes prints.
+
+    What a command prints that is refused in the folder of an earlier run goes to refused.log.
+    """
     if not distributed.is_first():
         with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
             yield
         return
+    older = set(Path(folder).glob("log.txt-*"))
     log = setup_logger(folder)
+    kept = set(Path(folder).glob("log.txt-*")) - older  # what was log.txt
+    refused = False
     try:
         yield
+    except (ValueError, OSError):
+        refused = True
+        raise
     finally:
         if hasattr(log, "close"):  # upstream Dassl's logger lasts as long as the process
             log.close()
+            if refused and kept:  # log.txt stays that of the run, by which tables read it
+                Path(folder, "log.txt").replace(Path(folder, "refused.log"))
+                kept.pop().replace(Path(folder, "log.txt"))
+
+
+def _refuse_other_trainer(cfg: CfgNode) -> None:
+    """Raises InputError if the results of another trainer's run in the folder would be overwritten."""
+    path = Path(cfg.OUTPUT_DIR) / "results.json"
+    try:
+        other = json.loads(path.read_text(encoding="utf-8"))["trainer"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return  # there is none, or it is broken: tables say so
+    if other != cfg.TRAINER.NAME and not cfg.RESUME:
+        raise InputError(
+            f"{path} is of another run: TRAINER.NAME is {other!r} there and {cfg.TRAINER.NAME!r} here: choose another "
+            "--output-dir"
+        )
 
 
 def _listing(args: argparse.Namespace) -> str:

@@ -33,7 +33,7 @@ def read_csv(path: Path) -> Parts:
     Commas, semicolons or tabs divide the fields; the text is UTF-8 or UTF-16; sorted class names give the labels.
     """
     try:
-        rows = _table(read_text(path))
+        rows = _table(read_text(path), path)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f'{path} is not a CSV file in UTF-8 or UTF-16 ({error}); Excel writes one as "CSV UTF-8" or "Unicode text"'
@@ -43,18 +43,22 @@ def read_csv(path: Path) -> Parts:
         if not all(row.get(column) for column in COLUMNS) or row["split"] not in PARTS or None in row:
             raise InputError(
                 f"{path}, line {line}: a path, a class and a split of {PARTS} were expected, in columns "
-                f"named {','.join(COLUMNS)}"
+                f"named {','.join(COLUMNS)}, but found {some(f'{key}={value}' for key, value in row.items())}"
             )
         parts[row["split"]].append(Item(row["path"], -1, row["class"]))
     number = {name: label for label, name in enumerate(sorted({row["class"] for row in rows.values()}))}
     return {part: [i._replace(label=number[i.classname]) for i in items] for part, items in parts.items()}
 
 
-def _table(text: str) -> dict[int, dict[str | None, Any]]:
+def _table(text: str, path: str) -> dict[int, dict[str | None, Any]]:
     """Rows by the line they end in, without empty ones; fields are divided by what divides the names of the columns."""
     header = text.partition("\n")[0]
     delimiter = max(DELIMITERS, key=header.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+    for name in COLUMNS:
+        if reader.fieldnames.count(name) > 1:
+            raise InputError(f"{path} has more than one column named {name!r}: keep one")
     numbered = ((reader.line_num, row) for row in reader)
     return {line: row for line, row in numbered if any(row.values())}
 

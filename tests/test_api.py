@@ -332,6 +332,24 @@ def test_a_saved_prompt_is_a_run_for_everybody(model, place, train_set, photos, 
     assert torch.equal(direct.probability, found.probability)
 
 
+def test_the_prompt_that_was_saved_last_is_the_folders(model, train_set, tmp_path):
+    longer = tlla.train_prompt(model, *train_set, CLASSES, epochs=2, seed=2)
+    shorter = tlla.train_prompt(model, *train_set, CLASSES, epochs=1)
+    for prompt in (longer, shorter):
+        prompt.save(tmp_path)
+        assert torch.equal(tlla.Predictor(model, CLASSES, tmp_path, "single").classifier.ctx, prompt.ctx)
+
+
+def test_a_template_is_no_initial_context(model, train_set):
+    with pytest.raises(InputError, match="CTX_INIT takes words alone"):
+        tlla.train_prompt(model, *train_set, CLASSES, epochs=1, ctx_init="an icon of a {}.")
+
+
+def test_a_folder_is_no_image(model):
+    with pytest.raises(InputError, match="images is the folder"):
+        tlla.Predictor(model, CLASSES, "a {}.", "single").predict(".")
+
+
 def test_a_saved_prompt_of_train_py_goes_on_after_it(place, model, train_set, tmp_path):
     """train.py resumes from such a folder as from any run without an optimizer's state."""
     tlla.train_prompt(model, *train_set, CLASSES, epochs=1, ctx_init="", n_ctx=3).save(place.folder / "onwards")

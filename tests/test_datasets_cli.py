@@ -1,6 +1,5 @@
 """`python -m datasets`: what it prints and its exit codes; the generated page."""
 
-import ast
 import json
 import os
 import subprocess
@@ -165,16 +164,6 @@ def test_class_names_stay_texts(tmp_path, capsys):
             zoo_trees.touch(tmp_path / part / name / "1.png")
     code, out = run(capsys, "fewshot", "ImageFolder", "--root", tmp_path, "--shots", "1")
     assert code == 0 and {line.split()[1] for line in out.splitlines() if line.strip()[:1].isdigit()} == set(names)
-
-
-def test_no_table_turns_texts_into_numbers():
-    """Every call of tabulate says so, or gives a format for a table of numbers alone."""
-    for folder in ("datasets", "tlla", "trainers", "report", "sweeps", "toolkit/dassl", "scripts", "benchmarks"):
-        for path in sorted((REPO / folder).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "tabulate":
-                    given = {keyword.arg for keyword in node.keywords}
-                    assert given & {"disable_numparse", "floatfmt"}, (path, node.lineno)
 
 
 def test_an_example_is_made(tmp_path, capsys):

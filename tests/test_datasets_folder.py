@@ -162,7 +162,8 @@ def test_other_texts_are_read_in_utf_16_too(root, file):
     ("lines", "header", "message"),
     (
         (["a.png,ape,train", "a.png,ape,tset"], "path,class,split", "line 3: a path, a class and a split of"),
-        (["a.png,,train"], "path,class,split", "line 2"),
+        (["a.png,,train"], "path,class,split", "line 2.* found path=a.png, class=, split=train"),
+        (["a.png,ape,train,zebra"], "path,class,split,class", "more than one column named 'class'"),
         (["a.png,ape,train"], "file,label,split", "columns named path,class,split"),
         (["train/ape/0.png,ape,train"], "path,class,split", "has no test images"),
         (["no.png,ape,train", "no.png,ape,test"], "path,class,split", "lacks 1 of 1 images: no.png"),

@@ -12,6 +12,7 @@ from conftest import TINY_VIT, make_clip
 from dassl.engine import TRAINER_REGISTRY
 from test_faults import fails
 
+import parse_test_res
 from tlla.checkpoint import epochs_in, read_checkpoint
 
 TRAINERS = sorted(
@@ -45,7 +46,7 @@ def record(place, output):
 
 
 def contents(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "log.txt" not in path.name}
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "log" not in path.name}
 
 
 def replaced_images(place, tmp_path):
@@ -196,6 +197,31 @@ def test_coops_own_checkpoint_is_taken_with_a_word(place, capfd):
     results = place.run("CoOp", "coops", "OPTIM.MAX_EPOCH", "2")
     assert "does not say with which settings" in capfd.readouterr().out
     assert results["resumed"][0]["epoch"] == 1 and newest(place, "coops").name == "model.pth.tar-2"
+
+
+def test_a_refused_command_leaves_the_log_and_the_place_of_a_run_in_tables(place, capfd):
+    shutil.copytree(place.folder / "SAPT", place.folder / "refused")
+    log = (place.folder / "refused/log.txt").read_bytes()
+    fails(capfd, place.argv("SAPT", "refused", *EPOCH, "TRAINER.SAPT.RHO", "0.5"))
+    assert (place.folder / "refused/log.txt").read_bytes() == log
+    assert "RHO: 0.5" in (place.folder / "refused/refused.log").read_text()
+    assert parse_test_res.main([str(place.folder / "refused"), "--table"]) == 0
+
+
+def test_another_trainers_results_are_not_overwritten(place, capfd):
+    before = record(place, "SAPT")
+    message = fails(capfd, place.argv("ZeroshotCLIP", "SAPT"))
+    assert "TRAINER.NAME is 'SAPT' there and 'ZeroshotCLIP' here" in message
+    assert record(place, "SAPT") == before
+
+
+def test_a_checkpoint_says_who_has_trained_it_whatever_lies_beside_it(place):
+    shutil.copytree(place.folder / "TLLA", place.folder / "relabelled")
+    (place.folder / "relabelled/results.json").unlink()
+    (place.folder / "relabelled/log.txt").write_text("trainer: CoOp\nDATASET:\n  NAME: Food101\n")
+    results = place.run("ZERO", "on_relabelled", "--eval-only", "--model-dir", str(place.folder / "relabelled"))
+    expected = {"name": "SAPT", "dataset": "Emoji", "said_by": "the checkpoint"}
+    assert results["loaded_from"]["trained_by"] == expected
 
 
 def test_a_checkpoint_of_a_version_without_some_setting_is_taken_with_a_word(place, capfd):

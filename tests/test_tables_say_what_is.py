@@ -219,6 +219,14 @@ def test_a_run_that_is_gone_is_known_by_what_the_record_says(tmp_path, call):
     assert f"PROMPT WITHOUT ITS RECORD, SAPT's on Emoji by results.json: TLLA: {tmp_path / 'gone'}" in notes
 
 
+def test_a_name_that_the_user_gives_a_prompt_is_its_name_in_tables(tmp_path, call):
+    record(tmp_path / "source", "SAPT", "Emoji", 1, 50.0)
+    record(tmp_path / "out", "STSS", "EmojiTwemoji", 1, 51.0, prompt_of=tmp_path / "source", new=True)
+    said = {"name": "mine", "dataset": "?", "said_by": "TRAINER.PROMPT"}
+    change(tmp_path / "out", lambda c: c["loaded_from"].update(trained_by=said))
+    assert ("STSS+mine", "EmojiTwemoji") in csv_of(call, tmp_path)[0]
+
+
 @pytest.mark.parametrize("new", (False, True), ids=("old", "new"))
 def test_an_initial_prompt_is_no_trained_one(new, tmp_path, call):
     record(tmp_path / "trained", "CoOp", "Emoji", 1, 50.0, new=new)
@@ -298,7 +306,7 @@ def test_no_table_takes_texts_for_numbers():
     """Of all modules: tabulate shows the text 007 as 7 unless it is told that a column is text."""
     calls = []
     for path in sorted(REPO.rglob("*.py")):
-        if path.relative_to(REPO).parts[0] in ("datasets", "tests", ".venv", "build"):  # datasets: `python -m datasets`
+        if path.relative_to(REPO).parts[0] in ("tests", ".venv", "build"):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tabulate":

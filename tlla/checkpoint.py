@@ -197,7 +197,7 @@ def epochs_in(folder: Path) -> dict[int, Path]:
 
 
 def find_epoch(folder: Path, epoch: int | None = None) -> Path:
-    """Path of a run's checkpoint of `epoch`, by default of the newest epoch."""
+    """Path of a run's checkpoint of `epoch`, by default of the one that was saved last."""
     present = epochs_in(folder)
     if not present:
         raise InputError(
@@ -206,7 +206,18 @@ def find_epoch(folder: Path, epoch: int | None = None) -> Path:
         )
     if epoch is not None and epoch not in present:
         raise InputError(f"there is no epoch {epoch} in {folder}, only {sorted(present)}: choose one with --load-epoch")
-    return present[max(present) if epoch is None else epoch]
+    if epoch is not None:
+        return present[epoch]
+    last = folder / _saved_last(folder)
+    return last if last in present.values() else present[max(present)]
+
+
+def _saved_last(folder: Path) -> str:
+    """The name in Dassl's text file ``checkpoint``; "" if there is none that can be read."""
+    try:
+        return (folder / "checkpoint").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _describe_context(ctx: Tensor) -> str:

@@ -4,6 +4,7 @@ Letters in shapes: B images, V views, K classes, E joint space.
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
@@ -129,6 +130,8 @@ class Predictor:
             InputError: an image is neither a path nor an image of Pillow's, or an argument is of another kind.
         """
         hide, workers = not flag("progress", progress), whole("workers", workers)
+        if isinstance(images, (str, os.PathLike)) and os.path.isdir(images):
+            raise InputError(f"images is the folder {images}: give its files, such as Path(folder).glob('*.jpg')")
         total = len(images) if isinstance(images, Sized) else None
         parts = [self._empty()]
         with tqdm(total=total, unit="img", disable=hide) as bar:

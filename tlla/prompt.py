@@ -43,6 +43,11 @@ def check_position(position: str) -> None:
 def check_prompt(n_ctx: int, ctx_init: str, class_token_position: str) -> None:
     """Raises InputError unless a prompt can be built from these settings."""
     check_position(class_token_position)
+    if set("{}") & set(ctx_init):
+        raise InputError(
+            f"CTX_INIT takes words alone, such as 'a photo of a', but got {ctx_init!r}: leave out the place of the "
+            "class name and what follows it"
+        )
     if not ctx_init.strip() and n_ctx < 1:
         raise InputError(f"N_CTX must be at least 1 when CTX_INIT is empty, but got {n_ctx}")
 

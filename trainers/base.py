@@ -30,6 +30,7 @@ from tlla.fingerprint import (
 )
 from tlla.image_files import one_line
 from tlla.registry import register
+from tlla.tables.origins import with_classes
 from tlla.workers import fit_workers
 
 from . import distributed
@@ -333,8 +334,11 @@ class LearningTrainer(ClipTrainer):
         return super().resume_model_if_exist(directory)
 
     def trainer_state(self, epoch: int) -> dict[str, Any]:
-        """Adds to a checkpoint what the training depends on (our toolkit asks for it, not Dassl)."""
-        return {**super().trainer_state(epoch), "identity": self.identity, "resumed": list(self.resumed)}
+        """Adds to a checkpoint whose it is and what the training depends on (our toolkit asks for it, not Dassl)."""
+        data = with_classes(self.record.content["data"]["name"], self.cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
+        training = {"name": self.training or type(self).__name__, "dataset": data}
+        own = {"training": training, "identity": self.identity, "resumed": list(self.resumed)}
+        return {**super().trainer_state(epoch), **own}
 
     def train(self) -> None:
         """Trains, unless test images would be learned from or chosen by."""

@@ -14,6 +14,7 @@ from tlla.classifier import Classifier, from_templates
 from tlla.errors import InputError, nearest
 from tlla.prompt import OnShared, check_template, fill_template, refuse_shared
 from tlla.prompts import learned_classifier
+from tlla.tables.origins import BY_USER
 from tlla.templates import ENSEMBLES
 
 from .results import describe_source
@@ -40,7 +41,7 @@ def find_templates(name: str, dataset: Any) -> str | tuple[str, ...]:
 def said_of_prompt(cfg: CfgNode) -> dict[str, Any]:
     """For the record's loaded_from: who has trained the prompt, if the config says so."""
     node = cfg.TRAINER.PROMPT
-    entry = {"name": node.NAME, "dataset": node.SOURCE or "?", "said_by": "TRAINER.PROMPT"}
+    entry = {"name": node.NAME, "dataset": node.SOURCE or "?", "said_by": BY_USER}
     return {"trained_by": entry} if node.NAME else {}
 
 

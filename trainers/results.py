@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
+from tlla.checkpoint import read_checkpoint
 from tlla.files import write_text
 from tlla.fingerprint import names_sha256, split_sha256, versions
 from tlla.metrics import summarize
@@ -160,8 +161,14 @@ def describe_data(cfg: CfgNode, dataset: Any) -> dict[str, Any]:
 
 
 def describe_source(path: Path, epoch: int | None) -> dict[str, Any]:
-    """What the record says of a checkpoint that was loaded: the file, its epoch, and who has trained it on what."""
-    return {"path": str(path), "epoch": epoch, "trained_by": trained_by(path.parents[1])}
+    """What the record says of a checkpoint that was loaded: the file, its epoch, and who has trained it on what.
+
+    The checkpoint itself says so; of older ones and of CoOp's own the folder does.
+    """
+    said = (read_checkpoint(path).get("trainer") or {}).get("training")
+    known = isinstance(said, dict) and all(isinstance(said.get(key), str) for key in ("name", "dataset"))
+    by = {**said, "said_by": "the checkpoint"} if known else trained_by(path.parents[1])
+    return {"path": str(path), "epoch": epoch, "trained_by": by}
 
 
 def git_commit() -> str | None:

@@ -67,7 +67,9 @@ def run(args: argparse.Namespace) -> list[Path]:
             rows.append({"prompt": prompt} | measure(classifier, radius, args, views, float(logit_scale(model))))
     settings = {k: vars(args)[k] for k in ("backbone", "views", "perturbations", "seed")} | {"images": len(args.images)}
     write_text(args.out / "sensitivity.json", json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
-    write_text(args.out / "sensitivity.md", tabulate(rows, "keys", "github", floatfmt=".4g") + "\n")
+    write_text(
+        args.out / "sensitivity.md", tabulate(rows, "keys", "github", floatfmt=".4g", disable_numparse=[0]) + "\n"
+    )
     return [args.out / "sensitivity.json", args.out / "sensitivity.md"]
 
 

@@ -141,7 +141,8 @@ def main() -> None:
 
 
 def show(title: str, found: dict[str, float]) -> None:
-    print(tabulate([[title, *found.values()]], ["", *found], tablefmt="github", floatfmt=".4g"), "\n", flush=True)
+    cells = [[title, *found.values()]]
+    print(tabulate(cells, ["", *found], "github", floatfmt=".4g", disable_numparse=[0]), "\n", flush=True)
 
 
 if __name__ == "__main__":

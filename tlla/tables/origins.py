@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from .old_records import PROMPTS
 from .records import Record, load_record, wrong_entry
 
 UNKNOWN = "?"
+BY_USER = "TRAINER.PROMPT"  # the key that names a prompt
 ENSEMBLES = ("imagenet7", "imagenet80")
 BEGINNING = 100_000  # characters of a log that hold its arguments and its config
 
@@ -52,13 +53,15 @@ class Origins:
         folder = loaded_folder(record)
         if folder is None:
             return _origin(record, str(record.folder)) if record.training else None
+        said = record.content.get("loaded_from", {}).get("trained_by")
         same_prompt = self.by_prompt.get(record.test.get("prompt_sha256"), [])
         found = self.by_folder.get(folder.resolve()) or _read(folder)
         if not found or not found.training:
             found = same_prompt[0] if len(same_prompt) == 1 else None
         if found:
-            return _origin(found, str(folder))
-        said = record.content.get("loaded_from", {}).get("trained_by") or trained_by(folder)
+            origin = _origin(found, str(folder))
+            return replace(origin, name=said["name"]) if said and said["said_by"] == BY_USER else origin
+        said = said or trained_by(folder)
         return Origin(said["name"], said["dataset"], None, said["said_by"], str(folder))
 
 
