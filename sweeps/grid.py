@@ -100,6 +100,16 @@ def _check(content: dict) -> None:
             raise InputError(f"{key} is in opts and in grid: leave it out of one of them")
         if not isinstance(values, list) or not values:
             raise InputError(f"grid.{key} must be a list of values, but got {values!r}")
+        if len({_same(value) for value in values}) < len(values):
+            raise InputError(f"grid.{key} has equal values: {values!r}; name each once")
+
+
+def _same(value: object) -> str:
+    """Equal for 0.05, 0.050 and 5e-2, which YAML takes for a text."""
+    try:
+        return str(value) if isinstance(value, bool) else repr(float(value))
+    except (TypeError, ValueError):
+        return str(value)
 
 
 def _check_part(content: dict, kinds: dict[str, type], where: str) -> None:

@@ -317,6 +317,7 @@ def test_a_grid_file_gives_all_combinations(tmp_path):
         ("seeds", "seed", "seed is no key of a grid: did you mean 'seeds'"),
         ("[1, 2]", "[1, a]", "seeds must be a list of whole numbers, but got [1, 'a']"),
         ("[0.5]", "0.5", "grid.OPTIM.LR must be a list of values, but got 0.5"),
+        ("[0.5]", "[0.5, 5e-1]", "grid.OPTIM.LR has equal values"),
         ("opts: {TRAINER.TLLA.TOP_S: 4}", "seeds: [1]", "then[0].seeds is no key"),
         ("config: emoji, ", "", "then[0].config is missing"),
         ("SAPT.RHO", "SAPT.RO", "TRAINER.SAPT.RO: did you mean"),
