@@ -15,6 +15,7 @@ from PIL import Image
 from yacs.config import CfgNode
 
 from tlla.errors import InputError
+from tlla.images import read_image
 
 from .base import registered
 from .emoji import EmojiStyle, check_files
@@ -39,7 +40,7 @@ def scenes_folder(folder: Path, index: dict[str, Any]) -> Path:
 def scene(source: Path, number: int) -> np.ndarray:
     """One scene of an image of the benchmark, (160, 160, 3) uint8; its ground and place do not depend on the style."""
     part, emoji = source.parts[-3], source.stem
-    return compose(np.asarray(Image.open(source).convert("RGB")), f"{VERSION} {part} {emoji} {number}")
+    return compose(np.asarray(read_image(source)), f"{VERSION} {part} {emoji} {number}")
 
 
 def write_scene(source: Path, target: Path, number: int) -> None:

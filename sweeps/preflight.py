@@ -40,7 +40,7 @@ def _data(jobs: list[Job], fetch: bool) -> Iterator[str]:
             continue
         cls = DATASET_REGISTRY.get(cfg.DATASET.NAME)
         try:
-            with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
                 cls.__new__(cls).open(cfg.DATASET) if hasattr(cls, "open") else cls(cfg)
         except (InputError, OSError) as error:
             yield f"{Path(job.dataset_config).stem}: {error}"

@@ -32,7 +32,7 @@ def stops_after(epochs: int):
 
 if __name__ == "__main__":
     leave = distributed.stop
-    distributed.stop = lambda: None  # the runs share the processes' group
+    distributed.stop = distributed.leave = lambda *_: None  # the runs share the processes and their group
     for run in json.loads(Path(sys.argv[1]).read_text()):
         with stops_after(run["epochs"]):
             code = train.main(run["argv"])

@@ -12,6 +12,7 @@ import yaml
 from docs_blocks import REPO, SHELL, Bash, Block, blocks, commands, files
 from docs_rules import RULES, Place, Store, answer
 
+import datasets
 import trainers
 from scripts.docs import check_site, config_reference, pages
 from tlla.backbones import BACKBONES
@@ -68,6 +69,7 @@ def run_page(file: str, store: Store, folder, monkeypatch) -> None:
     bash = Bash(folder, lambda call: answer(call, place, used))
     monkeypatch.chdir(place.root)
     monkeypatch.setitem(sys.modules, "tlla.trainers", trainers)  # as installed
+    monkeypatch.setitem(sys.modules, "tlla.datasets", datasets)
     names = NAMES.get(file, dict)()
     for block in blocks(file):
         named = re.match(r"# (\w\S*\.(?:yaml|csv|txt))\n", block.text)

@@ -3,11 +3,11 @@
 import pytest
 import torch
 from benchmark import Workplace
-from dassl.data import DatasetWrapper
 from several_runs import stops_after
 from test_faults import fails
 
 import train
+from trainers.image_data import ImageDataset
 
 TRAINERS = ("SAPT", "CoCoOp")
 
@@ -26,14 +26,14 @@ def settings(trainer, n_epochs, *more):
 def read(monkeypatch):
     """Names of the training images that have been read."""
     names = []
-    get = DatasetWrapper.__getitem__
+    get = ImageDataset.__getitem__
 
     def counts(self, index):
         if self.is_train:
             names.append(self.data_source[index].impath)
         return get(self, index)
 
-    monkeypatch.setattr(DatasetWrapper, "__getitem__", counts)
+    monkeypatch.setattr(ImageDataset, "__getitem__", counts)
     return names
 
 

@@ -210,7 +210,7 @@ def test_without_open_clip_it_says_what_to_install(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("tlla.backbones.openclip_")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    with pytest.raises(InputError, match=r"open_clip is not installed .*pip install 'tlla\[open_clip\]'"):
+    with pytest.raises(InputError, match=r"open_clip is not installed .*pip install open_clip_torch"):
         load_clip("open_clip:ViT-B-32/openai")
 
 

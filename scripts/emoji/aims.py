@@ -9,6 +9,7 @@ norm; and CoOp on three kinds of cloth that pre-training knew neither in picture
 """
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 import train
 from datasets.cloth import CLOTH
 from datasets.example import make_example
+from tlla.command_line import call
 from tlla.openai_package import build_model
 from tlla.prompt import PromptedCLIP, PromptLearner
 from tlla.selection import score_views
@@ -146,4 +148,4 @@ def show(title: str, found: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(call(main))
