@@ -27,6 +27,14 @@ RUNS = {
 FOLDERS = {"tip": "tip_adapter"}
 
 
+def torchrun(processes, *words, **environment):
+    """A script by several processes, to its end."""
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(processes), *map(str, words)]
+    own = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    return subprocess.run(command, env=own, capture_output=True, text=True, timeout=300)
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """All runs by one process, one of them interrupted after two of three epochs."""
@@ -54,23 +62,7 @@ def several(place, request):
     ]
     file = place.folder / f"runs{n}.json"
     file.write_text(json.dumps(content))
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        str(n),
-    ]
-    job = subprocess.run(
-        [*command, str(REPO / "tests/several_runs.py"), str(file)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    job = torchrun(n, REPO / "tests/several_runs.py", file)
     assert job.returncode == 0, job.stderr
     return n, job.stderr
 
@@ -141,17 +133,5 @@ sys.exit(train.main([]))
 
 def test_an_error_of_one_process_ends_the_job(tmp_path):
     (tmp_path / "fails.py").write_text(ONE_FAILS)
-    command = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        str(tmp_path / "fails.py"),
-    ]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(REPO), str(REPO / "toolkit")))}
-    job = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    job = torchrun(2, tmp_path / "fails.py", PYTHONPATH=os.pathsep.join((str(REPO), str(REPO / "toolkit"))))
     assert job.returncode != 0 and "error: its disk is full" in job.stderr
