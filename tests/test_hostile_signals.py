@@ -21,7 +21,7 @@ LONG = (
     *("OPTIM.MAX_EPOCH", "8", "TRAIN.CHECKPOINT_FREQ", "2"),
     *("TEST.SAVE_EVERY", "0.0", "DATALOADER.TEST.BATCH_SIZE", "1"),
 )
-SCRIPTS = {"train": ("train.py", ()), "predict": ("predict.py", ("--classes", "a", "-"))}
+SCRIPTS = {"train": ("train.py", ()), "predict": ("predict.py", ("-", "--classes", "a"))}
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,7 @@ def start(place, tmp_path, script, *argv):
 def test_a_stop_while_modules_are_imported_is_quiet(place, tmp_path, script, argv, number, delay):
     process = start(place, tmp_path, script, *(argv or place.argv("ZeroshotCLIP", "import")))
     while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
+        assert process.poll() is None, (tmp_path / "err").read_text()
         time.sleep(0.01)
     time.sleep(delay)
     process.send_signal(number)
