@@ -1,5 +1,7 @@
 """CACHE_EPOCHS: later epochs see the features of earlier ones."""
 
+import importlib
+
 import pytest
 import torch
 from benchmark import Workplace
@@ -7,7 +9,6 @@ from several_runs import stops_after
 from test_faults import fails
 
 import train
-from trainers.image_data import ImageDataset
 
 TRAINERS = ("SAPT", "CoCoOp")
 
@@ -26,14 +27,16 @@ def settings(trainer, n_epochs, *more):
 def read(monkeypatch):
     """Names of the training images that have been read."""
     names = []
-    get = ImageDataset.__getitem__
+    package = train.TRAINER_REGISTRY.get("SAPT").__module__.rpartition(".")[0]  # trainers, or tlla.trainers
+    dataset = importlib.import_module(f"{package}.image_data").ImageDataset
+    get = dataset.__getitem__
 
     def counts(self, index):
         if self.is_train:
             names.append(self.data_source[index].impath)
         return get(self, index)
 
-    monkeypatch.setattr(ImageDataset, "__getitem__", counts)
+    monkeypatch.setattr(dataset, "__getitem__", counts)
     return names
 
 
