@@ -15,6 +15,7 @@ from PIL import Image
 from yacs.config import CfgNode
 
 from tlla.errors import InputError
+from tlla.files import whole_file
 from tlla.images import read_image
 
 from .base import registered
@@ -45,11 +46,9 @@ def scene(source: Path, number: int) -> np.ndarray:
 
 def write_scene(source: Path, target: Path, number: int) -> None:
     """Write one scene of an image, whole or not at all."""
-    part = target.with_name(f".{target.name}.{os.getpid()}")  # two runs may draw the same scene at the same time
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(scene(source, number)).save(part, "PNG")
-        part.replace(target)
+        with whole_file(target) as part:
+            Image.fromarray(scene(source, number)).save(part, "PNG")
     except OSError as error:
         raise InputError(f"cannot write {target}: {error}; set TLLA_CACHE to a folder for scenes (100 MB)") from error
 

@@ -305,6 +305,11 @@ class LearningTrainer(ClipTrainer):
         """How many a whole training has."""
         return self.cfg.OPTIM.MAX_EPOCH
 
+    @property
+    def training_name(self) -> str:
+        """Name of the training in the tables."""
+        return self.training or type(self).__name__
+
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """What the training depends on."""
@@ -336,7 +341,7 @@ class LearningTrainer(ClipTrainer):
     def trainer_state(self, epoch: int) -> dict[str, Any]:
         """Adds to a checkpoint whose it is and what the training depends on (our toolkit asks for it, not Dassl)."""
         data = with_classes(self.record.content["data"]["name"], self.cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
-        training = {"name": self.training or type(self).__name__, "dataset": data}
+        training = {"name": self.training_name, "dataset": data}
         own = {"training": training, "identity": self.identity, "resumed": list(self.resumed)}
         return {**super().trainer_state(epoch), **own}
 
@@ -393,8 +398,7 @@ class LearningTrainer(ClipTrainer):
 
     def after_train(self) -> None:
         """Records the training and the time of this process's part of it, then tests."""
-        name = self.training or type(self).__name__
-        training = {"name": name, "node": self.config_node, "epochs": self.epochs}
+        training = {"name": self.training_name, "node": self.config_node, "epochs": self.epochs}
         self.record.update(training=training, train_seconds=round(time.time() - self.time_start, 1))
         super().after_train()
 

@@ -38,7 +38,7 @@ def training_identity(trainer: Any) -> dict[str, Any]:
     trainer's name, count as well.
     """
     cfg, dataset = trainer.cfg, trainer.dm.dataset
-    best = cfg.TEST.FINAL_MODEL == "best_val" and not cfg.TEST.NO_TEST
+    best = trainer.chooses_epoch
     nodes = {f"TRAINER.{trainer.config_node}", *([f"TRAINER.{cfg.TRAINER.NAME.upper()}"] if best else ())}
     unused = [f"TRAINER.{name}" for name in cfg.TRAINER if name != "NAME" and f"TRAINER.{name}" not in nodes]
     free = [f"{node}.{key}" for node in nodes for key in (*trainer.free_keys, "VIEW_BATCH")]
