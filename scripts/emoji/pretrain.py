@@ -1,10 +1,10 @@
 """Pre-train EmojiCLIP on the CPU: OpenAI's architecture, a contrastive loss with false captions, banks of categories.
 
 Three parts: with --start, a new text encoder learns names from the earlier one; pictures and captions; between words.
-Looks only at the pre-training images and at the source's val split. The learning rate follows the clock: a cosine
-that ends with the time given, whatever the machine's speed. An interrupted run goes on by the same command.
+Looks only at the pre-training images and at the source's val split. The learning rate falls as a cosine over the
+number of pictures asked for. The same command resumes an interrupted run.
 
-    python -m scripts.emoji.pretrain --work DIR --minutes 70 --start assets/emoji_clip.pt.gz
+    python -m scripts.emoji.pretrain --work DIR --samples 400000 --start assets/emoji_clip.pt.gz
 """
 
 import argparse
@@ -12,7 +12,6 @@ import copy
 import json
 import math
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,7 +59,7 @@ def contrastive_loss(logits: Tensor, own: Tensor, ignored: Tensor) -> Tensor:
 
 
 class Trainer:
-    """Model, its running average, optimizer and clock."""
+    """Model, its running average, optimizer and progress."""
 
     def __init__(self, args: argparse.Namespace, sampler: Sampler, vocabulary: Vocabulary) -> None:
         self.args, self.sampler, self.vocabulary = args, sampler, vocabulary
@@ -70,7 +69,7 @@ class Trainer:
         self.model.visual.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self._groups(), lr=args.lr, betas=(0.9, 0.98), eps=1e-6)
-        self.step, self.spent, self.loss = 0, 0.0, 0.0
+        self.step, self.loss = 0, 0.0
 
     def _start_from(self, path: Path) -> None:
         """Take the image encoder, the scale and the token embeddings of earlier weights (zero: a token not read).
@@ -135,16 +134,20 @@ class Trainer:
         logits = image[bank.images] @ self.encode_text(self.model, bank.texts).t()
         return F.cross_entropy(logits.masked_fill(bank.ignored, IGNORED), bank.target)
 
+    @property
+    def samples(self) -> int:
+        """Pictures seen so far."""
+        return self.step * self.args.batch
+
     def set_rate(self) -> None:
-        """Warm-up by steps, then a cosine by the clock."""
-        done = min(1.0, self.spent / (60 * self.args.minutes))
+        """Warm-up by steps, then a cosine by samples."""
+        done = min(1.0, self.samples / self.args.samples)
         rate = self.args.lr * min(1.0, (self.step + 1) / WARM_UP) * (0.5 * (1 + math.cos(math.pi * done)) + 1e-3)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
 
     def update(self) -> None:
         """One step on a batch of its own."""
-        started = time.monotonic()
         self.set_rate()
         loss = self.losses()
         self.optimizer.zero_grad(set_to_none=True)
@@ -155,7 +158,6 @@ class Trainer:
         self.step += 1
         self.loss = loss.item() if self.step == 1 else 0.98 * self.loss + 0.02 * loss.item()
         self._update_average()
-        self.spent += time.monotonic() - started
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -179,13 +181,13 @@ class Trainer:
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "progress": (self.step, self.spent, self.loss),
+            "progress": (self.step, self.loss),
             "tokens": self.vocabulary.tokens,
             "settings": settings(self.args),
         }
 
     def resume(self, state: dict) -> None:
-        """Go on from a checkpoint.
+        """Resume from a checkpoint.
 
         Raises:
             InputError: it is of other settings or of another vocabulary.
@@ -198,12 +200,12 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.spent, self.loss = state["progress"]
+        self.step, self.loss = state["progress"]
 
 
 def settings(args: argparse.Namespace) -> dict:
     """What the weights depend on; not how long it takes, so that a run can be prolonged."""
-    found = {key: value for key, value in vars(args).items() if key not in ("work", "name", "minutes", "every")}
+    found = {key: value for key, value in vars(args).items() if key not in ("work", "name", "samples", "every")}
     return found | {"start": str(args.start)}
 
 
@@ -215,8 +217,8 @@ def save(state: dict, path: Path) -> None:
 
 def note(trainer: Trainer, folder: Path, val: dict[str, tuple[Tensor, Tensor]], classes: list[str]) -> None:
     """A line of the curve, and a checkpoint."""
-    line = {"minutes": round(trainer.spent / 60, 2), "samples": trainer.step * trainer.args.batch}
-    line |= {"loss": round(trainer.loss, 4), "scale": round(trainer.model.logit_scale.exp().item(), 2)}
+    line = {"samples": trainer.samples, "loss": round(trainer.loss, 4)}
+    line |= {"scale": round(trainer.model.logit_scale.exp().item(), 2)}
     line |= {name: round(trainer.accuracy(*data, classes), 2) for name, data in val.items()}
     with (folder / "curve.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
@@ -225,13 +227,11 @@ def note(trainer: Trainer, folder: Path, val: dict[str, tuple[Tensor, Tensor]], 
 
 
 def run(trainer: Trainer, folder: Path, val: dict[str, tuple[Tensor, Tensor]], classes: list[str]) -> None:
-    """Train until the time is over, with a curve and checkpoints."""
-    noted = trainer.spent
-    while trainer.spent < 60 * trainer.args.minutes:
+    """Train until all samples are seen, with a curve and checkpoints."""
+    while trainer.samples < trainer.args.samples:
         trainer.update()
-        if trainer.spent - noted > 60 * trainer.args.every or trainer.spent >= 60 * trainer.args.minutes:
+        if trainer.step % trainer.args.every == 0 or trainer.samples >= trainer.args.samples:
             note(trainer, folder, val, classes)
-            noted = trainer.spent
 
 
 def parse_args() -> argparse.Namespace:
@@ -239,8 +239,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="folder for packages, images and checkpoints")
     parser.add_argument("--name", default="run", help="sub-folder of --work for this run's curve and checkpoint")
     parser.add_argument("--start", type=Path, help="earlier weights (.pt.gz) for the image encoder and the embeddings")
-    parser.add_argument("--minutes", type=float, default=70.0, help="of training; evaluation and loading not counted")
-    parser.add_argument("--every", type=float, default=3.0, help="minutes between checkpoints")
+    parser.add_argument("--samples", type=int, default=400_000, help="pictures to see")
+    parser.add_argument("--every", type=int, default=50, help="steps between checkpoints")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument(
