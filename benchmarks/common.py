@@ -16,7 +16,8 @@ from tabulate import tabulate
 from tlla.files import write_text
 from tlla.fingerprint import versions
 from tlla.openai_package import CLIP
-from tlla.prompt import PromptedCLIP, PromptLearner
+from tlla.prompts.learner import PromptLearner
+from tlla.prompts.prompted import PromptedCLIP
 from trainers.memory import peak_memory_mb, reset_peak_memory
 from trainers.results import git_commit
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tlla.openai_package import clip
-from tlla.prompt import PromptedCLIP
+from tlla.prompts.prompted import PromptedCLIP
 
 
 class FullLength:

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from tlla.classifier import PromptClassifier
 from tlla.clip import encode_images
 from tlla.command_line import call
 from tlla.methods import METHODS
 from tlla.methods.base import tune
+from tlla.prompts.classifier import PromptClassifier
 from tlla.selection import confident, marginal_entropy
 
 from . import common

@@ -9,7 +9,7 @@ from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
 from yacs.config import CfgNode
 
 from tlla.errors import InputError
-from tlla.prompt import is_template
+from tlla.prompts.templates import is_template
 from tlla.registry import register
 
 from .catalog import CATALOG, drive_url

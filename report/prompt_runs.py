@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tlla.errors import InputError
-from tlla.prompt import PromptedCLIP, PromptLearner
+from tlla.prompts.learner import PromptLearner
+from tlla.prompts.prompted import PromptedCLIP
 from tlla.workers import fit_workers
 from trainers.image_data import ImageDataset
 from trainers.prompted import PromptTrainer

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tlla.classifier import PromptClassifier
 from tlla.clip import normalize
 from tlla.errors import InputError
 from tlla.images import read_image
 from tlla.methods.stss import STSS
+from tlla.prompts.classifier import PromptClassifier
 from tlla.views import make_views
 from trainers.view_data import view_config
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from torch import Tensor
 from tqdm import tqdm
 
-from tlla.classifier import Classifier
 from tlla.errors import InputError
 from tlla.methods.stss import STSS
+from tlla.prompts.classifier import Classifier
 from tlla.selection import VOTES, score_views, select_and_vote
 from trainers.testtime import ViewTest
 

@@ -13,11 +13,11 @@ from torch import Tensor
 import datasets
 import train
 import trainers
-from tlla.checkpoint import choose_checkpoint, read_checkpoint
 from tlla.errors import InputError
 from tlla.files import write_text
 from tlla.fingerprint import differences, flat_config, tensor_sha256
-from tlla.prompt import FIXED_TOKENS
+from tlla.prompts.checkpoint import choose_checkpoint, read_checkpoint
+from tlla.prompts.learner import FIXED_TOKENS
 from trainers.evaluation import VOLATILE
 from trainers.results import plain
 

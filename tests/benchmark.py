@@ -14,7 +14,7 @@ from conftest import TINY_VIT, make_clip
 from PIL import Image
 
 import train
-from tlla.checkpoint import read_checkpoint
+from tlla.prompts.checkpoint import read_checkpoint
 
 REPO = Path(train.__file__).resolve().parent
 CLASSES = ("bird", "land vehicle", "tool")

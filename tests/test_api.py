@@ -18,15 +18,16 @@ from dassl.optim import build_lr_scheduler
 from PIL import Image
 
 import tlla
-from tlla.checkpoint import load_context
-from tlla.classifier import from_templates
 from tlla.clip import load_clip
 from tlla.errors import InputError
 from tlla.fit import fit_context, learning_rate
 from tlla.method_choice import build_method
 from tlla.methods import METHODS
-from tlla.prompt import PromptedCLIP, PromptLearner, zeroshot_features
-from tlla.templates import IMAGENET_7
+from tlla.prompts.checkpoint import load_context
+from tlla.prompts.classifier import from_templates
+from tlla.prompts.learner import PromptLearner
+from tlla.prompts.prompted import PromptedCLIP
+from tlla.prompts.templates import IMAGENET_7, zeroshot_features
 from tlla.views import plain_view
 
 SMALL = {"n_views": 6, "top_s": 3, "n_perturb": 2}

@@ -14,9 +14,9 @@ from conftest import TINY_VIT, make_clip
 from PIL import Image
 
 import tlla
-from tlla.checkpoint import load_context
-from tlla.prompt import PromptLearner
-from tlla.prompts import make_classifier
+from tlla.prompts.checkpoint import load_context
+from tlla.prompts.choose import make_classifier
+from tlla.prompts.learner import PromptLearner
 
 IMAGE = Image.effect_noise((40, 40), 90).convert("RGB")
 IMAGES = [IMAGE] * 3

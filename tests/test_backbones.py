@@ -8,7 +8,7 @@ from tlla.backbones import BACKBONES, Backbone, as_backbone, register_backbone
 from tlla.clip import available_models, encode_images, image_size, load_clip
 from tlla.errors import InputError
 from tlla.openai_package import CLIP, clip
-from tlla.prompt import zeroshot_features
+from tlla.prompts.templates import zeroshot_features
 
 VIT_B_32 = (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
 OPENAI = {  # arXiv 2103.00020, tables 19 and 20: E, pixels, text width, millions of parameters; then the constructor's

@@ -5,13 +5,12 @@ import torch
 from conftest import CLASSNAMES, TINY_VIT, make_clip
 from test_clip import RunsCode
 
-from tlla.checkpoint import find_epoch, load_context, read_checkpoint
 from tlla.errors import InputError
 from tlla.fingerprint import tensor_sha256
-from tlla.learned_prompt import Prompt
-from tlla.prompt import PromptLearner
-from tlla.prompt_info import describe
-from tlla.prompts import make_classifier
+from tlla.prompts.checkpoint import find_epoch, load_context, read_checkpoint
+from tlla.prompts.choose import make_classifier
+from tlla.prompts.learner import PromptLearner
+from tlla.prompts.saved import Prompt, describe
 from tlla.tip_adapter import Cache, load_cache
 
 

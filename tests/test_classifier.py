@@ -5,13 +5,14 @@ import torch
 from conftest import CLASSNAMES
 from torch.nn.functional import normalize
 
-from tlla.classifier import Classifier, ConditionalClassifier, PromptClassifier, from_templates
-from tlla.cocoop import ConditionalCLIP, ConditionalPromptLearner
 from tlla.errors import InputError
 from tlla.methods import METHODS
 from tlla.openai_package import clip
-from tlla.prompt import PromptedCLIP, PromptLearner
-from tlla.templates import ENSEMBLES
+from tlla.prompts.classifier import Classifier, ConditionalClassifier, PromptClassifier, from_templates
+from tlla.prompts.conditional import ConditionalCLIP, ConditionalPromptLearner
+from tlla.prompts.learner import PromptLearner
+from tlla.prompts.prompted import PromptedCLIP
+from tlla.prompts.templates import ENSEMBLES
 
 
 def encoded(model, template):

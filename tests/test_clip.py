@@ -10,11 +10,12 @@ import pytest
 import torch
 from conftest import TINY_RESNET, TINY_VIT, make_clip
 
-from tlla.checkpoint import read_checkpoint
 from tlla.clip import available_models, find_weights, image_size, load_clip, normalize
 from tlla.errors import InputError
 from tlla.openai_package import clip
-from tlla.prompt import PromptedCLIP, PromptLearner
+from tlla.prompts.checkpoint import read_checkpoint
+from tlla.prompts.learner import PromptLearner
+from tlla.prompts.prompted import PromptedCLIP
 from tlla.weight_names import check_names
 
 

@@ -9,11 +9,11 @@ from test_faults import fails
 
 import train
 from tlla.backbones.causal import CausalTower
-from tlla.checkpoint import load_context, read_checkpoint
-from tlla.cocoop import ConditionalCLIP, ConditionalPromptLearner
 from tlla.errors import InputError
 from tlla.openai_package import clip
-from tlla.prompt import PromptLearner
+from tlla.prompts.checkpoint import load_context, read_checkpoint
+from tlla.prompts.conditional import ConditionalCLIP, ConditionalPromptLearner
+from tlla.prompts.learner import PromptLearner
 
 NAMES = ("ctx", "meta_net.linear1.weight", "meta_net.linear1.bias", "meta_net.linear2.weight", "meta_net.linear2.bias")
 

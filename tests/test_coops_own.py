@@ -10,7 +10,7 @@ import train
 from sweeps import __main__ as cli
 from sweeps import traits
 from sweeps.job import COMPLETE, STALE
-from tlla.checkpoint import find_epoch, read_checkpoint
+from tlla.prompts.checkpoint import find_epoch, read_checkpoint
 
 LEARNERS = traits.prompt_learners()
 

@@ -12,7 +12,7 @@ from benchmark import REPO, Workplace
 from several_runs import stops_after
 
 import train
-from tlla.checkpoint import read_checkpoint
+from tlla.prompts.checkpoint import read_checkpoint
 
 TOLERANCE = 1e-5  # of sums in another order; by processor and number of processes 2e-7 to 2e-6 were seen
 # Divisible neither by 2 nor by 3. With the tests' usual learning rate of 0.1 a prompt grows to 30 and rounding to 3e-5.

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from yacs.config import CfgNode
 
 import train
-from tlla.checkpoint import load_context, read_checkpoint
 from tlla.errors import InputError
-from tlla.prompt import PromptLearner
+from tlla.prompts.checkpoint import load_context, read_checkpoint
+from tlla.prompts.learner import PromptLearner
 from tlla.weights import read_state_dict
 
 fuzzed = settings(

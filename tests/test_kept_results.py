@@ -18,13 +18,13 @@ import train
 from report import views
 from report.runs import open_run
 from tlla.backbones import as_backbone
-from tlla.classifier import from_templates
 from tlla.errors import InputError
 from tlla.fingerprint import are_weights, files_sha256, tensor_sha256, weights_sha256
 from tlla.predict import command as predict
 from tlla.predictor import Predictor
-from tlla.prompt import PromptLearner
-from tlla.prompt_info import PromptInfo, describe
+from tlla.prompts.classifier import from_templates
+from tlla.prompts.learner import PromptLearner
+from tlla.prompts.saved import PromptInfo, describe
 
 
 @pytest.mark.parametrize("arch", (TINY_VIT, TINY_RESNET), ids=("ViT", "ResNet"))

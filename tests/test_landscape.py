@@ -11,7 +11,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tlla.errors import InputError
 from tlla.flatness import hessian_product, random_rise, top_eigenvalue, worst_rise
 from tlla.landscape import filter_normalised_plane, surface
-from tlla.prompt import PromptedCLIP, PromptLearner
+from tlla.prompts.learner import PromptLearner
+from tlla.prompts.prompted import PromptedCLIP
 from tlla.sharpness import random_directions, sharpness_step
 
 

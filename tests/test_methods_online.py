@@ -9,11 +9,11 @@ import torch.nn.functional as F
 import yaml
 
 from tlla.cache import FeatureCache
-from tlla.classifier import Classifier
 from tlla.errors import InputError
 from tlla.methods import METHODS, settings
 from tlla.methods.dpe import DPE
 from tlla.methods.tda import TDA
+from tlla.prompts.classifier import Classifier
 
 SCALE = 90.0  # not 100, which upstream writes into the code
 K, E = 5, 16

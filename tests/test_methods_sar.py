@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from conftest import TINY_RESNET, TINY_VIT, make_clip
 
 from tlla.backbones import Backbone
-from tlla.classifier import Classifier
 from tlla.errors import InputError
 from tlla.methods import METHODS, settings
 from tlla.methods.sar import norm_parameters
 from tlla.openai_package import CLIP
+from tlla.prompts.classifier import Classifier
 from tlla.selection import entropy
 
 SCALE = 100.0

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from conftest import CLASSNAMES, TINY_VIT, make_clip
 
-from tlla.classifier import Classifier, ConditionalClassifier, PromptClassifier
-from tlla.cocoop import ConditionalCLIP, ConditionalPromptLearner
 from tlla.errors import InputError
 from tlla.methods import METHODS, settings
 from tlla.openai_package import clip
-from tlla.prompt import PromptedCLIP, PromptLearner
+from tlla.prompts.classifier import Classifier, ConditionalClassifier, PromptClassifier
+from tlla.prompts.conditional import ConditionalCLIP, ConditionalPromptLearner
+from tlla.prompts.learner import PromptLearner
+from tlla.prompts.prompted import PromptedCLIP
 
 SCALE = 100.0
 LR = 2e-4  # small enough that predictions stay unsure

@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tlla.classifier import Classifier
 from tlla.errors import InputError
 from tlla.methods import METHODS, settings
 from tlla.methods.mta import MTA, _iterate, _squared_bandwidth
 from tlla.methods.vte import VTE
 from tlla.methods.zero import ZERO
+from tlla.prompts.classifier import Classifier
 
 SCALE = 100.0
 K, E = 5, 16

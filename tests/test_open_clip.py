@@ -9,11 +9,13 @@ from open_clip_models import TINY, VARIANTS, WordTokenizer, build, open_clip
 from torch.nn.functional import normalize as unit
 
 from tlla.backbones import OpenClip
-from tlla.classifier import from_templates
 from tlla.clip import encode_images, load_clip, logit_scale, normalize
 from tlla.errors import InputError
 from tlla.methods import METHODS
-from tlla.prompt import PromptedCLIP, PromptLearner, zeroshot_features
+from tlla.prompts.classifier import from_templates
+from tlla.prompts.learner import PromptLearner
+from tlla.prompts.prompted import PromptedCLIP
+from tlla.prompts.templates import zeroshot_features
 
 TEXTS = [f"a photo of a {name.replace('_', ' ')}." for name in CLASSNAMES]
 

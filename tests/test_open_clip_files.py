@@ -15,7 +15,9 @@ from tlla.backbones import as_backbone
 from tlla.clip import encode_images, image_size, load_clip, logit_scale
 from tlla.errors import InputError
 from tlla.openai_package import CLIP
-from tlla.prompt import PromptedCLIP, PromptLearner, zeroshot_features
+from tlla.prompts.learner import PromptLearner
+from tlla.prompts.prompted import PromptedCLIP
+from tlla.prompts.templates import zeroshot_features
 
 
 @pytest.fixture(scope="module")

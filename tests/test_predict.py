@@ -14,7 +14,6 @@ from benchmark import CLASSES, REPO, Workplace
 from conftest import TINY_VIT, make_clip
 from PIL import Image, ImageOps
 
-from tlla.checkpoint import read_checkpoint
 from tlla.clip import load_clip
 from tlla.errors import InputError
 from tlla.images import read_image
@@ -22,6 +21,7 @@ from tlla.predict import command as predict
 from tlla.predict.explain import AGREES, draw, looks
 from tlla.predict.image_files import find_images
 from tlla.predictor import Predictor
+from tlla.prompts.checkpoint import read_checkpoint
 from tlla.selection import entropy
 from tlla.views import ViewConfig, make_views
 

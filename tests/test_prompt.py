@@ -7,11 +7,13 @@ import torch
 from conftest import CLASSNAMES, make_clip
 from torch.nn.functional import normalize
 
-from tlla import chunks
-from tlla.cocoop import ConditionalCLIP, ConditionalPromptLearner
 from tlla.errors import InputError
 from tlla.openai_package import clip
-from tlla.prompt import PromptedCLIP, PromptLearner, zeroshot_features
+from tlla.prompts import chunks
+from tlla.prompts.conditional import ConditionalCLIP, ConditionalPromptLearner
+from tlla.prompts.learner import PromptLearner
+from tlla.prompts.prompted import PromptedCLIP
+from tlla.prompts.templates import zeroshot_features
 
 ARCHS = {
     "RN50": (1024, 224, (3, 4, 6, 3), 64, None, 77, 49408, 512, 8, 12),

@@ -18,7 +18,8 @@ from report.prompt_runs import open_prompt
 from report.runs import open_run
 from tlla.clip import normalize
 from tlla.landscape import filter_normalised_plane
-from tlla.prompt import PromptedCLIP, PromptLearner
+from tlla.prompts.learner import PromptLearner
+from tlla.prompts.prompted import PromptedCLIP
 from tlla.sharpness import random_directions
 from tlla.views import ViewConfig, make_views, plain_view
 

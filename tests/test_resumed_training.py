@@ -13,7 +13,7 @@ from dassl.engine import TRAINER_REGISTRY
 from test_faults import fails
 
 import parse_test_res
-from tlla.checkpoint import epochs_in, read_checkpoint
+from tlla.prompts.checkpoint import epochs_in, read_checkpoint
 
 TRAINERS = sorted(
     name for name in TRAINER_REGISTRY.registered_names() if getattr(TRAINER_REGISTRY.get(name), "learned", "")

@@ -12,11 +12,12 @@ from torch.nn.functional import normalize
 
 import tlla
 import trainers  # noqa: F401  # registers
-from tlla.classifier import from_templates
-from tlla.cocoop import ConditionalPromptLearner
 from tlla.methods import METHODS
 from tlla.openai_package import clip
-from tlla.prompt import PromptLearner, zeroshot_features
+from tlla.prompts.classifier import from_templates
+from tlla.prompts.conditional import ConditionalPromptLearner
+from tlla.prompts.learner import PromptLearner
+from tlla.prompts.templates import zeroshot_features
 
 SAME = ["Fruit", "fruit", "cat"]
 TRAINERS = sorted(TRAINER_REGISTRY.registered_names())

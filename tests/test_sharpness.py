@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from conftest import CLASSNAMES
 
 from tlla.errors import InputError
-from tlla.prompt import PromptedCLIP, PromptLearner
+from tlla.prompts.learner import PromptLearner
+from tlla.prompts.prompted import PromptedCLIP
 from tlla.sharpness import check_sharpness, random_directions, sharpness_step
 
 

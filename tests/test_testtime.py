@@ -15,11 +15,12 @@ from PIL import Image
 from test_faults import fails
 
 import train
-from tlla.classifier import PromptClassifier, from_templates
 from tlla.clip import encode_images, load_clip, normalize
 from tlla.methods import METHODS
-from tlla.prompt import PromptedCLIP, PromptLearner
-from tlla.templates import IMAGENET_7
+from tlla.prompts.classifier import PromptClassifier, from_templates
+from tlla.prompts.learner import PromptLearner
+from tlla.prompts.prompted import PromptedCLIP
+from tlla.prompts.templates import IMAGENET_7
 from tlla.views import ViewConfig, make_views
 
 NAMES = ["bird", "land vehicle", "tool"]

@@ -17,9 +17,9 @@ from test_faults import fails
 
 import tlla.tip_adapter
 import train
-from tlla.checkpoint import read_checkpoint
 from tlla.clip import load_clip, normalize
-from tlla.prompt import zeroshot_features
+from tlla.prompts.checkpoint import read_checkpoint
+from tlla.prompts.templates import zeroshot_features
 from tlla.tip_adapter import Cache, cache_logits, grid, make_keys, search
 from tlla.views import ViewConfig, make_views
 

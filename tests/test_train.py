@@ -16,10 +16,12 @@ from PIL import Image
 import tlla.trainers
 import train
 import trainers
-from tlla.checkpoint import read_checkpoint
 from tlla.clip import load_clip, normalize
 from tlla.fingerprint import tensor_sha256
-from tlla.prompt import PromptedCLIP, PromptLearner, zeroshot_features
+from tlla.prompts.checkpoint import read_checkpoint
+from tlla.prompts.learner import PromptLearner
+from tlla.prompts.prompted import PromptedCLIP
+from tlla.prompts.templates import zeroshot_features
 from tlla.selection import score_views, select_and_vote
 from tlla.sharpness import random_directions
 from tlla.views import ViewConfig, make_views, plain_view

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from .features import perturbed_text_features, stss
     from .fit import train_prompt
     from .images import read_image
-    from .learned_prompt import Prompt
     from .predictions import Predictions
     from .predictor import Predictor
+    from .prompts.saved import Prompt
 
 __version__ = "0.1.0"
 __all__ = [
@@ -38,7 +38,7 @@ __all__ = [
 _HOMES = {
     "Predictions": "predictions",
     "Predictor": "predictor",
-    "Prompt": "learned_prompt",
+    "Prompt": "prompts.saved",
     "available_models": "clip",
     "load_clip": "clip",
     "perturbed_text_features": "features",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .arguments import floats, number, whole
 from .errors import InputError
 from .methods.stss import STSS
-from .prompts import PromptLike, make_classifier
+from .prompts.choose import PromptLike, make_classifier
 from .selection import score_views, select_and_vote
 from .sharpness import check_sharpness
 

@@ -24,10 +24,10 @@ from .backbones import as_backbone
 from .clip import encode_images, image_size, normalize
 from .errors import InputError
 from .images import read_image
-from .learned_prompt import Prompt
-from .prompt import PromptedCLIP, PromptLearner
-from .prompt_info import describe
-from .prompts import check_class_names
+from .prompts.choose import check_class_names
+from .prompts.learner import PromptLearner
+from .prompts.prompted import PromptedCLIP
+from .prompts.saved import Prompt, describe
 from .sharpness import check_sharpness, sharpness_step
 from .view_loader import ImageLike
 from .views import ViewConfig, draw_crops

@@ -21,7 +21,7 @@ from .errors import InputError
 from .method_choice import build_method
 from .methods import Method
 from .predictions import BadImage, Predictions, joined
-from .prompts import PromptLike, check_class_names, make_classifier
+from .prompts.choose import PromptLike, check_class_names, make_classifier
 from .selection import ViewScores, lowest
 from .view_loader import ImageLike, Loaded, load_batches
 from .views import ViewConfig

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checkpoint import read_checkpoint
 from .errors import InputError
 from .fingerprint import class_order
-from .prompt_info import read_info
+from .prompts.checkpoint import read_checkpoint
+from .prompts.saved import read_info
 
 SEARCH_CHUNK = 1024  # images whose affinities are held at once
 

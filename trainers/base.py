@@ -16,7 +16,6 @@ from yacs.config import CfgNode
 
 import tlla
 from tlla.backbones import Backbone
-from tlla.checkpoint import choose_checkpoint
 from tlla.clip import encode_images, load_clip
 from tlla.errors import InputError
 from tlla.fingerprint import (
@@ -29,6 +28,7 @@ from tlla.fingerprint import (
     weights_sha256,
 )
 from tlla.image_files import one_line
+from tlla.prompts.checkpoint import choose_checkpoint
 from tlla.registry import register
 from tlla.tables.origins import with_classes
 from tlla.workers import fit_workers

@@ -5,8 +5,8 @@ Same logits and updates as KaiyangZhou/CoOp, trainers/cocoop.py. Differs: contex
 checkpoints hold the context and the meta-net alone and load strictly.
 
 A step encodes B * K prompts, hence upstream's batch of one image. Here they pass the text encoder in chunks of bounded
-memory (`tlla.chunks`), in training and in a test. Each of several processes takes a share of the images of a batch, so
-that more than BATCH_SIZE of them gain nothing.
+memory (`tlla.prompts.chunks`), in training and in a test. Each of several processes takes a share of the images of a
+batch, so that more than BATCH_SIZE of them gain nothing.
 """
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 from yacs.config import CfgNode
 
-from tlla.cocoop import ConditionalCLIP, ConditionalPromptLearner
+from tlla.prompts.conditional import ConditionalCLIP, ConditionalPromptLearner
 
 from . import distributed
 from .base import registered

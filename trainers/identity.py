@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from tlla import fingerprint
-from tlla.checkpoint import epochs_in, read_checkpoint
 from tlla.errors import InputError
 from tlla.fingerprint import files_sha256, flat_config, split_sha256, weights_sha256
+from tlla.prompts.checkpoint import epochs_in, read_checkpoint
 
 # No result of a training depends on these keys, or what they name is compared itself: images, classes, weights.
 WITHOUT = (

@@ -11,10 +11,11 @@ from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import Tensor
 from yacs.config import CfgNode
 
-from tlla.checkpoint import find_epoch, load_context, read_checkpoint
 from tlla.errors import InputError, within
-from tlla.prompt import FIXED_TOKENS, PromptedCLIP, PromptLearner, check_prompt
-from tlla.prompt_info import describe
+from tlla.prompts.checkpoint import find_epoch, load_context, read_checkpoint
+from tlla.prompts.learner import FIXED_TOKENS, PromptLearner, check_prompt
+from tlla.prompts.prompted import PromptedCLIP
+from tlla.prompts.saved import describe
 from tlla.sharpness import sharpness_step
 
 from . import distributed

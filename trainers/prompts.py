@@ -9,13 +9,13 @@ from typing import Any
 from torch import nn
 from yacs.config import CfgNode
 
-from tlla.checkpoint import choose_checkpoint
-from tlla.classifier import Classifier, from_templates
 from tlla.errors import InputError, nearest
-from tlla.prompt import OnShared, check_template, fill_template, refuse_shared
-from tlla.prompts import learned_classifier
+from tlla.prompts.checkpoint import choose_checkpoint
+from tlla.prompts.choose import learned_classifier
+from tlla.prompts.classifier import Classifier, from_templates
+from tlla.prompts.templates import ENSEMBLES, check_template, fill_template
+from tlla.prompts.tokens import OnShared, refuse_shared
 from tlla.tables.origins import BY_USER
-from tlla.templates import ENSEMBLES
 
 from .results import describe_source
 
@@ -56,7 +56,7 @@ class PromptReader:
         autocast: See `Classifier`.
         loss_scale: See `Classifier`.
         best: Whether a run's epoch that was best on val is taken, not the newest.
-        on_shared: See `tlla.prompt.check_shared`.
+        on_shared: See `tlla.prompts.tokens.check_shared`.
     """
 
     clip_model: nn.Module

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from tlla.checkpoint import read_checkpoint
 from tlla.files import write_text
 from tlla.fingerprint import names_sha256, split_sha256, versions
 from tlla.metrics import summarize
+from tlla.prompts.checkpoint import read_checkpoint
 from tlla.tables.origins import trained_by
 
 COLUMNS = ("index", "label", "prediction", "confidence", "rank", "nll", "brier")

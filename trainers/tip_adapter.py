@@ -26,8 +26,8 @@ from yacs.config import CfgNode
 from tlla.clip import logit_scale
 from tlla.errors import InputError, within
 from tlla.fingerprint import tensor_sha256, weights_sha256
-from tlla.prompt import zeroshot_features
-from tlla.prompt_info import PromptInfo
+from tlla.prompts.saved import PromptInfo
+from tlla.prompts.templates import zeroshot_features
 from tlla.tip_adapter import Cache, grid, load_cache, make_keys, search
 from tlla.workers import fit_workers
 

@@ -6,9 +6,9 @@ gives TLLA, a CoOp run the paper's ablation "STSS+CoOp". For STSS on any other p
 
 from yacs.config import CfgNode
 
-from tlla.classifier import Classifier, PromptClassifier
 from tlla.errors import within
 from tlla.methods import METHODS
+from tlla.prompts.classifier import Classifier, PromptClassifier
 
 from .base import registered
 from .sapt import SAPT

@@ -5,7 +5,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from tlla.clip import logit_scale
-from tlla.prompt import zeroshot_features
+from tlla.prompts.templates import zeroshot_features
 
 from .base import UntrainedTrainer, registered
 from .prompts import find_templates

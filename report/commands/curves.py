@@ -18,10 +18,10 @@ import torch
 from matplotlib.axes import Axes
 from tqdm import tqdm
 
-from tlla.checkpoint import epochs_in, load_context
 from tlla.errors import InputError
 from tlla.files import write_text
 from tlla.flatness import random_rise
+from tlla.prompts.checkpoint import epochs_in, load_context
 from tlla.sharpness import check_sharpness, sharpness_step
 
 from .. import style

@@ -19,12 +19,12 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from tlla.classifier import Classifier
 from tlla.clip import encode_images, image_size, load_clip, logit_scale, normalize
 from tlla.errors import InputError
 from tlla.files import write_text
 from tlla.images import read_image
-from tlla.prompts import make_classifier
+from tlla.prompts.choose import make_classifier
+from tlla.prompts.classifier import Classifier
 from tlla.selection import score_views
 from tlla.sharpness import check_sharpness, random_directions
 from tlla.views import ViewConfig, make_views

@@ -25,7 +25,8 @@ from tlla.clip import load_clip
 from tlla.command_line import call
 from tlla.files import whole_file
 from tlla.fingerprint import files_sha256, key_of, source_sha256, versions
-from tlla.prompt import PromptedCLIP, PromptLearner
+from tlla.prompts.learner import PromptLearner
+from tlla.prompts.prompted import PromptedCLIP
 from tlla.selection import VOTES, ViewScores, lowest, score_views, select_and_vote
 from tlla.sharpness import random_directions
 

@@ -23,7 +23,8 @@ from datasets.cloth import CLOTH
 from datasets.example import make_example
 from tlla.command_line import call
 from tlla.openai_package import build_model
-from tlla.prompt import PromptedCLIP, PromptLearner
+from tlla.prompts.learner import PromptLearner
+from tlla.prompts.prompted import PromptedCLIP
 from tlla.selection import score_views
 from tlla.sharpness import random_directions
 

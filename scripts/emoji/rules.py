@@ -18,10 +18,11 @@ from tqdm import tqdm
 from yacs.config import CfgNode
 
 import train
-from tlla.checkpoint import find_epoch, load_context
 from tlla.clip import load_clip
 from tlla.command_line import call
-from tlla.prompt import PromptedCLIP, PromptLearner
+from tlla.prompts.checkpoint import find_epoch, load_context
+from tlla.prompts.learner import PromptLearner
+from tlla.prompts.prompted import PromptedCLIP
 from tlla.selection import score_views, select_and_vote
 from tlla.sharpness import random_directions
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from tlla.clip import image_size, normalize
-from tlla.prompt import PromptedCLIP
+from tlla.prompts.prompted import PromptedCLIP
 from tlla.sharpness import sharpness_step
 from tlla.views import ViewConfig, make_views
 

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from tlla.classifier import Classifier
 from tlla.errors import InputError
+from tlla.prompts.classifier import Classifier
 from tlla.selection import confident, take_views
 
 METHODS: dict[str, type["Method"]] = {}

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tlla.cache import FeatureCache, pool_views
-from tlla.classifier import Classifier
 from tlla.errors import InputError
+from tlla.prompts.classifier import Classifier
 from tlla.selection import marginal_entropy
 
 from .base import Method, check_at_least, check_share, tune

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tlla.classifier import Classifier
 from tlla.errors import InputError
+from tlla.prompts.classifier import Classifier
 from tlla.selection import confident, entropy
 
 from .base import Tuning, check_at_least

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import read_checkpoint
 from ..clip import find_device, load_clip
 from ..errors import InputError
 from ..files import read_text
 from ..method_choice import parse_settings
 from ..predictor import Predictor
-from ..prompt_info import PromptInfo, read_info
-from ..prompts import find_checkpoint, named_templates
+from ..prompts.checkpoint import read_checkpoint
+from ..prompts.choose import find_checkpoint
+from ..prompts.saved import PromptInfo, read_info
+from ..prompts.templates import named_templates
 from .image_files import find_images
 
 TEMPLATE = "a photo of a {}."

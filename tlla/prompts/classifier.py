@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
-from .backbones import as_backbone
-from .clip import logit_scale
-from .cocoop import ConditionalCLIP
-from .errors import InputError
-from .fingerprint import tensor_sha256
-from .prompt import OnShared, PromptedCLIP, PromptLearner, refuse_shared, template_context, zeroshot_features
+from ..backbones import as_backbone
+from ..clip import logit_scale
+from ..errors import InputError
+from ..fingerprint import tensor_sha256
+from .conditional import ConditionalCLIP
+from .learner import PromptLearner
+from .prompted import PromptedCLIP
+from .templates import template_context, zeroshot_features
+from .tokens import OnShared, refuse_shared
 
 Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
 
@@ -156,7 +159,7 @@ def from_templates(
         templates: E.g. ``"a photo of a {}."``, or several.
         autocast: See `Classifier`.
         loss_scale: See `Classifier`.
-        on_shared: See `tlla.prompt.check_shared`.
+        on_shared: See `tlla.prompts.tokens.check_shared`.
     """
     if isinstance(templates, str) and template_context(as_backbone(clip_model), classnames, templates):
         learner = PromptLearner(clip_model, classnames, template=templates, on_shared=on_shared)

@@ -12,7 +12,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .prompt import OnShared, PromptedCLIP, PromptLearner, refuse_shared
+from .learner import PromptLearner
+from .prompted import PromptedCLIP
+from .tokens import OnShared, refuse_shared
 
 
 class MetaNet(nn.Sequential):
@@ -47,7 +49,7 @@ class ConditionalPromptLearner(PromptLearner):
         classnames: One name a class; underscores are read as spaces.
         n_ctx: Number of context tokens L; with `ctx_init` the words decide and `n_ctx` is not used.
         ctx_init: Words whose embeddings the context starts from; empty: normal, std 0.02.
-        on_shared: See `tlla.prompt.check_shared`.
+        on_shared: See `tlla.prompts.tokens.check_shared`.
     """
 
     def __init__(

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import InputError
-from .prompt import FIXED_TOKENS, PromptLearner
-from .prompt_info import read_info
-from .weight_names import strip_wrappers
+from ..errors import InputError
+from ..weight_names import strip_wrappers
+from .learner import FIXED_TOKENS, PromptLearner
+from .saved import read_info
 
 _TENSOR_GLOBALS = {
     "collections": ("OrderedDict", "defaultdict", "Counter"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .backbones import as_backbone
+from ..backbones import as_backbone
 
 LEAST = 64  # prompts that a chunk has before longer ones are kept apart; fewer would not fill a GPU
 BUDGET = 4 * 2**30  # bytes of activations; a graph with more is computed again, chunk by chunk, in the backward pass

@@ -1,19 +1,25 @@
-"""What a checkpoint says about its prompt: for which CLIP, which classes and which place of the class name.
+"""A learned prompt: its context vectors, and for which CLIP, which classes and which place of the class name they are.
 
-It lies in ``checkpoint["trainer"]["prompt"]``, beside what CoOp and TPT read. Older files and CoOp's own lack it.
+What it is for lies in ``checkpoint["trainer"]["prompt"]``, beside what CoOp and TPT read; older files and CoOp's own
+lack it.
 """
 
+import io
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
-from .errors import InputError
-from .fingerprint import are_weights, class_order
-from .prompt import CLASS_TOKEN_POSITIONS, PromptLearner
+from ..arguments import folder_path, number, sequence, short, whole
+from ..errors import InputError
+from ..files import write_bytes, write_text
+from ..fingerprint import are_weights, class_order
+from .learner import CLASS_TOKEN_POSITIONS, PromptLearner
 
 
 @dataclass(frozen=True)
@@ -102,3 +108,68 @@ def read_info(path: Path, checkpoint: Mapping[str, Any]) -> PromptInfo:
     if position and position not in CLASS_TOKEN_POSITIONS:
         raise InputError(f"{path} says that the class name stands at {position!r}, not one of {CLASS_TOKEN_POSITIONS}")
     return PromptInfo(tuple(names), backbone, sha256, position)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Context vectors that stand around class names.
+
+    Attributes:
+        ctx: (L, D) floats, or (K, L, D) by class; an array of NumPy's becomes a tensor.
+        info: For which CLIP, which classes and which place of the class name it was learned.
+        epochs: Of the training.
+        losses: Mean loss of each epoch.
+
+    Raises:
+        InputError: something of this is of another kind; the message says which.
+    """
+
+    ctx: Tensor
+    info: PromptInfo = PromptInfo()
+    epochs: int = 0
+    losses: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        ctx = torch.as_tensor(self.ctx) if isinstance(self.ctx, np.ndarray) else self.ctx
+        if not isinstance(ctx, Tensor):
+            raise InputError(f"context vectors must be a tensor of floats, but got {short(ctx)}")
+        if ctx.dim() not in (2, 3) or not ctx.is_floating_point() or not ctx.isfinite().all():
+            raise InputError(
+                "context vectors must be finite floats of shape (L, D) or (K, L, D), but got "
+                f"{tuple(ctx.shape)}, {ctx.dtype}"
+            )
+        if not isinstance(self.info, PromptInfo):
+            raise InputError(f"info must be a PromptInfo, but got {short(self.info)}")
+        object.__setattr__(self, "ctx", ctx)
+        object.__setattr__(self, "epochs", whole("epochs", self.epochs))
+        losses = [number("a loss", loss) for loss in sequence("losses", self.losses, "numbers")]
+        object.__setattr__(self, "losses", losses)
+
+    @property
+    def position(self) -> str:
+        """Where the class name stands: "end", "middle" or "front"."""
+        return self.info.class_token_position or "end"
+
+    def save(self, folder: str | Path) -> Path:
+        """Writes ``<folder>/prompt_learner/model.pth.tar-<epochs>``, whole or not at all, and returns its path.
+
+        The folder is then a run's: ``train.py --eval-only --model-dir <folder>`` tests it; CoOp, TPT and Dassl read
+        the file.
+
+        Raises:
+            InputError: `folder` is no path, or is a file.
+        """
+        state = {
+            "state_dict": {"ctx": self.ctx.detach().cpu().contiguous().clone()},
+            "epoch": self.epochs,
+            "optimizer": None,
+            "scheduler": None,
+            "val_result": None,
+            "trainer": {"prompt": self.info.as_entry()} if self.info.class_names else {},
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        path = folder_path("folder", folder) / "prompt_learner" / f"model.pth.tar-{self.epochs}"
+        write_bytes(path, buffer.getvalue())
+        write_text(path.parent / "checkpoint", f"{path.name}\n")  # Dassl reads there which epoch is the newest
+        return path

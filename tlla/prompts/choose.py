@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .arguments import is_path, sequence, short
-from .backbones import as_backbone
+from ..arguments import is_path, sequence, short
+from ..backbones import as_backbone
+from ..errors import InputError, nearest
 from .checkpoint import find_epoch, load_context, read_checkpoint
 from .classifier import Autocast, Classifier, ConditionalClassifier, PromptClassifier, from_templates
-from .cocoop import ConditionalCLIP, ConditionalPromptLearner
-from .errors import InputError, nearest
-from .learned_prompt import Prompt
-from .prompt import OnShared, PromptedCLIP, PromptLearner, refuse_shared
-from .prompt_info import read_info
-from .templates import ENSEMBLES
+from .conditional import ConditionalCLIP, ConditionalPromptLearner
+from .learner import PromptLearner
+from .prompted import PromptedCLIP
+from .saved import Prompt, read_info
+from .templates import ENSEMBLES, named_templates
+from .tokens import OnShared, refuse_shared
 
 PromptLike = str | Sequence[str] | os.PathLike[str] | Tensor | np.ndarray | Prompt
 
@@ -72,11 +73,6 @@ def check_class_names(class_names: Sequence[str]) -> list[str]:
     return [str(name) for name in names]  # NumPy has a text class of its own
 
 
-def named_templates(name: str) -> str | tuple[str, ...] | None:
-    """The template or the ensemble that a text means; None if it must be a path."""
-    return ENSEMBLES.get(name) or (name if "{}" in name else None)
-
-
 def find_checkpoint(place: str | os.PathLike[str], epoch: int | None = None) -> Path:
     """The file of a learned prompt: the file itself, or a run's newest epoch.
 
@@ -113,7 +109,7 @@ def learned_classifier(
         position: Where the class name stands if the file does not say it; None: at the end.
         autocast: See `Classifier`.
         loss_scale: See `Classifier`.
-        on_shared: See `tlla.prompt.check_shared`.
+        on_shared: See `tlla.prompts.tokens.check_shared`.
     """
     checkpoint = read_checkpoint(path)
     state = checkpoint["state_dict"]

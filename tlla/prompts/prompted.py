@@ -1,0 +1,118 @@
+"""A frozen CLIP with a prompt: text features of context vectors, in chunks that fit into memory."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..backbones import as_backbone
+from ..clip import encode_images, logit_scale
+from .chunks import Chunks, plan_chunks, token_limit
+from .learner import PromptLearner
+
+
+class PromptedCLIP(nn.Module):
+    """A frozen CLIP whose text side is prompted by context vectors. Same logits as CoOp's CustomCLIP.
+
+    Args:
+        clip_model: Any CLIP; it is frozen and put in evaluation mode.
+        prompt_learner: The context vectors and class names.
+        text_chunk: At most so many prompts pass the text encoder at once, and a graph keeps the activations of no more.
+            0: as many as fit into a fixed budget of memory, see `chunks`.
+    """
+
+    def __init__(self, clip_model: nn.Module, prompt_learner: PromptLearner, text_chunk: int = 0):
+        super().__init__()
+        self.clip = as_backbone(clip_model).eval().requires_grad_(False)
+        self.prompt_learner: PromptLearner = prompt_learner
+        self.text_chunk = text_chunk
+
+    def train(self, mode: bool = True) -> "PromptedCLIP":
+        """Only the prompt has a training mode: a frozen backbone must not update its batch-norm statistics."""
+        super().train(mode)
+        self.clip.eval()
+        return self
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """CLIP's inverse temperature, a float32 scalar."""
+        return logit_scale(self.clip)
+
+    @torch.no_grad()
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Normalised image features, (B, 3, H, W) -> (B, E), float32. Never needs a gradient: the trunk is frozen."""
+        return encode_images(self.clip, images)
+
+    @property
+    def prompts_at_once(self) -> int:
+        """How many prompts, be they as long as the longest, pass the text encoder at once."""
+        return self.text_chunk or token_limit(self.clip) // (max(self.prompt_learner.lengths) - self._start)
+
+    @property
+    def _start(self) -> int:
+        """The first token that passes the text encoder for each class, after those that are encoded once a context."""
+        return 0 if self.clip.causal_tower is None else self.prompt_learner.n_shared
+
+    def encode_text(self, ctx: Tensor | None = None, classes: Sequence[int] | None = None) -> Tensor:
+        """Normalised text features under one context or under R of them.
+
+        Args:
+            ctx: (L, D) -> (K, E), or (R, L, D) -> (R, K, E); with a class-specific context (K, L, D) and
+                (R, K, L, D). Default: the learner's own context.
+            classes: Which classes' features are wanted. Default: all K.
+
+        Returns:
+            float32 features; gradients flow to `ctx`.
+        """
+        learner = self.prompt_learner
+        ctx = learner.ctx if ctx is None else ctx
+        single = ctx.dim() == learner.ctx.dim()
+        contexts = ctx[None] if single else ctx
+        classes = list(range(len(learner.lengths)) if classes is None else classes)
+        own = [learner.lengths[k] - self._start for k in classes]
+        plan = plan_chunks(own, len(contexts), self.text_chunk, token_limit(self.clip))
+        features = torch.cat(
+            [self._encode_group(group, classes, plan) for group in torch.split(contexts, plan.contexts)]
+        )
+        return features[0] if single else features
+
+    def _encode_group(self, contexts: Tensor, classes: Sequence[int], plan: Chunks) -> Tensor:
+        """Features of all classes under as many contexts as pass the encoder together: (R, K, E)."""
+        learner, tower = self.prompt_learner, self.clip.causal_tower
+        states = tower.prefix(learner.prefix(contexts)) if tower else None
+        features = []
+        for chunk in plan.classes:
+            lengths = [learner.lengths[classes[i]] for i in chunk]
+            which, ends = (torch.tensor(x, device=contexts.device) for x in ([classes[i] for i in chunk], lengths))
+            args = contexts, states, which, ends, max(lengths)
+            if plan.many and torch.is_grad_enabled():
+                # Nothing in CLIP's text encoder is random.
+                features.append(checkpoint(self._encode_chunk, *args, use_reentrant=False, preserve_rng_state=False))
+            else:
+                features.append(self._encode_chunk(*args))
+        places = torch.tensor([i for chunk in plan.classes for i in chunk], device=contexts.device)
+        return torch.cat(features, dim=1)[:, places.argsort()]
+
+    def _encode_chunk(
+        self, contexts: Tensor, states: Tensor | None, classes: Tensor, ends: Tensor, longest: int
+    ) -> Tensor:
+        """Features of K classes under R contexts, whose shared tokens' `states` are known: (R, K, E)."""
+        learner, tower = self.prompt_learner, self.clip.causal_tower
+        if tower is None or states is None:
+            x = learner(contexts, classes, 0, longest)
+            tokens = learner.tokens[classes, :longest].repeat(len(contexts), 1)
+            features = self.clip.encode_embeddings(x.flatten(0, 1), tokens).view(*x.shape[:2], -1)
+        else:
+            x = learner(contexts, classes, learner.n_shared, longest)
+            features = tower.suffix(x, states, ends - 1 - learner.n_shared)
+        return F.normalize(features.float(), dim=-1)
+
+    def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:
+        """Scaled cosine similarities: (..., E) and (K, E) -> (..., K), float32."""
+        return self.logit_scale * image_features @ text_features.t()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of images under the learner's own context: (B, 3, H, W) -> (B, K)."""
+        return self.logits(self.encode_image(images), self.encode_text())
