@@ -28,7 +28,7 @@ setup(
         "torch>=2.4",
         "torchvision",
         "clip-anytorch",
-        "packaging",  # all that clip-anytorch needs of pkg_resources: tlla/openai_package.py
+        "packaging",  # all that clip-anytorch needs of pkg_resources: tlla/backbones/openai_package.py
         "yacs",
         "tabulate",
         "gdown",

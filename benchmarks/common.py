@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
+from tlla.backbones.openai_package import CLIP
 from tlla.files import write_text
 from tlla.fingerprint import versions
-from tlla.openai_package import CLIP
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
 from trainers.memory import peak_memory_mb, reset_peak_memory

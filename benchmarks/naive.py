@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tlla.openai_package import clip
+from tlla.backbones.openai_package import clip
 from tlla.prompts.prompted import PromptedCLIP
 
 

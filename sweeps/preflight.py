@@ -10,10 +10,10 @@ from dassl.data.datasets import DATASET_REGISTRY
 
 import train
 from tlla.backbones import BACKBONES
+from tlla.backbones.openai_package import clip
+from tlla.backbones.weights import find_weights, openai_file
 from tlla.clip import OPEN_CLIP
 from tlla.errors import InputError
-from tlla.openai_package import clip
-from tlla.weights import find_weights, openai_file
 
 from .job import COMPLETE, Job
 

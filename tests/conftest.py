@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import parse_test_res
-from tlla.openai_package import CLIP
+from tlla.backbones.openai_package import CLIP
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start jobs in the background with Ctrl-C ignored
 

@@ -5,9 +5,9 @@ import torch
 from conftest import CLASSNAMES, TINY_VIT, make_clip
 
 from tlla.backbones import BACKBONES, Backbone, as_backbone, register_backbone
+from tlla.backbones.openai_package import CLIP, clip
 from tlla.clip import available_models, encode_images, image_size, load_clip
 from tlla.errors import InputError
-from tlla.openai_package import CLIP, clip
 from tlla.prompts.templates import zeroshot_features
 
 VIT_B_32 = (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)

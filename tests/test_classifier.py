@@ -5,9 +5,9 @@ import torch
 from conftest import CLASSNAMES
 from torch.nn.functional import normalize
 
+from tlla.backbones.openai_package import clip
 from tlla.errors import InputError
 from tlla.methods import METHODS
-from tlla.openai_package import clip
 from tlla.prompts.classifier import Classifier, ConditionalClassifier, PromptClassifier, from_templates
 from tlla.prompts.conditional import ConditionalCLIP, ConditionalPromptLearner
 from tlla.prompts.learner import PromptLearner

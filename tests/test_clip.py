@@ -10,13 +10,13 @@ import pytest
 import torch
 from conftest import TINY_RESNET, TINY_VIT, make_clip
 
+from tlla.backbones.openai_package import clip
+from tlla.backbones.weight_names import check_names
 from tlla.clip import available_models, find_weights, image_size, load_clip, normalize
 from tlla.errors import InputError
-from tlla.openai_package import clip
 from tlla.prompts.checkpoint import read_checkpoint
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
-from tlla.weight_names import check_names
 
 
 class RunsCode:

@@ -9,8 +9,8 @@ from test_faults import fails
 
 import train
 from tlla.backbones.causal import CausalTower
+from tlla.backbones.openai_package import clip
 from tlla.errors import InputError
-from tlla.openai_package import clip
 from tlla.prompts.checkpoint import load_context, read_checkpoint
 from tlla.prompts.conditional import ConditionalCLIP, ConditionalPromptLearner
 from tlla.prompts.learner import PromptLearner

@@ -14,10 +14,10 @@ from PIL import Image
 
 import train
 from scripts.emoji import pretrain
+from tlla.backbones.openai_package import build_model
+from tlla.backbones.weights import read_state_dict
 from tlla.clip import assets_dir, find_weights, image_size, load_clip
 from tlla.errors import InputError
-from tlla.openai_package import build_model
-from tlla.weights import read_state_dict
 
 FOLDER = assets_dir() / "emoji"
 INDEX = json.loads((FOLDER / "index.json").read_text(encoding="utf-8"))

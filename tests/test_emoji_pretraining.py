@@ -11,7 +11,7 @@ from scripts.emoji.corpus import Item
 from scripts.emoji.mixing import Contexts, learn_between, mixing_loss
 from scripts.emoji.pictures import ATTRIBUTES, COLOURS, NONE, UNKNOWN, WORDS, Layer, Place, grounds, outside, recolour
 from scripts.emoji.sampler import Sampler
-from tlla.openai_package import CLIP
+from tlla.backbones.openai_package import CLIP
 
 CATEGORIES = ("bird", "fruit", "tool", "drink", "heart")
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from yacs.config import CfgNode
 
 import train
+from tlla.backbones.weights import read_state_dict
 from tlla.errors import InputError
 from tlla.prompts.checkpoint import load_context, read_checkpoint
 from tlla.prompts.learner import PromptLearner
-from tlla.weights import read_state_dict
 
 fuzzed = settings(
     max_examples=300,

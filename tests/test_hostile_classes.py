@@ -12,7 +12,7 @@ from conftest import TINY_VIT, make_clip
 from hostile import accepted, forget_peak, peak_memory_mb, refused, time_limit
 from PIL import Image
 
-from tlla.openai_package import clip
+from tlla.backbones.openai_package import clip
 
 FOLDER = ("--dataset-config-file", "configs/datasets/image_folder.yaml")
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from conftest import TINY_RESNET, TINY_VIT, make_clip
 
 from tlla.backbones import Backbone
+from tlla.backbones.openai_package import CLIP
 from tlla.errors import InputError
 from tlla.methods import METHODS, settings
 from tlla.methods.sar import norm_parameters
-from tlla.openai_package import CLIP
 from tlla.prompts.classifier import Classifier
 from tlla.selection import entropy
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from conftest import CLASSNAMES, TINY_VIT, make_clip
 
+from tlla.backbones.openai_package import clip
 from tlla.errors import InputError
 from tlla.methods import METHODS, settings
-from tlla.openai_package import clip
 from tlla.prompts.classifier import Classifier, ConditionalClassifier, PromptClassifier
 from tlla.prompts.conditional import ConditionalCLIP, ConditionalPromptLearner
 from tlla.prompts.learner import PromptLearner

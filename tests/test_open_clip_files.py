@@ -12,9 +12,9 @@ from test_clip import RunsCode
 from torch.nn.functional import normalize as unit
 
 from tlla.backbones import as_backbone
+from tlla.backbones.openai_package import CLIP
 from tlla.clip import encode_images, image_size, load_clip, logit_scale
 from tlla.errors import InputError
-from tlla.openai_package import CLIP
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
 from tlla.prompts.templates import zeroshot_features

@@ -10,7 +10,7 @@ class Missing:
         if name.partition(".")[0] == "pkg_resources":
             raise ModuleNotFoundError("No module named 'pkg_resources'")
 sys.meta_path.insert(0, Missing())
-from tlla.openai_package import clip
+from tlla.backbones.openai_package import clip
 assert clip.tokenize("a cat").shape == (1, 77)
 assert "pkg_resources" not in sys.modules
 """

@@ -7,8 +7,8 @@ import torch
 from conftest import CLASSNAMES, make_clip
 from torch.nn.functional import normalize
 
+from tlla.backbones.openai_package import clip
 from tlla.errors import InputError
-from tlla.openai_package import clip
 from tlla.prompts import chunks
 from tlla.prompts.conditional import ConditionalCLIP, ConditionalPromptLearner
 from tlla.prompts.learner import PromptLearner

@@ -25,9 +25,9 @@ from datasets.example import make_example
 from datasets.fewshot import DrawFile
 from datasets.items import Item
 from scripts.emoji import corpus, fetch
+from tlla.backbones.openai_package import clip
+from tlla.backbones.weights import find_weights
 from tlla.files import write_text
-from tlla.openai_package import clip
-from tlla.weights import find_weights
 
 PROCESSES = 4
 FILES = {f"icons/{i}.json": json.dumps(list(range(i, i + 20_000))) for i in range(20)}

@@ -12,8 +12,8 @@ from torch.nn.functional import normalize
 
 import tlla
 import trainers  # noqa: F401  # registers
+from tlla.backbones.openai_package import clip
 from tlla.methods import METHODS
-from tlla.openai_package import clip
 from tlla.prompts.classifier import from_templates
 from tlla.prompts.conditional import ConditionalPromptLearner
 from tlla.prompts.learner import PromptLearner

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from .arguments import flag, is_path, short
 from .backbones import BACKBONES, Backbone, Preprocessing, as_backbone, openai_view
+from .backbones.openai_package import build_model, clip
+from .backbones.weight_names import check_names, from_hugging_face, is_hugging_face
+from .backbones.weights import EMBEDDED, assets_dir, find_weights, read_state_dict
 from .errors import InputError
-from .openai_package import build_model, clip
-from .weight_names import check_names, from_hugging_face, is_hugging_face
-from .weights import EMBEDDED, assets_dir, find_weights, read_state_dict
 
 __all__ = [
     "EMBEDDED",

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 import train
 from datasets.cloth import CLOTH
 from datasets.example import make_example
+from tlla.backbones.openai_package import build_model
 from tlla.command_line import call
-from tlla.openai_package import build_model
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
 from tlla.selection import score_views

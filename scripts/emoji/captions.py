@@ -5,7 +5,7 @@ import random
 import torch
 from torch import Tensor
 
-from tlla.openai_package import clip
+from tlla.backbones.openai_package import clip
 
 from .corpus import Item
 from .pictures import WORDS

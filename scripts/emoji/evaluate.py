@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tlla.backbones.openai_package import clip
 from tlla.command_line import call
-from tlla.openai_package import clip
 
 from .assets import WEIGHTS, load_images, read_index
 from .export import read

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from tlla.backbones.openai_package import build_model
 from tlla.command_line import call
-from tlla.openai_package import build_model
 
 from .assets import WEIGHTS
 

@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tlla.backbones.openai_package import CLIP, clip
 from tlla.command_line import call
 from tlla.errors import InputError
 from tlla.fingerprint import differences
-from tlla.openai_package import CLIP, clip
 
 from . import corpus
 from .assets import load_images, read_index, split_of

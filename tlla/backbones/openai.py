@@ -7,10 +7,10 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from ..openai_package import CLIP, clip, convert_weights
 from .base import Backbone, Preprocessing
 from .blocks import encode_vit, is_plain_vit, norm
 from .causal import CausalTower
+from .openai_package import CLIP, clip, convert_weights
 
 
 class OpenAITokenizer:

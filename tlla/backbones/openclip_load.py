@@ -17,10 +17,10 @@ from open_clip.tokenizer import HFTokenizer
 from torch import Tensor
 
 from ..errors import InputError
-from ..weight_names import OPENAI_ENTRIES
-from ..weights import read_state_dict
 from .openclip import OpenClip, preprocessing_of
 from .openclip_source import Config, Source, check_activation, needs_quick_gelu, parse, preprocess_of
+from .weight_names import OPENAI_ENTRIES
+from .weights import read_state_dict
 
 
 def load_open_clip(text: str, half: bool = False) -> OpenClip:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 from torch import nn
 
-from ..openai_package import CLIP
 from .base import Backbone, refuse
 from .openai import openai_view
+from .openai_package import CLIP
 
 Loader = Callable[[str], nn.Module]
 

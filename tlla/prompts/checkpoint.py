@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..backbones.weight_names import strip_wrappers
 from ..errors import InputError
-from ..weight_names import strip_wrappers
 from .learner import FIXED_TOKENS, PromptLearner
 from .saved import read_info
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .errors import InputError, nearest
-from .files import one_at_a_time, whole_file
+from ..errors import InputError, nearest
+from ..files import one_at_a_time, whole_file
 from .openai_package import clip
 from .weight_names import strip_wrappers
 
@@ -31,7 +31,7 @@ MOST_INFLATED = 20  # times its size that a file may unpack to: weights hardly s
 
 def assets_dir() -> Path:
     """The folder of the embedded benchmark and its CLIP: ``assets`` beside this package, or inside it in the wheel."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     inside = package / "assets"
     return inside if inside.is_dir() else package.parent / "assets"
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import InputError
+from ..errors import InputError
 from .openai_package import CLIP
 
 WRAPPERS = ("module.", "model.")  # of DataParallel, and of modules that hold the model as an attribute
