@@ -25,8 +25,8 @@ from torchvision import transforms as T
 from tlla.backbones.openai_package import convert_weights
 from tlla.clip import PIXEL_MEAN, PIXEL_STD, encode_images, normalize
 from tlla.command_line import call
-from tlla.device_views import make_views_on_device
-from tlla.views import ViewConfig, draw_crops, make_views
+from tlla.views.device import make_views_on_device
+from tlla.views.make import ViewConfig, draw_crops, make_views
 
 from . import common
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tlla.clip import normalize
 from tlla.errors import InputError
-from tlla.images import read_image
 from tlla.methods.stss import STSS
 from tlla.prompts.classifier import PromptClassifier
-from tlla.views import make_views
+from tlla.views.make import make_views
+from tlla.views.read import read_image
 from trainers.view_data import view_config
 
 from .prompt_runs import PromptRun

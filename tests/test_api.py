@@ -28,7 +28,7 @@ from tlla.prompts.classifier import from_templates
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
 from tlla.prompts.templates import IMAGENET_7, zeroshot_features
-from tlla.views import plain_view
+from tlla.views.make import plain_view
 
 SMALL = {"n_views": 6, "top_s": 3, "n_perturb": 2}
 

@@ -16,14 +16,14 @@ from PIL import Image, ImageOps
 
 from tlla.clip import load_clip
 from tlla.errors import InputError
-from tlla.images import read_image
 from tlla.predict import command as predict
 from tlla.predict.explain import AGREES, draw, looks
 from tlla.predict.image_files import find_images
 from tlla.predictor import Predictor
 from tlla.prompts.checkpoint import read_checkpoint
 from tlla.selection import entropy
-from tlla.views import ViewConfig, make_views
+from tlla.views.make import ViewConfig, make_views
+from tlla.views.read import read_image
 
 VIEWS = ("--views", "6", "--set", "top_s=3", "n_perturb=2")
 

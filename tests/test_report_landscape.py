@@ -21,7 +21,7 @@ from tlla.landscape import filter_normalised_plane
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
 from tlla.sharpness import random_directions
-from tlla.views import ViewConfig, make_views, plain_view
+from tlla.views.make import ViewConfig, make_views, plain_view
 
 KEEP = ("TRAIN.CHECKPOINT_FREQ", "1")
 FEW = ("DATASET.NUM_SHOTS", "2")

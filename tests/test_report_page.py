@@ -23,7 +23,7 @@ from report.page.html import as_json, page
 from report.page.views import Views
 from report.runs import open_run
 from tlla.sharpness import random_directions
-from tlla.views import make_views
+from tlla.views.make import make_views
 
 CLASSES = ("<script>alert(1)</script>", "</script><b>\"Bold\" & 'it'", "\u0642\u0637\u0629 \U0001f431")
 FILE = 'it\'s <b> "0" \u0642\u0637.png'

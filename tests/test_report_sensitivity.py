@@ -13,7 +13,7 @@ from report.__main__ import main
 from tlla.clip import encode_images, normalize
 from tlla.features import perturbed_text_features
 from tlla.selection import entropy
-from tlla.views import ViewConfig, make_views
+from tlla.views.make import ViewConfig, make_views
 
 TEMPLATE = "an icon of {}."
 

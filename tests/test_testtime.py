@@ -21,7 +21,7 @@ from tlla.prompts.classifier import PromptClassifier, from_templates
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
 from tlla.prompts.templates import IMAGENET_7
-from tlla.views import ViewConfig, make_views
+from tlla.views.make import ViewConfig, make_views
 
 NAMES = ["bird", "land vehicle", "tool"]
 ALL = sorted(METHODS)

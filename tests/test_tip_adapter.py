@@ -21,7 +21,7 @@ from tlla.clip import load_clip, normalize
 from tlla.prompts.checkpoint import read_checkpoint
 from tlla.prompts.templates import zeroshot_features
 from tlla.tip_adapter import Cache, cache_logits, grid, make_keys, search
-from tlla.views import ViewConfig, make_views
+from tlla.views.make import ViewConfig, make_views
 
 CLASSES = ["bird", "land vehicle", "tool"]
 ADAMW = ("OPTIM.NAME", "adamw", "OPTIM.LR", "0.01", "OPTIM.WEIGHT_DECAY", "0.01", "OPTIM.WARMUP_EPOCH", "-1")

@@ -24,7 +24,7 @@ from tlla.prompts.prompted import PromptedCLIP
 from tlla.prompts.templates import zeroshot_features
 from tlla.selection import score_views, select_and_vote
 from tlla.sharpness import random_directions
-from tlla.views import ViewConfig, make_views, plain_view
+from tlla.views.make import ViewConfig, make_views, plain_view
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ from PIL import Image, ImageOps
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as TF
 
-from tlla.augmix import AUGMIX_OPS, augmix
 from tlla.backbones.openai_package import clip
 from tlla.clip import normalize
-from tlla.device_views import _exact_products, _geometry, _n_taps, _weights, make_views_on_device
 from tlla.errors import InputError
-from tlla.views import ViewConfig, crop_box, draw_crops, make_views, plain_geometry, view_uniforms
+from tlla.views.augmix import AUGMIX_OPS, augmix
+from tlla.views.device import _exact_products, _geometry, _n_taps, _weights, make_views_on_device
+from tlla.views.make import ViewConfig, crop_box, draw_crops, make_views, plain_geometry, view_uniforms
 
 
 @pytest.fixture

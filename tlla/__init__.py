@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from .clip import available_models, load_clip
     from .features import perturbed_text_features, stss
     from .fit import train_prompt
-    from .images import read_image
     from .predictions import Predictions
     from .predictor import Predictor
     from .prompts.saved import Prompt
+    from .views.read import read_image
 
 __version__ = "0.1.0"
 __all__ = [
@@ -42,7 +42,7 @@ _HOMES = {
     "available_models": "clip",
     "load_clip": "clip",
     "perturbed_text_features": "features",
-    "read_image": "images",
+    "read_image": "views.read",
     "stss": "features",
     "train_prompt": "fit",
 }

@@ -23,8 +23,8 @@ from .methods import Method
 from .predictions import BadImage, Predictions, joined
 from .prompts.choose import PromptLike, check_class_names, make_classifier
 from .selection import ViewScores, lowest
-from .view_loader import ImageLike, Loaded, load_batches
-from .views import ViewConfig
+from .views.loader import ImageLike, Loaded, load_batches
+from .views.make import ViewConfig
 
 FP16_LOSS_SCALE = 1000.0  # TPT's
 PRECISIONS = ("fp32", "amp")

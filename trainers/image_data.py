@@ -6,11 +6,11 @@ from typing import Any
 from dassl.data import DatasetWrapper
 
 from tlla.errors import InputError
-from tlla.images import read_image
+from tlla.views.read import read_image
 
 
 class ImageDataset(DatasetWrapper):
-    """Dassl's items, of images that `tlla.images.read_image` reads: Dassl's own reader takes other ground and turn."""
+    """Dassl's items, of images that `tlla.views.read.read_image` reads: Dassl's own reader takes other ground and turn."""
 
     def __getitem__(self, idx: int) -> dict[str, Any]:
         item = self.data_source[idx]

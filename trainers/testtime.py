@@ -13,12 +13,12 @@ from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
 from tlla.clip import normalize
-from tlla.device_views import make_views_on_device
 from tlla.errors import within
 from tlla.fingerprint import tensor_sha256
 from tlla.methods import METHODS, Method, settings
 from tlla.prompts.classifier import Classifier
 from tlla.prompts.learner import check_position
+from tlla.views.device import make_views_on_device
 
 from .base import ClipTrainer, UntrainedTrainer, registered
 from .parts import Meter, Part

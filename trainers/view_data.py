@@ -9,8 +9,8 @@ from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
 from tlla.errors import InputError
-from tlla.images import read_image
-from tlla.views import ViewConfig, draw_crops, make_views
+from tlla.views.make import ViewConfig, draw_crops, make_views
+from tlla.views.read import read_image
 
 VIEW_KEYS = ("N_VIEWS", "AUGMIX", "CROP_SCALE", "ON_DEVICE")  # those that change the views, the seed apart
 

@@ -22,12 +22,12 @@ from torch import Tensor
 from tlla.clip import encode_images, image_size, load_clip, logit_scale, normalize
 from tlla.errors import InputError
 from tlla.files import write_text
-from tlla.images import read_image
 from tlla.prompts.choose import make_classifier
 from tlla.prompts.classifier import Classifier
 from tlla.selection import score_views
 from tlla.sharpness import check_sharpness, random_directions
-from tlla.views import ViewConfig, make_views
+from tlla.views.make import ViewConfig, make_views
+from tlla.views.read import read_image
 
 RHOS = (0.1, 0.5, 1.0, 2.0, 4.0)
 

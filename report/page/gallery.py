@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from tlla.images import read_image
-from tlla.views import ViewConfig, draw_crops, plain_geometry
+from tlla.views.make import ViewConfig, draw_crops, plain_geometry
+from tlla.views.read import read_image
 
 from .measure import Measured
 from .summary import OUTCOMES, outcomes

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from tlla.clip import image_size, normalize
 from tlla.prompts.prompted import PromptedCLIP
 from tlla.sharpness import sharpness_step
-from tlla.views import ViewConfig, make_views
+from tlla.views.make import ViewConfig, make_views
 
 from .assets import FOLDER, read_index
 

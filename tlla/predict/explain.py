@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..predictions import Predictions
 from ..predictor import Batch
-from ..views import ViewConfig, draw_crops
+from ..views.make import ViewConfig, draw_crops
 from .drawing import INK, draw_text, text_length
 
 # Okabe and Ito's blue and vermilion, which everybody can tell apart; never the only difference.

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .arguments import check_image
-from .errors import InputError
-from .image_files import one_line
+from ..arguments import check_image
+from ..errors import InputError
+from ..image_files import one_line
 
 MAX_PIXELS = 178_956_970  # Pillow's limit, too: more is taken for a decompression bomb
 MAX_RATIO = 2000  # long side to short side; the plain view enlarges the short side before it cuts the middle out

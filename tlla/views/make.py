@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..errors import InputError
 from .augmix import augmix
-from .errors import InputError
 
 RATIO = (3 / 4, 4 / 3)
 MOST_VIEWS = 65_536

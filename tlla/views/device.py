@@ -1,4 +1,4 @@
-"""The views of `tlla.views` made on the device of the decoded image, with the same crops and flips.
+"""The views of `tlla.views.make` made on the device of the decoded image, with the same crops and flips.
 
 Pillow resizes 8-bit images in two passes, each with weights of 22 fractional bits and sums rounded to whole levels.
 Here a pass is two matrix products for all views at once, with crops and flips in the matrices: a weight is split into a
@@ -20,8 +20,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from .errors import InputError
-from .views import ViewConfig, plain_geometry
+from ..errors import InputError
+from .make import ViewConfig, plain_geometry
 
 WEIGHT_BITS = 22  # Pillow's
 FINE_BITS = 12

@@ -11,10 +11,10 @@ from typing import Any, cast
 from PIL import Image
 from torch import Tensor
 
-from .arguments import check_image, short, whole
-from .errors import InputError
-from .images import read_image
-from .views import ViewConfig, make_views
+from ..arguments import check_image, short, whole
+from ..errors import InputError
+from .make import ViewConfig, make_views
+from .read import read_image
 
 ImageLike = str | os.PathLike[str] | Image.Image
 THUMBNAIL = 512  # longest side of what is kept of an image for a drawing, in pixels
