@@ -17,7 +17,7 @@ from datasets.cloth import CLOTH
 from datasets.example import CLASSES, make_example
 from tlla.errors import InputError
 from tlla.image_files import IMAGE_SUFFIXES
-from tlla.predict.image_files import find_images
+from tlla.predict.paths import find_images
 
 COUNTS = {"train": {"ape": 5, "bear cub": 2, "zebra": 9}, "val": {"ape": 1, "zebra": 2}, "test": {"ape": 2, "zebra": 3}}
 

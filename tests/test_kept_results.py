@@ -21,7 +21,7 @@ from tlla.backbones import as_backbone
 from tlla.errors import InputError
 from tlla.fingerprint import are_weights, files_sha256, tensor_sha256, weights_sha256
 from tlla.predict import command as predict
-from tlla.predictor import Predictor
+from tlla.predict.predictor import Predictor
 from tlla.prompts.classifier import from_templates
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.saved import PromptInfo, describe

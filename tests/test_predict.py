@@ -18,8 +18,8 @@ from tlla.clip import load_clip
 from tlla.errors import InputError
 from tlla.predict import command as predict
 from tlla.predict.explain import AGREES, draw, looks
-from tlla.predict.image_files import find_images
-from tlla.predictor import Predictor
+from tlla.predict.paths import find_images
+from tlla.predict.predictor import Predictor
 from tlla.prompts.checkpoint import read_checkpoint
 from tlla.selection import entropy
 from tlla.views.make import ViewConfig, make_views

@@ -10,7 +10,7 @@ from logs import train_log
 from test_tables import change, record, rows_of
 
 from tlla import paper
-from tlla.rows import table_text
+from tlla.predict.rows import table_text
 from tlla.tables.numbers import harmonic_mean
 from tlla.tables.render import FORMATS
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from .clip import available_models, load_clip
     from .features import perturbed_text_features, stss
     from .fit import train_prompt
-    from .predictions import Predictions
-    from .predictor import Predictor
+    from .predict.predictions import Predictions
+    from .predict.predictor import Predictor
     from .prompts.saved import Prompt
     from .views.read import read_image
 
@@ -36,8 +36,8 @@ __all__ = [
     "train_prompt",
 ]
 _HOMES = {
-    "Predictions": "predictions",
-    "Predictor": "predictor",
+    "Predictions": "predict.predictions",
+    "Predictor": "predict.predictor",
     "Prompt": "prompts.saved",
     "available_models": "clip",
     "load_clip": "clip",

@@ -13,11 +13,11 @@ from .. import command_line
 from ..backbones import as_backbone
 from ..files import write_bytes
 from ..fingerprint import EXTRAS, PACKAGES, files_sha256, source_sha256, versions, weights_sha256
-from ..predictor import Batch, Predictor
-from ..rows import Row, csv_text, json_line, printable, table_text
 from .flags import parse_args
 from .inputs import build_predictor, read_inputs
 from .journal import Journal
+from .predictor import Batch, Predictor
+from .rows import Row, csv_text, json_line, printable, table_text
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,10 +10,10 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..predictions import Predictions
-from ..predictor import Batch
 from ..views.make import ViewConfig, draw_crops
 from .drawing import INK, draw_text, text_length
+from .predictions import Predictions
+from .predictor import Batch
 
 # Okabe and Ito's blue and vermilion, which everybody can tell apart; never the only difference.
 AGREES, DIFFERS, GREY, LINE = "#0072B2", "#D55E00", "#757575", "#dddddd"

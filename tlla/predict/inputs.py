@@ -11,12 +11,12 @@ from ..clip import find_device, load_clip
 from ..errors import InputError
 from ..files import read_text
 from ..method_choice import parse_settings
-from ..predictor import Predictor
 from ..prompts.checkpoint import read_checkpoint
 from ..prompts.choose import find_checkpoint
 from ..prompts.saved import PromptInfo, read_info
 from ..prompts.templates import named_templates
-from .image_files import find_images
+from .paths import find_images
+from .predictor import Predictor
 
 TEMPLATE = "a photo of a {}."
 BACKBONE = "ViT-B/16"

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import InputError
 from ..files import write_bytes
 from ..fingerprint import key_of
-from ..rows import Row, json_line
+from .rows import Row, json_line
 
 
 class Journal:

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .arguments import file_path, sequence, short, whole
-from .errors import InputError
-from .files import write_bytes
+from ..arguments import file_path, sequence, short, whole
+from ..errors import InputError
+from ..files import write_bytes
 from .rows import Row, csv_text, json_line, rounded, table_text
 
 

@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .arguments import flag, pair, whole
-from .backbones import as_backbone
-from .clip import encode_images, image_size, normalize
-from .errors import InputError
-from .method_choice import build_method
-from .methods import Method
+from ..arguments import flag, pair, whole
+from ..backbones import as_backbone
+from ..clip import encode_images, image_size, normalize
+from ..errors import InputError
+from ..method_choice import build_method
+from ..methods import Method
+from ..prompts.choose import PromptLike, check_class_names, make_classifier
+from ..selection import ViewScores, lowest
+from ..views.loader import ImageLike, Loaded, load_batches
+from ..views.make import ViewConfig
 from .predictions import BadImage, Predictions, joined
-from .prompts.choose import PromptLike, check_class_names, make_classifier
-from .selection import ViewScores, lowest
-from .views.loader import ImageLike, Loaded, load_batches
-from .views.make import ViewConfig
 
 FP16_LOSS_SCALE = 1000.0  # TPT's
 PRECISIONS = ("fp32", "amp")
