@@ -15,7 +15,16 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=[
-        *("tlla", "tlla.backbones", "tlla.methods", "tlla.predict", "tlla.prompts", "tlla.tables", "tlla.views"),
+        *(
+            "tlla",
+            "tlla.backbones",
+            "tlla.methods",
+            "tlla.predict",
+            "tlla.prompts",
+            "tlla.tables",
+            "tlla.training",
+            "tlla.views",
+        ),
         *("tlla.trainers", "tlla.datasets", "tlla.assets"),
     ],
     package_dir={"tlla.trainers": "trainers", "tlla.datasets": "datasets", "tlla.assets": "assets"},

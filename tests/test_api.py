@@ -20,7 +20,6 @@ from PIL import Image
 import tlla
 from tlla.clip import load_clip
 from tlla.errors import InputError
-from tlla.fit import fit_context, learning_rate
 from tlla.method_choice import build_method
 from tlla.methods import METHODS
 from tlla.prompts.checkpoint import load_context
@@ -28,6 +27,7 @@ from tlla.prompts.classifier import from_templates
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
 from tlla.prompts.templates import IMAGENET_7, zeroshot_features
+from tlla.training.prompt import fit_context, learning_rate
 from tlla.views.make import plain_view
 
 SMALL = {"n_views": 6, "top_s": 3, "n_perturb": 2}

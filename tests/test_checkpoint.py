@@ -11,7 +11,7 @@ from tlla.prompts.checkpoint import find_epoch, load_context, read_checkpoint
 from tlla.prompts.choose import make_classifier
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.saved import Prompt, describe
-from tlla.tip_adapter import Cache, load_cache
+from tlla.training.cache_model import Cache, load_cache
 
 
 @pytest.fixture

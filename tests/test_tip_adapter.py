@@ -15,12 +15,12 @@ from benchmark import Workplace
 from PIL import Image
 from test_faults import fails
 
-import tlla.tip_adapter
+import tlla.training.cache_model
 import train
 from tlla.clip import load_clip, normalize
 from tlla.prompts.checkpoint import read_checkpoint
 from tlla.prompts.templates import zeroshot_features
-from tlla.tip_adapter import Cache, cache_logits, grid, make_keys, search
+from tlla.training.cache_model import Cache, cache_logits, grid, make_keys, search
 from tlla.views.make import ViewConfig, make_views
 
 CLASSES = ["bird", "land vehicle", "tool"]
@@ -106,7 +106,7 @@ def test_keys_are_normalised_after_the_mean_over_passes():
 
 @pytest.mark.parametrize("chunk", (1024, 7))
 def test_the_search_takes_the_first_of_the_best_points(problem, monkeypatch, chunk):
-    monkeypatch.setattr(tlla.tip_adapter, "SEARCH_CHUNK", chunk)
+    monkeypatch.setattr(tlla.training.cache_model, "SEARCH_CHUNK", chunk)
     features, labels, keys, key_labels, text = problem
     betas, alphas = grid(12.0, 9), grid(20.0, 7)
     assert betas[0] == alphas[0] == 0.1 and betas[-1] == pytest.approx(12 - 11.9 / 9) and len(alphas) == 7
@@ -415,7 +415,7 @@ def test_a_cache_that_does_not_fit_is_refused_and_changes_nothing(tiny_clip, tmp
     state = cache.state_dict() | {"keys": torch.ones(24, 32)} | change
     torch.save({"state_dict": state}, tmp_path / "m")
     with pytest.raises(ValueError, match=part):
-        tlla.tip_adapter.load_cache(tmp_path / "m", cache, tiny_clip)
+        tlla.training.cache_model.load_cache(tmp_path / "m", cache, tiny_clip)
     assert cache.keys.abs().max() == 0
 
 

@@ -15,10 +15,10 @@ from .errors import InputError
 if TYPE_CHECKING:
     from .clip import available_models, load_clip
     from .features import perturbed_text_features, stss
-    from .fit import train_prompt
     from .predict.predictions import Predictions
     from .predict.predictor import Predictor
     from .prompts.saved import Prompt
+    from .training.prompt import train_prompt
     from .views.read import read_image
 
 __version__ = "0.1.0"
@@ -44,7 +44,7 @@ _HOMES = {
     "perturbed_text_features": "features",
     "read_image": "views.read",
     "stss": "features",
-    "train_prompt": "fit",
+    "train_prompt": "training.prompt",
 }
 
 

@@ -28,7 +28,7 @@ from tlla.errors import InputError, within
 from tlla.fingerprint import tensor_sha256, weights_sha256
 from tlla.prompts.saved import PromptInfo
 from tlla.prompts.templates import zeroshot_features
-from tlla.tip_adapter import Cache, grid, load_cache, make_keys, search
+from tlla.training.cache_model import Cache, grid, load_cache, make_keys, search
 from tlla.workers import fit_workers
 
 from . import distributed

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import InputError
-from .fingerprint import class_order
-from .prompts.checkpoint import read_checkpoint
-from .prompts.saved import read_info
+from ..errors import InputError
+from ..fingerprint import class_order
+from ..prompts.checkpoint import read_checkpoint
+from ..prompts.saved import read_info
 
 SEARCH_CHUNK = 1024  # images whose affinities are held at once
 

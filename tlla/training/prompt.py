@@ -19,18 +19,18 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import arguments
-from .backbones import as_backbone
-from .clip import encode_images, image_size, normalize
-from .errors import InputError
-from .prompts.choose import check_class_names
-from .prompts.learner import PromptLearner
-from .prompts.prompted import PromptedCLIP
-from .prompts.saved import Prompt, describe
-from .sharpness import check_sharpness, sharpness_step
-from .views.loader import ImageLike
-from .views.make import ViewConfig, draw_crops
-from .views.read import read_image
+from .. import arguments
+from ..backbones import as_backbone
+from ..clip import encode_images, image_size, normalize
+from ..errors import InputError
+from ..prompts.choose import check_class_names
+from ..prompts.learner import PromptLearner
+from ..prompts.prompted import PromptedCLIP
+from ..prompts.saved import Prompt, describe
+from ..sharpness import check_sharpness, sharpness_step
+from ..views.loader import ImageLike
+from ..views.make import ViewConfig, draw_crops
+from ..views.read import read_image
 
 WARMUP_LR = 1e-5  # of the first epoch
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4  # Dassl's defaults, which CoOp trains with
