@@ -18,6 +18,7 @@ setup(
         *(
             "tlla",
             "tlla.backbones",
+            "tlla.landscape",
             "tlla.methods",
             "tlla.predict",
             "tlla.prompts",

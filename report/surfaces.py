@@ -12,7 +12,7 @@ from matplotlib.patches import Circle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from tlla.landscape import Surface
+from tlla.landscape.planes import Surface
 
 from . import style
 from .style import plt

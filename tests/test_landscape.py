@@ -9,8 +9,8 @@ from conftest import CLASSNAMES
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tlla.errors import InputError
-from tlla.flatness import hessian_product, random_rise, top_eigenvalue, worst_rise
-from tlla.landscape import filter_normalised_plane, surface
+from tlla.landscape.flatness import hessian_product, random_rise, top_eigenvalue, worst_rise
+from tlla.landscape.planes import filter_normalised_plane, surface
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
 from tlla.sharpness import random_directions, sharpness_step

@@ -17,7 +17,7 @@ from report.commands.sharpness import markdown
 from report.prompt_runs import open_prompt
 from report.runs import open_run
 from tlla.clip import normalize
-from tlla.landscape import filter_normalised_plane
+from tlla.landscape.planes import filter_normalised_plane
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
 from tlla.sharpness import random_directions

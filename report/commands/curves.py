@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from tlla.errors import InputError
 from tlla.files import write_text
-from tlla.flatness import random_rise
+from tlla.landscape.flatness import random_rise
 from tlla.prompts.checkpoint import epochs_in, load_context
 from tlla.sharpness import check_sharpness, sharpness_step
 

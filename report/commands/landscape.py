@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tlla.errors import InputError
 from tlla.files import write_text
-from tlla.landscape import Surface, filter_normalised_plane, surface
+from tlla.landscape.planes import Surface, filter_normalised_plane, surface
 from tlla.selection import entropy
 from tlla.sharpness import check_sharpness
 

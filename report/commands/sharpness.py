@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from tlla.errors import InputError
 from tlla.files import write_text
-from tlla.flatness import random_rise, top_eigenvalue, worst_rise
-from tlla.landscape import BatchLoss
+from tlla.landscape.flatness import random_rise, top_eigenvalue, worst_rise
+from tlla.landscape.planes import BatchLoss
 from tlla.sharpness import check_sharpness, sharpness_step
 from tlla.tables.numbers import summarize
 from tlla.tables.render import escaped

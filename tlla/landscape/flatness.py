@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .landscape import CHUNK, BatchLoss
-from .sharpness import random_directions
+from ..sharpness import random_directions
+from .planes import CHUNK, BatchLoss
 
 Product = Callable[[Tensor], Tensor]
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from .errors import InputError
+from ..errors import InputError
 
 BatchLoss = Callable[[Tensor], Tensor]  # contexts (n, L, D) -> losses (n,), or several of each context, (n, ...)
 
