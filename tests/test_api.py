@@ -20,8 +20,8 @@ from PIL import Image
 import tlla
 from tlla.clip import load_clip
 from tlla.errors import InputError
-from tlla.method_choice import build_method
 from tlla.methods import METHODS
+from tlla.methods.choice import build_method
 from tlla.prompts.checkpoint import load_context
 from tlla.prompts.classifier import from_templates
 from tlla.prompts.learner import PromptLearner

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 import yaml
 
-from tlla.cache import FeatureCache
 from tlla.errors import InputError
 from tlla.methods import METHODS, settings
+from tlla.methods.cache import FeatureCache
 from tlla.methods.dpe import DPE
 from tlla.methods.tda import TDA
 from tlla.prompts.classifier import Classifier

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tlla.cache import FeatureCache, pool_views
 from tlla.errors import InputError
+from tlla.methods.cache import FeatureCache, pool_views
 from tlla.prompts.classifier import Classifier
 from tlla.selection import marginal_entropy
 

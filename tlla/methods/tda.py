@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from tlla.cache import FeatureCache, pool_views
+from tlla.methods.cache import FeatureCache, pool_views
 from tlla.selection import marginal_entropy
 
 from .base import Method, check_at_least, check_share

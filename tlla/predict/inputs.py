@@ -10,7 +10,7 @@ import torch
 from ..clip import find_device, load_clip
 from ..errors import InputError
 from ..files import read_text
-from ..method_choice import parse_settings
+from ..methods.choice import parse_settings
 from ..prompts.checkpoint import read_checkpoint
 from ..prompts.choose import find_checkpoint
 from ..prompts.saved import PromptInfo, read_info

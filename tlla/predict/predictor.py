@@ -18,8 +18,8 @@ from ..arguments import flag, pair, whole
 from ..backbones import as_backbone
 from ..clip import encode_images, image_size, normalize
 from ..errors import InputError
-from ..method_choice import build_method
 from ..methods import Method
+from ..methods.choice import build_method
 from ..prompts.choose import PromptLike, check_class_names, make_classifier
 from ..selection import ViewScores, lowest
 from ..views.loader import ImageLike, Loaded, load_batches

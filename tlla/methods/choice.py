@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import is_whole, short
-from .errors import InputError, nearest
-from .methods import METHODS, Method, settings
+from ..arguments import is_whole, short
+from ..errors import InputError, nearest
+from . import METHODS, Method, settings
 
 SHORT = {"tlla": "STSS", "single": "SingleView", "mean": "MeanViews", "entropy": "EntropyMean"}
 

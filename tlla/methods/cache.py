@@ -9,7 +9,7 @@ Letters in shapes: V views, s kept views, K classes, E joint space.
 import torch
 from torch import Tensor
 
-from .selection import confident
+from ..selection import confident
 
 
 class FeatureCache:
