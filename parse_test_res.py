@@ -23,13 +23,13 @@ met (a seed is missing, or a run was left out); 2 if the input was wrong.
 import argparse
 import sys
 
+from report.tables.cells import build
+from report.tables.logs import report
+from report.tables.paired import compare
+from report.tables.render import FORMATS, Report, render
+from report.tables.runs import read_runs
 from tlla import command_line
 from tlla.errors import InputError, nearest
-from tlla.tables.grid import build
-from tlla.tables.logs import report
-from tlla.tables.paired import compare
-from tlla.tables.render import FORMATS, Report, render
-from tlla.tables.runs import read_runs
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -15,18 +15,9 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=[
-        *(
-            "tlla",
-            "tlla.backbones",
-            "tlla.landscape",
-            "tlla.methods",
-            "tlla.predict",
-            "tlla.prompts",
-            "tlla.tables",
-            "tlla.training",
-            "tlla.views",
-        ),
-        *("tlla.trainers", "tlla.datasets", "tlla.assets"),
+        *("tlla", "tlla.backbones", "tlla.landscape", "tlla.methods", "tlla.predict", "tlla.prompts"),
+        *("tlla.records", "tlla.training", "tlla.views", "tlla.assets", "tlla.datasets", "tlla.datasets.care"),
+        *("tlla.trainers", "tlla.trainers.config", "tlla.trainers.harness"),
     ],
     package_dir={"tlla.trainers": "trainers", "tlla.datasets": "datasets", "tlla.assets": "assets"},
     package_data={

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from report.tables.runs import label
 from tlla.errors import InputError
-from tlla.tables.origins import Origins
-from tlla.tables.records import Record
-from tlla.tables.runs import label
+from tlla.records.origins import Origins
+from tlla.records.record import Record
 
 from .runs import read_record
 

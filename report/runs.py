@@ -18,7 +18,7 @@ import trainers
 from tlla.command_line import take_pairs, take_texts
 from tlla.errors import InputError
 from tlla.fingerprint import tensor_sha256
-from tlla.tables.records import wrong_entry
+from tlla.records.record import wrong_entry
 from trainers.base import ClipTrainer
 
 

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from report.tables.numbers import summarize
 from tlla.errors import InputError
-from tlla.tables.numbers import summarize
 
 from . import style
 from .style import plt

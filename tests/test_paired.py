@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_tables import change, record
 
-from tlla.tables.numbers import mcnemar
+from report.tables.numbers import mcnemar
 
 
 @pytest.mark.parametrize(("b", "c"), [(0, 0), (1, 0), (3, 5), (5, 3), (2, 9), (6, 6), (0, 11)])

@@ -10,8 +10,8 @@ from benchmark import CLASSES, Workplace
 from test_tables import rows_of
 
 import train
+from report.tables.runs import read_runs
 from tlla.methods import METHODS
-from tlla.tables.runs import read_runs
 
 TRAINERS = sorted(set(train.TRAINER_REGISTRY.registered_names()) - {"Compare"})
 ALONE = [name for name in TRAINERS if name not in METHODS]  # the others are parts of one Compare

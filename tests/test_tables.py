@@ -13,8 +13,8 @@ import pytest
 from benchmark import Workplace
 from logs import result
 
+from report.tables.numbers import T95, summarize
 from tlla import paper
-from tlla.tables.numbers import T95, summarize
 
 KINDS = {"ZeroshotCLIP": "template", "CoOp": "prompt", "SAPT": "prompt"}  # of newer records; else "views"
 TRAINED = {"CoOp": ("CoOp", "COOP"), "SAPT": ("SAPT", "SAPT"), "TLLA": ("SAPT", "SAPT")}

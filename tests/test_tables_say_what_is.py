@@ -9,10 +9,10 @@ from benchmark import REPO
 from logs import train_log
 from test_tables import change, record, rows_of
 
+from report.tables.numbers import harmonic_mean
+from report.tables.render import FORMATS
 from tlla import paper
 from tlla.predict.rows import table_text
-from tlla.tables.numbers import harmonic_mean
-from tlla.tables.render import FORMATS
 
 OWN = {"new": True, "data": {"name": "images", "own": True}, "split_sha256__test": "abcdef12"}
 

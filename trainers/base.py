@@ -29,8 +29,8 @@ from tlla.fingerprint import (
 )
 from tlla.image_files import one_line
 from tlla.prompts.checkpoint import choose_checkpoint
+from tlla.records.origins import with_classes
 from tlla.registry import register
-from tlla.tables.origins import with_classes
 from tlla.workers import fit_workers
 
 from . import distributed

@@ -22,13 +22,13 @@ from typing import Any
 from tabulate import tabulate
 from yacs.config import CfgNode
 
+from report.tables.render import escaped
 from tlla.errors import InputError, nearest
 from tlla.files import write_text
 from tlla.fingerprint import flat_config
 from tlla.methods import METHODS, Method
 from tlla.prompts.classifier import Classifier
 from tlla.prompts.templates import ENSEMBLES
-from tlla.tables.render import escaped
 
 from . import distributed
 from .base import registered

@@ -10,7 +10,7 @@ from tlla.views.read import read_image
 
 
 class ImageDataset(DatasetWrapper):
-    """Dassl's items, of images that `tlla.views.read.read_image` reads: Dassl's own reader takes other ground and turn."""
+    """Dassl's items, read by `tlla.views.read.read_image`: Dassl's own reader takes other ground and turn."""
 
     def __getitem__(self, idx: int) -> dict[str, Any]:
         item = self.data_source[idx]

@@ -15,7 +15,7 @@ from tlla.prompts.choose import learned_classifier
 from tlla.prompts.classifier import Classifier, from_templates
 from tlla.prompts.templates import ENSEMBLES, check_template, fill_template
 from tlla.prompts.tokens import OnShared, refuse_shared
-from tlla.tables.origins import BY_USER
+from tlla.records.origins import BY_USER
 
 from .results import describe_source
 

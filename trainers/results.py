@@ -17,7 +17,7 @@ from tlla.files import write_text
 from tlla.fingerprint import names_sha256, split_sha256, versions
 from tlla.metrics import summarize
 from tlla.prompts.checkpoint import read_checkpoint
-from tlla.tables.origins import trained_by
+from tlla.records.origins import trained_by
 
 COLUMNS = ("index", "label", "prediction", "confidence", "rank", "nll", "brier")
 

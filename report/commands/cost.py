@@ -22,11 +22,11 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
+from report.tables.runs import Run, make_runs
 from tlla.errors import InputError
 from tlla.files import write_text
 from tlla.methods import METHODS
-from tlla.tables.records import Record, read_records
-from tlla.tables.runs import Run, make_runs
+from tlla.records.record import Record, read_records
 
 from .. import style
 from ..labels import name_points

@@ -17,10 +17,10 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from report.tables.numbers import summarize
 from tlla.errors import InputError
 from tlla.files import write_text
 from tlla.metrics import ECE_BINS, calibration_bins, expected_calibration_error
-from tlla.tables.numbers import summarize
 
 from .. import style
 from ..named import HELP, named_runs

@@ -19,9 +19,9 @@ from typing import Any
 
 from tabulate import tabulate
 
+from report.tables.render import escaped
 from tlla.errors import InputError
 from tlla.files import write_text
-from tlla.tables.render import escaped
 
 from ..named import HELP, named_runs
 from ..settings_picture import Curves, draw

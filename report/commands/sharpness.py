@@ -18,13 +18,13 @@ from tabulate import tabulate
 from torch import Tensor
 from tqdm import tqdm
 
+from report.tables.numbers import summarize
+from report.tables.render import escaped
 from tlla.errors import InputError
 from tlla.files import write_text
 from tlla.landscape.flatness import random_rise, top_eigenvalue, worst_rise
 from tlla.landscape.planes import BatchLoss
 from tlla.sharpness import check_sharpness, sharpness_step
-from tlla.tables.numbers import summarize
-from tlla.tables.render import escaped
 
 from ..prompt_runs import PromptRun, add_run_arguments, open_runs
 

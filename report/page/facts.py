@@ -3,8 +3,8 @@
 from datetime import datetime
 from pathlib import Path
 
-from tlla.tables.origins import UNKNOWN, trained_by
-from tlla.tables.records import Record
+from tlla.records.origins import UNKNOWN, trained_by
+from tlla.records.record import Record
 from trainers.prompts import DEFAULT_TEMPLATE
 
 from .measure import Measured

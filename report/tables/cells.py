@@ -16,10 +16,10 @@ from tlla.paper import (
     Benchmark,
     SomeClasses,
 )
+from tlla.records.origins import UNKNOWN, with_classes
+from tlla.records.record import Defect
 
 from .numbers import Summary, harmonic_mean, summarize
-from .origins import UNKNOWN, with_classes
-from .records import Defect
 from .runs import Run
 
 ORDER = tuple(column for benchmark in BENCHMARKS for column in benchmark.columns)

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tlla.paper import BENCHMARKS
-
-from .origins import UNKNOWN, Origin, Origins, with_classes
-from .records import Defect, Record, read_records
+from tlla.records.origins import UNKNOWN, Origin, Origins, with_classes
+from tlla.records.record import Defect, Record, read_records
 
 NO_SETTINGS = ("SEED", "VIEW_BATCH")  # of a node: the seed, and what changes no result
 NO_VERSIONS = ("device", "python")

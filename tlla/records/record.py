@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from report.tables.logs import finished
 from tlla.errors import InputError
 
-from . import old_records
-from .logs import finished
+from . import older as old_records
 
 INSIDE_RUNS = ("prompt_learner", "tensorboard", "shards", "tip_adapter")  # folders of a run that hold no other run
 KINDS = {"trainer": str, "dataset": str, "backbone": str, "seed": int, "versions": dict, "config": dict, "splits": dict}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tlla.errors import InputError, nearest
 
-from .grid import Table
+from .cells import Table
 from .numbers import mcnemar
 from .runs import Run
 

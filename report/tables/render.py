@@ -10,11 +10,11 @@ from typing import Any
 from tabulate import tabulate
 
 from tlla.paper import H_AVERAGE
+from tlla.records.origins import UNKNOWN, Origin
+from tlla.records.record import Defect
 
-from .grid import UNITS, Cell, Row, Table, direction
-from .origins import UNKNOWN, Origin
+from .cells import UNITS, Cell, Row, Table, direction
 from .paired import Pair
-from .records import Defect
 
 FORMATS = ("text", "markdown", "latex", "csv", "json")
 MARKS = {  # best, second

@@ -10,8 +10,8 @@ from typing import Any
 from tlla.errors import InputError
 from tlla.paper import BENCHMARKS
 
-from .old_records import PROMPTS
-from .records import Record, load_record, wrong_entry
+from .older import PROMPTS
+from .record import Record, load_record, wrong_entry
 
 UNKNOWN = "?"
 BY_USER = "TRAINER.PROMPT"  # the key that names a prompt
