@@ -28,9 +28,9 @@ from yacs.config import CfgNode
 import datasets
 import trainers
 from tlla.errors import InputError, nearest
-from trainers import distributed
-from trainers.limits import check_limits
-from trainers.yaml_files import load_yaml
+from trainers.config.limits import check_limits
+from trainers.config.yaml_files import load_yaml
+from trainers.harness import distributed
 
 HERE = Path(__file__).resolve().parent
 

@@ -22,8 +22,8 @@ from tlla.errors import InputError
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
 from tlla.workers import fit_workers
-from trainers.image_data import ImageDataset
-from trainers.prompted import PromptTrainer
+from trainers.harness.image_data import ImageDataset
+from trainers.prompt_trainer import PromptTrainer
 
 from .named import HELP, named_runs
 from .runs import check_prompt, open_run, read_record

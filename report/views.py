@@ -17,7 +17,7 @@ from tlla.errors import InputError
 from tlla.files import write_bytes
 from tlla.fingerprint import key_of
 from tlla.workers import fit_workers
-from trainers.evaluation import GuardedDataset, collate
+from trainers.harness.evaluation import GuardedDataset, collate
 from trainers.testtime import ViewTest
 
 

@@ -28,7 +28,7 @@ import train  # noqa: E402
 from datasets.emoji_scenes import SCENES  # noqa: E402
 from report.style import HATCHES, plt, save  # noqa: E402
 from tlla.command_line import call  # noqa: E402
-from trainers.results import plain  # noqa: E402
+from trainers.harness.results import plain  # noqa: E402
 
 STYLES = {
     "emoji": "Noto (source)",

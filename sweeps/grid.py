@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tlla.errors import InputError, nearest
-from trainers.yaml_files import load_yaml
+from trainers.config.yaml_files import load_yaml
 
 from . import traits
 from .job import Job, check

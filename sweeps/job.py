@@ -18,8 +18,8 @@ from tlla.files import write_text
 from tlla.fingerprint import differences, flat_config, tensor_sha256
 from tlla.prompts.checkpoint import choose_checkpoint, read_checkpoint
 from tlla.prompts.learner import FIXED_TOKENS
-from trainers.evaluation import VOLATILE
-from trainers.results import plain
+from trainers.harness.evaluation import VOLATILE
+from trainers.harness.results import plain
 
 from . import traits
 

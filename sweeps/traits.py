@@ -11,7 +11,7 @@ import trainers
 from tlla.errors import InputError, nearest
 from tlla.methods import METHODS
 from trainers.base import ClipTrainer
-from trainers.prompted import PromptTrainer
+from trainers.prompt_trainer import PromptTrainer
 
 
 def trainer_class(name: str) -> type[ClipTrainer]:

@@ -30,7 +30,7 @@ def main(folder: Path) -> None:
     import tlla.predict.command
     import train
     from datasets.__main__ import main as datasets_main
-    from trainers.memory import peak_memory_mb
+    from trainers.harness.memory_peak import peak_memory_mb
 
     place = Workplace(folder, CLASSES)
     sapt, tlla_run = str(folder / "SAPT" / "seed1"), str(folder / "TLLA" / "seed1")

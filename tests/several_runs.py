@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from dassl.engine import SimpleTrainer
 
 import train
-from trainers import distributed
+from trainers.harness import distributed
 
 
 def stops_after(epochs: int):

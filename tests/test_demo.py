@@ -8,7 +8,7 @@ import pytest
 
 import train
 from scripts import demo
-from trainers.results import plain
+from trainers.harness.results import plain
 
 
 def fake(run, accuracy: float, n: int, rng: random.Random, prompt: str = "p") -> None:

@@ -17,7 +17,7 @@ from benchmark import REPO, Workplace
 from test_faults import fails
 
 import train
-from trainers.ledger import Ledger
+from trainers.harness.partial_results import Ledger
 
 ONE_BY_ONE = ("TRAINER.VIEWS.VIEW_BATCH", "6", "TEST.SAVE_EVERY", "0.0")
 TIMES = ("seconds", "images_per_second", "seconds_per_image", "method_seconds_per_image", "peak_memory_mb")

@@ -20,7 +20,7 @@ from sweeps import plans, processes, rho
 from sweeps.grid import grid
 from sweeps.job import COMPLETE, OTHER, STALE, UNFINISHED, check, ordered
 from tlla.errors import InputError
-from trainers.results import plain
+from trainers.harness.results import plain
 
 FAKE = """
 import json, os, sys, time

@@ -16,7 +16,7 @@ from benchmark import REPO
 from torch.utils.data import DataLoader, TensorDataset
 
 from tlla import workers
-from trainers import memory
+from trainers.harness import memory_peak as memory
 
 PROGRAM = ("tlla", "trainers", "datasets", "report", "sweeps", "benchmarks", "scripts", "toolkit/dassl")
 SMALL = 1  # MB of shared memory: batches here are 64 times smaller than those that 64 MB are too few for

@@ -33,14 +33,14 @@ from tlla.records.origins import with_classes
 from tlla.registry import register
 from tlla.workers import fit_workers
 
-from . import distributed
-from .evaluation import evaluate
-from .identity import compare_with_checkpoint, training_identity
-from .image_data import ImageDataset
-from .parts import Meter, Part
-from .prompts import said_of_prompt
-from .results import RunRecord, describe_source, plain
-from .sharing import share_loader
+from .harness import distributed
+from .harness.entries import Meter, Part
+from .harness.evaluation import evaluate
+from .harness.identity import compare_with_checkpoint, training_identity
+from .harness.image_data import ImageDataset
+from .harness.results import RunRecord, describe_source, plain
+from .harness.sharing import share_loader
+from .prompt_source import said_of_prompt
 
 PRECISIONS = ("fp32", "fp16", "bf16", "amp")
 LOADED = "train_loader_x train_loader_u val_loader test_loader num_classes num_source_domains lab2cname".split()

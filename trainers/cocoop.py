@@ -18,9 +18,9 @@ from yacs.config import CfgNode
 
 from tlla.prompts.conditional import ConditionalCLIP, ConditionalPromptLearner
 
-from . import distributed
 from .base import registered
-from .prompted import PromptTrainer, add_training_keys
+from .harness import distributed
+from .prompt_trainer import PromptTrainer, add_training_keys
 
 
 def add_config(cfg: CfgNode) -> None:

@@ -30,10 +30,10 @@ from tlla.methods import METHODS, Method
 from tlla.prompts.classifier import Classifier
 from tlla.prompts.templates import ENSEMBLES
 
-from . import distributed
 from .base import registered
-from .evaluation import VOLATILE, name_of_test
-from .parts import Part
+from .harness import distributed
+from .harness.entries import Part
+from .harness.evaluation import VOLATILE, name_of_test
 from .testtime import TestTimeTrainer
 
 COLUMNS = (  # of the table: heading, key of the record, format

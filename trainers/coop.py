@@ -8,7 +8,7 @@ upstream ignores CSC and takes as many tokens as there are words; here CSC holds
 from yacs.config import CfgNode
 
 from .base import registered
-from .prompted import PromptTrainer, prompt_config
+from .prompt_trainer import PromptTrainer, prompt_config
 
 
 def add_config(cfg: CfgNode) -> None:

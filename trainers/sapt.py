@@ -6,7 +6,7 @@ from tlla.errors import within
 from tlla.sharpness import check_sharpness
 
 from .base import registered
-from .prompted import PromptTrainer, prompt_config
+from .prompt_trainer import PromptTrainer, prompt_config
 
 
 def add_config(cfg: CfgNode) -> None:

@@ -21,10 +21,10 @@ from tlla.prompts.learner import check_position
 from tlla.views.device import make_views_on_device
 
 from .base import ClipTrainer, UntrainedTrainer, registered
-from .parts import Meter, Part
-from .prompts import PromptReader, said_of_prompt
-from .results import plain
-from .view_data import VIEW_KEYS, ViewDataset, add_view_keys, view_config
+from .harness.entries import Meter, Part
+from .harness.results import plain
+from .harness.view_data import VIEW_KEYS, ViewDataset, add_view_keys, view_config
+from .prompt_source import PromptReader, said_of_prompt
 
 FP16_LOSS_SCALE = 1000.0  # TPT's
 

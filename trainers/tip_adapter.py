@@ -31,10 +31,10 @@ from tlla.prompts.templates import zeroshot_features
 from tlla.training.cache_model import Cache, grid, load_cache, make_keys, search
 from tlla.workers import fit_workers
 
-from . import distributed
 from .base import LearningTrainer, registered
-from .parts import Part
-from .prompts import find_templates
+from .harness import distributed
+from .harness.entries import Part
+from .prompt_source import find_templates
 
 BEST = "model-best.pth.tar"
 

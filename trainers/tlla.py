@@ -11,9 +11,9 @@ from tlla.methods import METHODS
 from tlla.prompts.classifier import Classifier, PromptClassifier
 
 from .base import registered
+from .harness.view_data import add_view_keys, view_config
 from .sapt import SAPT
 from .testtime import ViewTest, add_method_keys, build_method
-from .view_data import add_view_keys, view_config
 
 
 def add_config(cfg: CfgNode) -> None:

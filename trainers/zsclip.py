@@ -8,7 +8,7 @@ from tlla.clip import logit_scale
 from tlla.prompts.templates import zeroshot_features
 
 from .base import UntrainedTrainer, registered
-from .prompts import find_templates
+from .prompt_source import find_templates
 
 
 def add_config(cfg: CfgNode) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tlla.records.origins import UNKNOWN, trained_by
 from tlla.records.record import Record
-from trainers.prompts import DEFAULT_TEMPLATE
+from trainers.prompt_source import DEFAULT_TEMPLATE
 
 from .measure import Measured
 

@@ -13,7 +13,7 @@ from tlla.methods.stss import STSS
 from tlla.metrics import score
 from tlla.selection import lowest, select_and_vote, vote
 from tlla.workers import fit_workers
-from trainers.evaluation import GuardedDataset, collate
+from trainers.harness.evaluation import GuardedDataset, collate
 from trainers.testtime import ViewTest
 
 SPLIT = "test"

@@ -18,9 +18,9 @@ from tlla.prompts.prompted import PromptedCLIP
 from tlla.prompts.saved import describe
 from tlla.sharpness import sharpness_step
 
-from . import distributed
 from .base import LearningTrainer
-from .feature_cache import FeatureCache
+from .harness import distributed
+from .harness.feature_cache import FeatureCache
 
 
 def prompt_config(n_ctx: int, precision: str) -> CfgNode:

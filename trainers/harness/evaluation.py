@@ -21,8 +21,8 @@ from tlla.metrics import score
 from tlla.workers import fit_workers
 
 from . import distributed
-from .ledger import Ledger
-from .parts import Meter, Part
+from .entries import Meter, Part
+from .partial_results import Ledger
 from .results import Predictions
 
 # Keys that change no result, so that a test may go on under other values.

@@ -17,7 +17,7 @@ from tlla.prompts.templates import ENSEMBLES, check_template, fill_template
 from tlla.prompts.tokens import OnShared, refuse_shared
 from tlla.records.origins import BY_USER
 
-from .results import describe_source
+from .harness.results import describe_source
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 

@@ -10,7 +10,7 @@ from yacs.config import CfgNode
 
 from tlla.methods import Method
 
-from .memory import peak_memory_mb, reset_peak_memory
+from .memory_peak import peak_memory_mb, reset_peak_memory
 from .results import Predictions, RunRecord
 
 CHUNK = 4096  # images that the evaluator gets at once

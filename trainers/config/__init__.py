@@ -1,0 +1,1 @@
+"""How a run's config is made of files, flags and KEY VALUE pairs, and what it must keep to."""

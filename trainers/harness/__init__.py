@@ -1,0 +1,1 @@
+"""What all trainers stand in: data, the evaluation loop, records, several processes."""
