@@ -22,12 +22,12 @@ from tlla import command_line
 from tlla.errors import InputError, nearest
 
 from . import add_configs
+from .care.check import check
+from .care.document import describe, document, table, text_table
+from .care.download import download
+from .care.example import make_example
+from .care.transfer import DownloadError
 from .catalog import CATALOG
-from .check import check
-from .document import describe, document, table, text_table
-from .download import download
-from .example import make_example
-from .transfer import DownloadError
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -14,8 +14,8 @@ from tlla.registry import register
 
 from .catalog import CATALOG, drive_url
 from .fewshot import DrawFile
-from .files import data_root, sha256, store_text
 from .items import Item, check_labels, class_names, subsample, to_datums
+from .listing import data_root, sha256, store_text
 from .splits import Parts, format_split, read_split
 
 registered = register(DATASET_REGISTRY)

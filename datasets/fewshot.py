@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .files import store_text
 from .items import Item
+from .listing import store_text
 from .splits import Parts, by_label
 
 VAL_SHOTS = 4  # CoOp draws at most this many a class for validation

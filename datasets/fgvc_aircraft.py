@@ -5,8 +5,8 @@ from yacs.config import CfgNode
 from tlla.errors import InputError
 
 from .base import ZooDataset, registered
-from .files import read_lines, sha256
 from .items import Item
+from .listing import read_lines, sha256
 
 
 @registered

@@ -16,8 +16,8 @@ from tlla.image_files import FOLDER, IMAGE, describe_kinds, scan
 from tlla.views.read import has_decoder
 
 from .base import ZooDataset, registered
-from .files import read_lines, sha256
 from .items import Item, class_names, duplicates, some
+from .listing import read_lines, sha256
 from .splits import PARTS, Parts, read_split
 
 COLUMNS = ("path", "class", "split")

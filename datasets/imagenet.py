@@ -11,8 +11,8 @@ from tlla.errors import InputError
 
 from .base import ZooDataset, registered
 from .catalog import CLASSNAMES_ID, drive_url
-from .files import list_folders, read_lines, sha256
 from .items import Item, some
+from .listing import list_folders, read_lines, sha256
 from .splits import list_images
 
 TPT_NAMES = Path(__file__).with_name("data") / "imagenet_tpt.txt"

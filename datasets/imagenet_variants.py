@@ -6,9 +6,9 @@ from yacs.config import CfgNode
 from tlla.errors import InputError
 
 from .base import registered
-from .files import list_folders
 from .imagenet import ImageNetFamily
 from .items import Item, some
+from .listing import list_folders
 from .splits import Parts, list_images
 
 

@@ -5,8 +5,8 @@ import random
 from tlla.errors import InputError
 
 from .base import SplitDataset, registered
-from .files import read_json, read_mat
 from .items import Item
+from .listing import read_json, read_mat
 from .splits import Parts, split_items
 
 

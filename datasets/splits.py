@@ -10,8 +10,8 @@ from typing import Any
 from tlla.errors import InputError
 from tlla.files import read_text
 
-from .files import list_files, list_folders
 from .items import Item
+from .listing import list_files, list_folders
 
 Parts = dict[str, list[Item]]
 

@@ -3,8 +3,8 @@
 import random
 
 from .base import SplitDataset, registered
-from .files import read_lines
 from .items import Item
+from .listing import read_lines
 from .splits import Parts, split_trainval
 
 

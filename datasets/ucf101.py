@@ -4,8 +4,8 @@ import random
 import re
 
 from .base import SplitDataset, registered
-from .files import read_lines
 from .items import Item
+from .listing import read_lines
 from .splits import Parts, split_trainval
 
 

@@ -12,8 +12,8 @@ from benchmark import REPO
 from PIL import Image
 
 import datasets.__main__ as cli
+from datasets.care.document import document
 from datasets.catalog import CATALOG
-from datasets.document import document
 
 
 @pytest.fixture

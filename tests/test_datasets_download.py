@@ -12,13 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from datasets import archives
-from datasets import transfer as module
 from datasets.__main__ import main
-from datasets.archives import unpack
+from datasets.care import archives
+from datasets.care import transfer as module
+from datasets.care.archives import unpack
+from datasets.care.download import download, get
+from datasets.care.transfer import DownloadError, fetch_url
 from datasets.catalog import CATALOG, Source
-from datasets.download import download, get
-from datasets.transfer import DownloadError, fetch_url
 from tlla.errors import InputError
 
 BODY = bytes(range(256)) * 40_000  # 10 MB: several chunks

@@ -12,9 +12,9 @@ from PIL import Image
 from zoo import build
 
 import train
-from datasets.check import check
+from datasets.care.check import check
+from datasets.care.example import CLASSES, make_example
 from datasets.cloth import CLOTH
-from datasets.example import CLASSES, make_example
 from tlla.errors import InputError
 from tlla.image_files import IMAGE_SUFFIXES
 from tlla.predict.paths import find_images

@@ -17,7 +17,7 @@ from dassl.utils.archive import ArchiveError, extract_archive
 from forked import fork
 from hostile import SENTENCE, accepted, call, forget_peak, half_written, peak_memory_mb, refused, time_limit
 
-from datasets.archives import unpack
+from datasets.care.archives import unpack
 from tlla.errors import InputError
 
 SHORT = ("OPTIM.MAX_EPOCH", "2", "TEST.SAVE_EVERY", "0.0", "DATALOADER.TEST.BATCH_SIZE", "2")

@@ -15,7 +15,7 @@ from hostile import call
 from PIL import Image
 
 import train
-from datasets.check import check
+from datasets.care.check import check
 from tlla.errors import InputError
 from tlla.views.loader import load
 from tlla.views.make import ViewConfig

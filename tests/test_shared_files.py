@@ -18,10 +18,10 @@ from dassl.utils import write_json
 from dassl.utils.archive import extract_archive
 from test_datasets_download import server  # noqa: F401 (a fixture)
 
-from datasets.archives import unpack
+from datasets.care.archives import unpack
+from datasets.care.download import get
+from datasets.care.example import make_example
 from datasets.catalog import Source
-from datasets.download import get
-from datasets.example import make_example
 from datasets.fewshot import DrawFile
 from datasets.items import Item
 from scripts.emoji import corpus, fetch
@@ -189,7 +189,7 @@ def draws(folder: Path) -> None:
 def copies_example(folder: Path) -> None:
     for part in ("train", "test"):
         (folder / "example" / part).mkdir(parents=True, exist_ok=True)
-    from datasets import example
+    from datasets.care import example
 
     example.CLASSES = ("bird",)
     example.any = lambda names: False  # as if all had looked before the first began to write

@@ -19,8 +19,8 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 import train
+from datasets.care.example import make_example
 from datasets.cloth import CLOTH
-from datasets.example import make_example
 from tlla.backbones.openai_package import build_model
 from tlla.command_line import call
 from tlla.prompts.learner import PromptLearner

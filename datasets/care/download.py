@@ -7,9 +7,9 @@ from pathlib import Path
 from tlla.errors import InputError
 from tlla.files import one_at_a_time
 
+from ..catalog import CATALOG, Entry, Source, drive_url
+from ..splits import read_split
 from .archives import unpack
-from .catalog import CATALOG, Entry, Source, drive_url
-from .splits import read_split
 from .transfer import CHUNK, DownloadError, fetch_url
 
 

@@ -15,11 +15,11 @@ from tlla.fingerprint import file_identity
 from tlla.image_files import EMPTY_FOLDER, IMAGE, describe_kinds, one_line, walk
 from tlla.views.read import has_decoder, read_image
 
-from .base import ZooDataset
-from .catalog import CATALOG
-from .files import list_folders, sha256
-from .items import check_labels, same_names, some
-from .splits import PARTS, Parts
+from ..base import ZooDataset
+from ..catalog import CATALOG
+from ..items import check_labels, same_names, some
+from ..listing import list_folders, sha256
+from ..splits import PARTS, Parts
 
 TWICE = "twice in one class of one part"
 SYNSETS = Path(__file__).with_name("data")

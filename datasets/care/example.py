@@ -9,8 +9,8 @@ from PIL import Image
 from tlla.errors import InputError
 from tlla.files import whole_file
 
-from .cloth import CLOTH, weave
-from .emoji import find_folder, read_index
+from ..cloth import CLOTH, weave
+from ..emoji import find_folder, read_index
 
 CLOTHS = {"train": 16, "val": 8, "test": 40}  # pictures of each kind of cloth
 CLASSES = ("bird", "fruit", "land vehicle", "building", "hand gesture")

@@ -5,7 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from .catalog import CATALOG, Entry, Source, drive_url
+from ..catalog import CATALOG, Entry, Source, drive_url
 
 INTRODUCTION = """# The datasets
 

@@ -1,0 +1,1 @@
+"""Looking after the datasets: getting, checking and describing their files."""
