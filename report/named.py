@@ -8,7 +8,7 @@ from tlla.errors import InputError
 from tlla.records.origins import Origins
 from tlla.records.record import Record
 
-from .runs import read_record
+from .reopen import read_record
 
 HELP = "folder of a finished run, or NAME=folder; runs of one name are seeds (or datasets) of one curve"
 

@@ -26,7 +26,7 @@ from trainers.harness.image_data import ImageDataset
 from trainers.prompt_trainer import PromptTrainer
 
 from .named import HELP, named_runs
-from .runs import check_prompt, open_run, read_record
+from .reopen import check_prompt, open_run, read_record
 
 
 @dataclass(frozen=True)

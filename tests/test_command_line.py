@@ -300,7 +300,7 @@ def test_the_folders_of_a_run_may_be_numbers(place, capfd, tmp_path, monkeypatch
     argv = place.argv("ZeroshotCLIP", "x", "--output-dir", "20241126", "--root", "2024", "DATASET.TEMPLATE", "{}")
     accepted(capfd, "train", *argv)
     assert (tmp_path / "20241126/results.json").is_file()
-    from report.runs import _config, read_record
+    from report.reopen import _config, read_record
 
     cfg = _config(read_record(Path("20241126")), "20241126", ())
     assert (cfg.OUTPUT_DIR, cfg.DATASET.ROOT, cfg.DATASET.TEMPLATE) == ("20241126", "2024", "{}")

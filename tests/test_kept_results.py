@@ -15,8 +15,8 @@ from PIL import Image
 from test_evaluation import interrupt_after
 
 import train
-from report import views
-from report.runs import open_run
+from report.commands.settings import bank as views
+from report.reopen import open_run
 from tlla.backbones import as_backbone
 from tlla.errors import InputError
 from tlla.fingerprint import are_weights, files_sha256, tensor_sha256, weights_sha256

@@ -15,7 +15,7 @@ from PIL import Image
 from report.__main__ import main
 from report.commands.sharpness import markdown
 from report.prompt_runs import open_prompt
-from report.runs import open_run
+from report.reopen import open_run
 from tlla.clip import normalize
 from tlla.landscape.planes import filter_normalised_plane
 from tlla.prompts.learner import PromptLearner

@@ -21,7 +21,7 @@ from report.__main__ import main
 from report.page.gallery import SIDE, choose_images, data_uri
 from report.page.html import as_json, page
 from report.page.views import Views
-from report.runs import open_run
+from report.reopen import open_run
 from tlla.sharpness import random_directions
 from tlla.views.make import make_views
 

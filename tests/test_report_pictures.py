@@ -13,12 +13,12 @@ from benchmark import Workplace
 from conftest import TINY_VIT, make_clip
 from PIL import Image
 
-from report import views
 from report.__main__ import main
 from report.commands.cost import front
+from report.commands.settings import bank as views
+from report.commands.settings.panels import Curves
+from report.commands.settings.variations import Setting, variations
 from report.labels import spread
-from report.settings_picture import Curves
-from report.stss import Setting, variations
 from tlla.clip import normalize
 from tlla.errors import InputError
 

@@ -24,7 +24,7 @@ from tlla.metrics import ECE_BINS, calibration_bins, expected_calibration_error
 
 from .. import style
 from ..named import HELP, named_runs
-from ..runs import read_record
+from ..reopen import read_record
 from ..style import plt
 
 ACROSS = 4  # diagrams in a row

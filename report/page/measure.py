@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from report.runs import open_run, read_record
+from report.reopen import open_run, read_record
 from tlla.errors import InputError
 from tlla.fingerprint import versions
 from tlla.methods.stss import STSS

@@ -24,9 +24,9 @@ from tlla.landscape.planes import Surface, filter_normalised_plane, surface
 from tlla.selection import entropy
 from tlla.sharpness import check_sharpness
 
-from ..prompt_runs import Images, PromptRun, add_run_arguments, mean_cross_entropy, open_runs
-from ..single_views import View, lowest_and_highest
-from ..surfaces import Row, draw
+from ...prompt_runs import Images, PromptRun, add_run_arguments, mean_cross_entropy, open_runs
+from .picture import Row, draw
+from .single_views import View, lowest_and_highest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from tlla.views.make import make_views
 from tlla.views.read import read_image
 from trainers.harness.view_data import view_config
 
-from .prompt_runs import PromptRun
+from ...prompt_runs import PromptRun
 
 
 @dataclass(frozen=True)

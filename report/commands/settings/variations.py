@@ -20,8 +20,8 @@ from tlla.prompts.classifier import Classifier
 from tlla.selection import VOTES, score_views, select_and_vote
 from trainers.testtime import ViewTest
 
-from .runs import check_prompt, open_run, read_record
-from .views import ViewBank
+from ...reopen import check_prompt, open_run, read_record
+from .bank import ViewBank
 
 PROMPTS = {"CoOp": "COOP", "SAPT": "SAPT"}  # trainers that test one view: STSS is tried on their prompt
 RHOS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 4.0)

@@ -23,10 +23,10 @@ from report.tables.render import escaped
 from tlla.errors import InputError
 from tlla.files import write_text
 
-from ..named import HELP, named_runs
-from ..settings_picture import Curves, draw
-from ..stss import StssRun, correct_images, open_stss, variations
-from ..views import view_bank
+from ...named import HELP, named_runs
+from .bank import view_bank
+from .panels import Curves, draw
+from .variations import StssRun, correct_images, open_stss, variations
 
 KEYS = {"rho": "RHO", "lam": "LAMBDA", "n_perturb": "N_PERTURB", "top_s": "TOP_S", "n_views": "N_VIEWS", "vote": "VOTE"}
 

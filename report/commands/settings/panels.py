@@ -13,8 +13,8 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from report.tables.numbers import summarize
 from tlla.errors import InputError
 
-from . import style
-from .style import plt
+from ... import style
+from ...style import plt
 
 REFERENCES = {"one view": ":", "mean of all views": "--", "entropy selection": "-."}
 PANELS = {

@@ -14,8 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from tlla.landscape.planes import Surface
 
-from . import style
-from .style import plt
+from ... import style
+from ...style import plt
 
 N_LEVELS = 12
 UNIT = 2.1  # inches of a contour panel
