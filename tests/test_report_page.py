@@ -18,9 +18,9 @@ from browser import launched, opened
 from PIL import Image
 
 from report.__main__ import main
-from report.page.gallery import SIDE, choose_images, data_uri
-from report.page.html import as_json, page
-from report.page.views import Views
+from report.commands.page.gallery import SIDE, choose_images, data_uri
+from report.commands.page.html import as_json, page
+from report.commands.page.scored_views import Views
 from report.reopen import open_run
 from tlla.sharpness import random_directions
 from tlla.views.make import make_views

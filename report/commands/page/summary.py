@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .measure import Measured
-from .views import Views
+from .scored_views import Views
 
 MISTAKES = 12
 OUTCOMES = ("rescued", "spoiled", "right", "wrong")  # by one view and by STSS: wrong-right, right-wrong, both, neither

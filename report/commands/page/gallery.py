@@ -13,8 +13,8 @@ from tlla.views.make import ViewConfig, draw_crops, plain_geometry
 from tlla.views.read import read_image
 
 from .measure import Measured
+from .scored_views import Views
 from .summary import OUTCOMES, outcomes
-from .views import Views
 
 SIDE = 224  # longest side of an embedded picture in pixels
 QUALITY = 85

@@ -7,9 +7,9 @@ numbers are not the run's. Several runs share a page and are chosen there.
 import argparse
 from pathlib import Path
 
-from report.page.data import run_data
-from report.page.html import page
-from report.page.measure import measure
+from report.commands.page.data import run_data
+from report.commands.page.html import page
+from report.commands.page.measure import measure
 from tlla.errors import InputError
 from tlla.files import write_text
 

@@ -11,7 +11,7 @@ from tlla.fingerprint import versions
 from tlla.methods.stss import STSS
 from trainers.testtime import ViewTest
 
-from .views import SPLIT, Views, all_views
+from .scored_views import SPLIT, Views, all_views
 
 TRAINERS = ("TLLA", "STSS")
 TOLERANCE = {True: 1e-4, False: 0.01}  # of a confidence: on the CPU, as the run; with a GPU (fp16 against fp32)
