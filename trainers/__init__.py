@@ -7,7 +7,7 @@ from tlla.command_line import check_same_tree
 
 check_same_tree(__file__, dassl.__file__)
 
-from . import cocoop, compare, coop, sapt, testtime, tip_adapter, tlla, zsclip
+from . import cocoop, compare, coop, sapt, testtime, tip_adapter, tlla, zsclip  # noqa: E402
 from .harness import evaluation  # noqa: E402
 
 METHODS = (evaluation, zsclip, testtime, compare, coop, cocoop, sapt, tlla, tip_adapter)

@@ -22,7 +22,7 @@ from ..listing import list_folders, sha256
 from ..splits import PARTS, Parts
 
 TWICE = "twice in one class of one part"
-SYNSETS = Path(__file__).with_name("data")
+SYNSETS = Path(__file__).parents[1] / "data"
 
 
 class Finding(NamedTuple):

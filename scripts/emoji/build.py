@@ -16,8 +16,8 @@ from tlla.command_line import call
 
 from .assets import FOLDER
 from .attribution import write_attribution
-from .catalog import Catalog
-from .render import Source, draw_all
+from .drawings import Catalog
+from .rasterize import Source, draw_all
 from .split import CLASSES, STYLES, Split, make_split
 
 Row = list  # [path, label, name of the emoji]

@@ -15,11 +15,11 @@ import numpy as np
 from tlla.files import one_at_a_time, whole_file
 from tlla.fingerprint import key_of
 
-from . import render
-from .catalog import Catalog
+from . import rasterize as render
+from .drawings import Catalog
 from .fetch import fetch, packages
 from .lexicon import Categories
-from .render import Source, draw_all, iconify_svg
+from .rasterize import Source, draw_all, iconify_svg
 from .split import CLASSES, Split
 
 SOURCE_FAMILY = ("noto", "noto-v1")

@@ -3,7 +3,7 @@
 Real CLIP has read of a hedgehog being a mammal; our captions get that from here and from Unicode's subgroups.
 """
 
-from .catalog import Catalog
+from .drawings import Catalog
 from .split import CLASSES
 
 # Categories of emoji outside the benchmark's classes, by Unicode subgroup.

@@ -3,7 +3,7 @@
 import random
 from collections import defaultdict
 
-from .catalog import Catalog, Emoji
+from .drawings import Catalog, Emoji
 
 # style -> (dataset name, role). The source has train, val and test; a shifted style only has test.
 STYLES = {

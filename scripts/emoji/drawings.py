@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .fetch import fetch
-from .render import Source, iconify_svg
+from .rasterize import Source, iconify_svg
 
 
 @dataclass(frozen=True)
