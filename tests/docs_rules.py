@@ -21,6 +21,7 @@ import torch
 import zoo_trees
 from benchmark import make_benchmark
 from conftest import TINY_VIT, make_clip
+from dassl.engine import TRAINER_REGISTRY
 from docs_blocks import REPO, Call
 from PIL import Image
 from torch.distributed.run import parse_args as parse_torchrun
@@ -153,7 +154,7 @@ def run_train(call: Call, place: Place, args: list[str]) -> tuple[int, str]:
     """Trains and tests on the stand-in; a prompt that no command of the page has trained is put there."""
     if "..." in args:  # a sketch: the flags and the trainer's name are all there is
         sketch = train.parse_args(args)
-        known = train.TRAINER_REGISTRY.registered_names()
+        known = TRAINER_REGISTRY.registered_names()
         return int(bool(sketch.trainer) and sketch.trainer not in known), ""
     argv = small(place.store, args)
     parsed = train.parse_args(argv)

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from benchmark import Workplace
 from conftest import CLASSNAMES, TINY_RESNET, make_clip
+from dassl.engine import TRAINER_REGISTRY
 from test_faults import fails
 
 import train
@@ -160,7 +161,7 @@ def test_eval_only_repeats_the_test_whatever_the_batch(place):
 
 
 def test_a_stopped_run_resumes_to_the_same_weights(place, monkeypatch):
-    cocoop = train.TRAINER_REGISTRY.get("CoCoOp")  # of whichever name trainers was imported under last
+    cocoop = TRAINER_REGISTRY.get("CoCoOp")  # of whichever name trainers was imported under last
     after_epoch = cocoop.after_epoch
 
     def stop(trainer):

@@ -14,6 +14,7 @@ import time
 import pytest
 import torch
 from benchmark import REPO, Workplace
+from dassl.engine import TRAINER_REGISTRY
 from test_faults import fails
 
 import train
@@ -32,7 +33,7 @@ def place(tmp_path_factory):
 
 def in_use(module, name):
     """A class as the registered trainers see it: of `trainers`, or of `tlla.trainers` if another test imported that."""
-    package = train.TRAINER_REGISTRY.get("Compare").__module__.rpartition(".")[0]
+    package = TRAINER_REGISTRY.get("Compare").__module__.rpartition(".")[0]
     return getattr(importlib.import_module(f"{package}.{module}"), name)
 
 
@@ -58,7 +59,7 @@ def start_slowly(argv):
         return process
     try:
         torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
-        ledger = in_use("ledger", "Ledger")
+        ledger = in_use("harness.partial_results", "Ledger")
         add = ledger.add
         ledger.add = lambda *args: (add(*args), time.sleep(0.1))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -94,7 +95,7 @@ def test_a_test_killed_again_and_again_ends_as_if_nothing_had_happened(place, me
 
 def interrupt_after(monkeypatch, n):
     """Makes the test stop as by Ctrl-C after n batches."""
-    ledger = in_use("ledger", "Ledger")
+    ledger = in_use("harness.partial_results", "Ledger")
     add = ledger.add
 
     def adds_then_stops(self, number, result):

@@ -5,6 +5,7 @@ import importlib
 import pytest
 import torch
 from benchmark import Workplace
+from dassl.engine import TRAINER_REGISTRY
 from several_runs import stops_after
 from test_faults import fails
 
@@ -27,8 +28,8 @@ def settings(trainer, n_epochs, *more):
 def read(monkeypatch):
     """Names of the training images that have been read."""
     names = []
-    package = train.TRAINER_REGISTRY.get("SAPT").__module__.rpartition(".")[0]  # trainers, or tlla.trainers
-    dataset = importlib.import_module(f"{package}.image_data").ImageDataset
+    package = TRAINER_REGISTRY.get("SAPT").__module__.rpartition(".")[0]  # trainers, or tlla.trainers
+    dataset = importlib.import_module(f"{package}.harness.image_data").ImageDataset
     get = dataset.__getitem__
 
     def counts(self, index):

@@ -16,6 +16,7 @@ from tlla.backbones.weights import read_state_dict
 from tlla.errors import InputError
 from tlla.prompts.checkpoint import load_context, read_checkpoint
 from tlla.prompts.learner import PromptLearner
+from trainers.config.merge import all_keys
 
 fuzzed = settings(
     max_examples=300,
@@ -42,7 +43,7 @@ def damaged(data: bytes, changes, cut: int) -> bytes:
 # Configs
 
 CONFIG = (train.HERE / "configs/trainers/SAPT/emoji.yaml").read_bytes()
-KEYS = sorted(train._all_keys(train.build_cfg(train.parse_args(["--trainer", "SAPT", "DATASET.NAME", "Emoji"]))))
+KEYS = sorted(all_keys(train.build_cfg(train.parse_args(["--trainer", "SAPT", "DATASET.NAME", "Emoji"]))))
 scalars = st.one_of(
     st.none(),
     st.booleans(),

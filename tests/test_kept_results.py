@@ -11,6 +11,7 @@ import pytest
 import torch
 from benchmark import CLASSES, Workplace
 from conftest import TINY_RESNET, TINY_VIT, make_clip
+from dassl.engine import TRAINER_REGISTRY
 from PIL import Image
 from test_evaluation import interrupt_after
 
@@ -107,13 +108,13 @@ def replace_weights(place, monkeypatch):
 
 
 def update_a_package(place, monkeypatch):
-    module = importlib.import_module(train.TRAINER_REGISTRY.get("ZERO").__module__.rpartition(".")[0] + ".results")
+    module = importlib.import_module(TRAINER_REGISTRY.get("ZERO").__module__.rpartition(".")[0] + ".harness.results")
     found = module.versions()
     monkeypatch.setattr(module, "versions", lambda: found | {"pillow": "0.1"})
 
 
 def edit_the_code(place, monkeypatch):
-    module = importlib.import_module(train.TRAINER_REGISTRY.get("ZERO").__module__.rpartition(".")[0] + ".base")
+    module = importlib.import_module(TRAINER_REGISTRY.get("ZERO").__module__.rpartition(".")[0] + ".base")
     monkeypatch.setattr(module, "source_sha256", lambda *folders: "of another commit")
 
 

@@ -7,13 +7,13 @@ import shutil
 import numpy as np
 import pytest
 from benchmark import CLASSES, Workplace
+from dassl.engine import TRAINER_REGISTRY
 from test_tables import rows_of
 
-import train
 from report.tables.runs import read_runs
 from tlla.methods import METHODS
 
-TRAINERS = sorted(set(train.TRAINER_REGISTRY.registered_names()) - {"Compare"})
+TRAINERS = sorted(set(TRAINER_REGISTRY.registered_names()) - {"Compare"})
 ALONE = [name for name in TRAINERS if name not in METHODS]  # the others are parts of one Compare
 LEARN = ("CoCoOp", "CoOp", "SAPT", "TLLA", "TipAdapter", "TipAdapterF")
 SHORT = ("OPTIM.MAX_EPOCH", "1", "TEST.COMPUTE_CMAT", "True", "TEST.PER_CLASS_RESULT", "True")
@@ -102,15 +102,15 @@ def test_records_of_earlier_versions_make_the_same_rows(place, tmp_path):
 
 
 def test_a_trainer_made_by_the_contributing_guide_says_itself_that_it_sees_no_views(place, call):
-    base = train.TRAINER_REGISTRY.get("CoOp")
-    train.TRAINER_REGISTRY.register()(type("Mine", (base,), {}))
+    base = TRAINER_REGISTRY.get("CoOp")
+    TRAINER_REGISTRY.register()(type("Mine", (base,), {}))
     try:
         place.run("Mine", "mine/train", "OPTIM.MAX_EPOCH", "1")
         model = ("--eval-only", "--model-dir", str(place.folder / "mine/train"))
         place.run("Mine", "mine/test", *model, dataset="emoji_twemoji")
         place.run("ZERO", "mine/zero", *model, dataset="emoji_twemoji")
     finally:
-        train.TRAINER_REGISTRY._obj_map.pop("Mine")
+        TRAINER_REGISTRY._obj_map.pop("Mine")
     found, _ = read_runs([str(place.folder / "mine")])
     assert {(run.method, run.dataset) for run in found} == {
         ("Mine", "Emoji"),

@@ -11,6 +11,8 @@ import sys
 import pytest
 import torch
 from benchmark import REPO, Workplace
+from dassl.config import get_cfg_default
+from dassl.engine import TRAINER_REGISTRY
 from PIL import Image
 from test_faults import fails
 
@@ -192,9 +194,9 @@ def test_the_example_of_a_new_method_works_as_written(place, tmp_path):
 
 
 def test_every_method_has_a_trainer_and_a_node_with_its_defaults():
-    cfg = train.get_cfg_default()
+    cfg = get_cfg_default()
     train.trainers.add_configs(cfg)
     for name, method in METHODS.items():
-        assert name in train.TRAINER_REGISTRY.registered_names()
+        assert name in TRAINER_REGISTRY.registered_names()
         built = method()  # the defaults are settings that work
         assert {k.lower() for k in cfg.TRAINER[name.upper()]} >= {f for f in vars(built) if f != "lam"}

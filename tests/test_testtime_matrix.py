@@ -14,12 +14,13 @@ from typing import NamedTuple
 import pytest
 import torch
 from benchmark import CLASSES, Workplace
+from dassl.engine import TRAINER_REGISTRY
 
 import train
 from tlla.backbones import Backbone
 from tlla.methods import METHODS
 
-TRAINERS = sorted(train.TRAINER_REGISTRY.registered_names())
+TRAINERS = sorted(TRAINER_REGISTRY.registered_names())
 RUNS = ("CoOp", "SAPT", "CoCoOp", "TipAdapter")  # whose results are tested; the others test theirs, too
 TEMPLATES = {"own template": "", "words": "an icon of a {}.", "ensemble": "imagenet7"}
 KINDS = (*TEMPLATES, *RUNS)
@@ -35,7 +36,7 @@ CACHES = {"TipAdapter", "TipAdapterF"}
 
 def refusal(trainer: str, kind: str) -> str:
     """What the one sentence says where a trainer cannot test a kind of prompt; "" where it can."""
-    learns = bool(getattr(train.TRAINER_REGISTRY.get(trainer), "learned", ""))
+    learns = bool(getattr(TRAINER_REGISTRY.get(trainer), "learned", ""))
     if trainer in NEEDS_CONTEXT and kind == "ensemble":
         return "an ensemble of templates or a template without words"
     if trainer == "DPE" and kind == "CoCoOp":
@@ -53,7 +54,7 @@ def cases() -> list[tuple[str, str]]:
     """What learns is tested on what was learned, zero-shot CLIP on templates, and all others on both."""
     found = []
     for trainer in TRAINERS:
-        kind = train.TRAINER_REGISTRY.get(trainer)
+        kind = TRAINER_REGISTRY.get(trainer)
         learns, takes_runs = bool(getattr(kind, "learned", "")), hasattr(kind, "classifiers")
         found += [(trainer, k) for k in KINDS if (k in RUNS if learns else takes_runs or k in TEMPLATES)]
     return found
@@ -73,7 +74,7 @@ class Bench:
 
     def __init__(self, place: Workplace):
         self.place = place
-        self.module = train.TRAINER_REGISTRY.get("Compare").__module__.rpartition(".")[0]
+        self.module = TRAINER_REGISTRY.get("Compare").__module__.rpartition(".")[0]
         self.clips: dict[str, Backbone] = {}
         self.columns: list[dict[str, torch.Tensor]] = []
         self.stop_after = 0
@@ -84,7 +85,7 @@ class Bench:
 
     def patch(self, monkeypatch) -> None:
         """Loads one CLIP for all, keeps the columns, asks git for nothing, and stops where it is wanted."""
-        base, results, ledger = self.of("base"), self.of("results"), self.of("ledger").Ledger
+        base, results, ledger = self.of("base"), self.of("harness.results"), self.of("harness.partial_results").Ledger
         load, add_split, add = base.load_clip, results.RunRecord.add_split, ledger.add
 
         def loads(name, *args, **kwargs):

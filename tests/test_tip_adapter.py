@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from benchmark import Workplace
+from dassl.engine import TRAINER_REGISTRY
 from PIL import Image
 from test_faults import fails
 
@@ -73,7 +74,7 @@ def naive_logits(features, keys, key_labels, text, scale, beta, alpha):
 @pytest.fixture
 def tip_adapter_f():
     """The registered class, of whichever name the trainers were imported under last."""
-    return train.TRAINER_REGISTRY.get("TipAdapterF")
+    return TRAINER_REGISTRY.get("TipAdapterF")
 
 
 @pytest.fixture

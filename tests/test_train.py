@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from benchmark import REPO, Workplace
+from dassl.engine import TRAINER_REGISTRY
 from PIL import Image
 
 import tlla.trainers
@@ -264,7 +265,7 @@ def test_every_shipped_config_merges(path):
 
 def test_importing_under_both_names_registers_once():
     assert tlla.trainers.sapt.SAPT is not trainers.sapt.SAPT
-    names = train.TRAINER_REGISTRY.registered_names()
+    names = TRAINER_REGISTRY.registered_names()
     assert sorted(names) == sorted(set(names)) and {"ZeroshotCLIP", "CoOp", "SAPT", "TLLA"} <= set(names)
 
 

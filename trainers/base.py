@@ -39,7 +39,6 @@ from .harness.evaluation import evaluate
 from .harness.identity import compare_with_checkpoint, training_identity
 from .harness.image_data import ImageDataset
 from .harness.results import RunRecord, describe_source, plain
-from .harness.sharing import share_loader
 from .prompt_source import said_of_prompt
 
 PRECISIONS = ("fp32", "fp16", "bf16", "amp")
@@ -112,7 +111,7 @@ class ClipTrainer(TrainerX):
         for name in LOADED:
             setattr(self, name, getattr(self.dm, name))
         if distributed.world_size() > 1 and self.train_loader_x:
-            self.train_loader_x = share_loader(self.train_loader_x)
+            self.train_loader_x = distributed.share_loader(self.train_loader_x)
         for loader in (self.train_loader_x, self.train_loader_u, self.val_loader, self.test_loader):
             if loader is not None:
                 fit_workers(loader)

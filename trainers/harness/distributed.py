@@ -6,12 +6,13 @@ Without torchrun there is one process, and everything here is free.
 import datetime
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Sampler, default_collate
 
 from tlla.errors import InputError
 
@@ -141,3 +142,46 @@ def from_first(value: Any) -> Any:
     values = [value]
     dist.broadcast_object_list(values)
     return values[0]
+
+
+class SharedBatches(Sampler[list[int]]):
+    """This process's share of each batch; it is empty if the batch has fewer images than there are processes."""
+
+    def __init__(self, batches: BatchSampler):
+        self.batches = batches
+
+    def reseed(self, seed: int) -> None:
+        """Lets the order depend on a seed."""
+        if hasattr(self.batches.sampler, "reseed"):
+            self.batches.sampler.reseed(seed)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return map(share, self.batches)
+
+
+def share_loader(loader: DataLoader) -> DataLoader:
+    """The same loader, for this process's share of each batch: the whole batches are those of a single process.
+
+    Raises:
+        InputError: Of another toolkit, whose order and augmentation depend on more than seed, epoch and index.
+    """
+    if not hasattr(loader, "stream"):
+        raise InputError("training in several processes (torchrun) needs the toolkit of this repository: see toolkit/")
+    return type(loader)(
+        loader.dataset,
+        batch_sampler=SharedBatches(loader.batch_sampler),
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        collate_fn=collate,
+        seed=loader.seed,
+        stream=loader.stream,
+        is_train=loader.is_train,
+    )
+
+
+def collate(items: list[dict]) -> dict[str, Tensor]:
+    """A batch, or an empty dict of no items."""
+    return default_collate(items) if items else {}
