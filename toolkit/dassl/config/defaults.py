@@ -23,12 +23,12 @@ DEFAULTS = {
         "PIXEL_STD": [0.229, 0.224, 0.225],  # the same
         "CROP_PADDING": 4,  # random_crop: pixels around the image
         "RRCROP_SCALE": (0.08, 1.0),  # random_resized_crop: range of the crop's area
-        "CUTOUT_N": 1,  # cutout: holes an image
-        "CUTOUT_LEN": 16,  # cutout: side of a hole in pixels
-        "GN_MEAN": 0.0,  # gaussian_noise: mean
-        "GN_STD": 0.15,  # gaussian_noise: standard deviation
-        "RANDAUGMENT_N": 2,  # randaugment, randaugment2, randaugment_fixmatch: operations an image
-        "RANDAUGMENT_M": 10,  # randaugment: strength, 0 to 30
+        "CUTOUT_N": 1,  # of upstream's cutout, which is not here
+        "CUTOUT_LEN": 16,  # of upstream's cutout, which is not here
+        "GN_MEAN": 0.0,  # of upstream's gaussian_noise, which is not here
+        "GN_STD": 0.15,  # of upstream's gaussian_noise, which is not here
+        "RANDAUGMENT_N": 2,  # of upstream's randaugment, which is not here
+        "RANDAUGMENT_M": 10,  # of upstream's randaugment, which is not here
         "COLORJITTER_B": 0.4,  # colorjitter: brightness
         "COLORJITTER_C": 0.4,  # colorjitter: contrast
         "COLORJITTER_S": 0.4,  # colorjitter: saturation
