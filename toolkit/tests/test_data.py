@@ -163,25 +163,21 @@ def test_classes_of_a_dataset(make_cfg):
 
 
 def test_samplers():
-    source = items(3, 30)
-    domains = build_sampler("RandomDomainSampler", data_source=source, batch_size=6)
-    order = list(domains)
-    assert len(order) == len(domains) == len(set(order)) == 30
-    for batch in (order[i : i + 6] for i in range(0, 30, 6)):
-        assert sorted(source[i].domain for i in batch) == [0, 0, 1, 1, 2, 2]
-    sequential = list(build_sampler("SeqDomainSampler", data_source=source, batch_size=3))
-    assert [source[i].domain for i in sequential[:6]] == [0, 1, 2, 0, 1, 2]
-    classes = build_sampler("RandomClassSampler", data_source=source, batch_size=4, n_ins=2)
-    order = list(classes)
-    assert all(source[a].label == source[b].label for a, b in zip(order[::2], order[1::2], strict=True))
-    classes.reseed(7)
-    first = list(classes)
-    classes.reseed(7)
-    assert list(classes) == first != order
-    with pytest.raises(ValueError, match="SAMPLER must be one of"):
-        build_sampler("Random", data_source=source)
-    with pytest.raises(ValueError, match="multiple of the number of domains"):
-        build_sampler("RandomDomainSampler", data_source=source, batch_size=4)
+    for name in ("RandomSampler", "SequentialSampler"):
+        orders = []
+        for seed in (7, 7, 8):
+            sampler = build_sampler(name, range(30))
+            getattr(sampler, "reseed", int)(seed)
+            orders.append(list(sampler))
+        assert sorted(orders[0]) == sorted(orders[2]) == list(range(30)) and orders[0] == orders[1]
+        assert (orders[0] == orders[2]) is (name == "SequentialSampler")
+
+
+@pytest.mark.parametrize("key", ["DATALOADER.TRAIN_X.SAMPLER", "DATALOADER.TEST.SAMPLER"])
+def test_a_sampler_that_is_not_here_is_named_with_its_key(make_cfg, key):
+    message = rf"{key} must be one of \('RandomSampler', 'SequentialSampler'\), but got 'RandomDomainSampler'"
+    with pytest.raises(ValueError, match=message):
+        DataManager(make_cfg(key, "RandomDomainSampler"))
 
 
 def tar_with(path, **attributes):

@@ -1,10 +1,10 @@
 """Default values, data only. A key that is not listed here or added by a trainer is refused on merging."""
 
 _TRAIN_LOADER = {
-    "SAMPLER": "RandomSampler",  # or Sequential-, RandomDomain-, SeqDomain-, RandomClassSampler
+    "SAMPLER": "RandomSampler",  # or SequentialSampler
     "BATCH_SIZE": 32,  # images a step
-    "N_DOMAIN": 0,  # RandomDomainSampler: domains a batch; 0 or less: all
-    "N_INS": 16,  # RandomClassSampler: images of a class in a batch
+    "N_DOMAIN": 0,  # of upstream's RandomDomainSampler, which is not here
+    "N_INS": 16,  # of upstream's RandomClassSampler, which is not here
 }
 
 DEFAULTS = {
