@@ -68,14 +68,14 @@ DEFAULTS = {
         "INIT_WEIGHTS": "",  # file of weights to start from; for prompts: a checkpoint of context vectors
         "BACKBONE": {
             "NAME": "",  # a CLIP by name, or the file of its weights; --backbone
-            "PRETRAINED": True,  # of the toolkit's own networks, not of CLIP: False is random weights
+            "PRETRAINED": True,  # of upstream's networks, which are not here
         },
         "HEAD": {
-            "NAME": "",  # layers between backbone and classifier: mlp; not for CLIP; --head
-            "HIDDEN_LAYERS": (),  # their widths
-            "ACTIVATION": "relu",  # relu or leaky_relu
-            "BN": True,  # with batch norm
-            "DROPOUT": 0.0,  # share of dropped values
+            "NAME": "",  # of upstream's networks, which are not here; --head
+            "HIDDEN_LAYERS": (),  # the same
+            "ACTIVATION": "relu",  # the same
+            "BN": True,  # the same
+            "DROPOUT": 0.0,  # the same
         },
     },
     "OPTIM": {
@@ -104,7 +104,7 @@ DEFAULTS = {
     "TRAIN": {
         "CHECKPOINT_FREQ": 0,  # keep every n-th epoch's checkpoint; 0 or less: only the last one stays
         "PRINT_FREQ": 10,  # steps between two lines of the log
-        "COUNT_ITER": "train_x",  # train_x, train_u or smaller_one: what an epoch's length is (TrainerXU)
+        "COUNT_ITER": "train_x",  # of upstream's TrainerXU, which is not here
     },
     "TEST": {
         "EVALUATOR": "Classification",  # how predictions are evaluated; Classification is the only one here
