@@ -40,8 +40,8 @@ DEFAULTS = {
     "DATASET": {
         "ROOT": "",  # folder of the datasets; --root
         "NAME": "",  # of the dataset, as registered; set by configs/datasets/*.yaml
-        "SOURCE_DOMAINS": (),  # domains to train on, for datasets that have domains; --source-domains
-        "TARGET_DOMAINS": (),  # domains to test on; --target-domains
+        "SOURCE_DOMAINS": (),  # domains to train on, of datasets that have domains; none here has; --source-domains
+        "TARGET_DOMAINS": (),  # domains to test on, the same; --target-domains
         "NUM_LABELED": -1,  # labelled images in total (semi-supervised learning)
         "NUM_SHOTS": -1,  # training images a class; less than 1: all
         "VAL_PERCENT": 0.1,  # share of the training images that upstream's datasets hold out; no dataset here reads it

@@ -1,6 +1,5 @@
 """Helpers: files, registries, random numbers, checkpoints, log, meters."""
 
-from .archive import ArchiveError, extract_archive
 from .checkpoint import (
     CheckpointError,
     MissingCheckpointError,
@@ -16,7 +15,6 @@ from .tools import (
     ImageError,
     check_isfile,
     collect_env_info,
-    download_url,
     listdir_nohidden,
     mkdir_if_missing,
     read_image,
@@ -33,7 +31,6 @@ from .torchtools import (
 )
 
 __all__ = [
-    "ArchiveError",
     "AverageMeter",
     "CheckpointError",
     "ImageError",
@@ -47,8 +44,6 @@ __all__ = [
     "collect_env_info",
     "count_num_param",
     "derive_seed",
-    "download_url",
-    "extract_archive",
     "get_most_similar_str_to_a_from_b",
     "init_network_weights",
     "listdir_nohidden",
