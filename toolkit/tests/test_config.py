@@ -3,7 +3,7 @@
 import pytest
 from yacs.config import CfgNode
 
-from dassl.config import clean_cfg, get_cfg_default
+from dassl.config import get_cfg_default
 
 COOP = """
 DATALOADER:
@@ -75,9 +75,3 @@ def test_trees_are_independent():
     second = get_cfg_default()
     assert second.OPTIM.LR == 3e-4 and len(second.INPUT.PIXEL_MEAN) == 3
     assert second.DATALOADER.TRAIN_X.BATCH_SIZE == first.DATALOADER.TRAIN_U.BATCH_SIZE == 32
-
-
-def test_clean_cfg():
-    cfg = coop_cfg()
-    clean_cfg(cfg, "CoOp")
-    assert set(cfg.TRAINER) == {"NAME", "COOP"}

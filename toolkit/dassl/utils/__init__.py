@@ -4,12 +4,12 @@ from .checkpoint import (
     CheckpointError,
     MissingCheckpointError,
     load_checkpoint,
-    resume_from_checkpoint,
+    load_pretrained_weights,
     save_checkpoint,
 )
 from .logger import Logger, setup_logger
 from .meters import AverageMeter, MetricMeter
-from .registry import Registry, RegistryError, check_availability, get_most_similar_str_to_a_from_b
+from .registry import Registry, RegistryError, check_availability
 from .seeding import derive_seed, seeded, set_random_seed
 from .tools import (
     ImageError,
@@ -21,13 +21,6 @@ from .tools import (
     read_json,
     tolist_if_not,
     write_json,
-)
-from .torchtools import (
-    count_num_param,
-    init_network_weights,
-    load_pretrained_weights,
-    open_all_layers,
-    open_specified_layers,
 )
 
 __all__ = [
@@ -42,19 +35,13 @@ __all__ = [
     "check_availability",
     "check_isfile",
     "collect_env_info",
-    "count_num_param",
     "derive_seed",
-    "get_most_similar_str_to_a_from_b",
-    "init_network_weights",
     "listdir_nohidden",
     "load_checkpoint",
     "load_pretrained_weights",
     "mkdir_if_missing",
-    "open_all_layers",
-    "open_specified_layers",
     "read_image",
     "read_json",
-    "resume_from_checkpoint",
     "save_checkpoint",
     "seeded",
     "set_random_seed",

@@ -13,24 +13,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from .registry import check_availability, get_most_similar_str_to_a_from_b
-from .seeding import set_random_seed
 from .storage import write_atomically
-
-__all__ = [
-    "ImageError",
-    "check_availability",
-    "check_isfile",
-    "collect_env_info",
-    "get_most_similar_str_to_a_from_b",
-    "listdir_nohidden",
-    "mkdir_if_missing",
-    "read_image",
-    "read_json",
-    "set_random_seed",
-    "tolist_if_not",
-    "write_json",
-]
 
 
 class ImageError(ValueError):
