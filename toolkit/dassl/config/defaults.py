@@ -88,9 +88,9 @@ DEFAULTS = {
         "RMSPROP_ALPHA": 0.99,  # smoothing of rmsprop
         "ADAM_BETA1": 0.9,  # decay of Adam's first moment; the same for amsgrad, radam, adamw
         "ADAM_BETA2": 0.999,  # decay of the second moment
-        "STAGED_LR": False,  # True: layers outside NEW_LAYERS learn at LR * BASE_LR_MULT
-        "NEW_LAYERS": (),  # children of the model that learn at LR with STAGED_LR
-        "BASE_LR_MULT": 0.1,  # factor on LR for all other layers with STAGED_LR
+        "STAGED_LR": False,  # of upstream's fine-tuning of networks; True is refused
+        "NEW_LAYERS": (),  # of STAGED_LR
+        "BASE_LR_MULT": 0.1,  # of STAGED_LR
         "LR_SCHEDULER": "single_step",  # single_step, multi_step or cosine; one step an epoch
         "STEPSIZE": (-1,),  # single_step: the last value; 0 or less means MAX_EPOCH
         "GAMMA": 0.1,  # factor on the learning rate at each step of single_step and multi_step
