@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from benchmark import make_benchmark
 from dassl.utils import write_json
-from dassl.utils.archive import extract_archive
 from test_datasets_download import server  # noqa: F401 (a fixture)
 
 from datasets.care.archives import unpack
@@ -169,12 +168,6 @@ def unpacks(folder: Path) -> None:
     check_files(folder / "out")
 
 
-def extracts(folder: Path) -> None:
-    for _ in range(3):
-        extract_archive(str(folder / "a.tgz"), str(folder / "out"))
-        check_files(folder / "out")
-
-
 def draws(folder: Path) -> None:
     items = [Item(f"{i}.png", i % 2, f"class {i % 2}") for i in range(2000)]
     key = {"dataset": "D", "shots": 500, "seed": 1, "source_sha256": "x"}
@@ -210,7 +203,7 @@ def writes_json(folder: Path) -> None:
         assert len(json.loads((folder / "x.json").read_text())) == 20_000
 
 
-@pytest.mark.parametrize("job", (unpacks, extracts, draws, copies_example, writes_text, writes_json))
+@pytest.mark.parametrize("job", (unpacks, draws, copies_example, writes_text, writes_json))
 def test_what_several_processes_write_is_whole_whenever_one_reads_it(tmp_path, job):
     (tmp_path / "a.tgz").write_bytes(tar_of(FILES))
     make_benchmark(tmp_path / "data")

@@ -31,17 +31,12 @@ def test_layout_and_content(tmp_path):
     path = save_checkpoint(
         state(val_result=np.float64(1.5), optimizer={"a": np.arange(2), "b": (np.int64(3), {4})}),
         str(tmp_path),
-        is_best=True,
     )
-    assert sorted(os.listdir(tmp_path)) == ["checkpoint", "model-best.pth.tar", "model.pth.tar-3"]
-    assert (tmp_path / "checkpoint").read_text() == "model.pth.tar-3\n"
+    assert os.listdir(tmp_path) == ["model.pth.tar-3"]
     loaded = load_checkpoint(path)
     assert list(loaded["state_dict"]) == ["weight"] and loaded["val_result"] == 1.5
     assert type(loaded["val_result"]) is float
     assert loaded["optimizer"]["a"].tolist() == [0, 1] and loaded["optimizer"]["b"] == (3, [4])
-    assert torch.equal(load_checkpoint(str(tmp_path / "model-best.pth.tar"))["state_dict"]["weight"], torch.ones(2))
-    save_checkpoint(state(), str(tmp_path), model_name="model-best.pth.tar")
-    assert (tmp_path / "checkpoint").read_text() == "model.pth.tar-3\n"
 
 
 def test_a_slice_takes_only_its_own_bytes(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 from yacs.config import CfgNode
 
-from dassl.config import clean_cfg, get_cfg_default
+from dassl.config import get_cfg_default
 
 COOP = """
 DATALOADER:
@@ -62,6 +62,21 @@ def test_files_merge(tmp_path):
     assert cfg.INPUT.SIZE == (224, 224) and cfg.TRAINER.COOP.N_CTX == 4
 
 
+def test_keys_of_parts_that_are_not_here_merge():
+    cfg = get_cfg_default()
+    text = """
+    INPUT: {RANDAUGMENT_N: 3, CUTOUT_LEN: 8, GN_STD: 0.1}
+    DATALOADER: {TRAIN_X: {N_INS: 4, N_DOMAIN: 2}, TRAIN_U: {SAME_AS_X: False}}
+    MODEL: {BACKBONE: {NAME: resnet50, PRETRAINED: False}, HEAD: {NAME: mlp, HIDDEN_LAYERS: [4], BN: False}}
+    OPTIM: {STAGED_LR: True, NEW_LAYERS: [head], BASE_LR_MULT: 0.5}
+    TRAIN: {COUNT_ITER: train_u}
+    DATASET: {SOURCE_DOMAINS: [art], NUM_LABELED: 250}
+    TRAINER: {FIXMATCH: {CONF_THRE: 0.9}}
+    """
+    cfg.merge_from_other_cfg(CfgNode.load_cfg(text))
+    assert cfg.MODEL.HEAD.HIDDEN_LAYERS == (4,) and cfg.TRAINER.FIXMATCH.CONF_THRE == 0.9
+
+
 def test_unknown_keys_are_refused():
     with pytest.raises(KeyError, match="OPTIM.LEARNING_RATE"):
         get_cfg_default().merge_from_other_cfg(CfgNode({"OPTIM": {"LEARNING_RATE": 1}}))
@@ -75,9 +90,3 @@ def test_trees_are_independent():
     second = get_cfg_default()
     assert second.OPTIM.LR == 3e-4 and len(second.INPUT.PIXEL_MEAN) == 3
     assert second.DATALOADER.TRAIN_X.BATCH_SIZE == first.DATALOADER.TRAIN_U.BATCH_SIZE == 32
-
-
-def test_clean_cfg():
-    cfg = coop_cfg()
-    clean_cfg(cfg, "CoOp")
-    assert set(cfg.TRAINER) == {"NAME", "COOP"}

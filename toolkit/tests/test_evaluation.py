@@ -6,7 +6,7 @@ import torch
 
 from dassl.config import get_cfg_default
 from dassl.evaluation import build_evaluator
-from dassl.metrics import compute_accuracy, compute_distance_matrix
+from dassl.metrics import compute_accuracy
 
 
 def evaluator(tmp_path, **test):
@@ -89,12 +89,3 @@ def test_compute_accuracy():
     assert top1.shape == (1,) and (top1.item(), top2.item()) == (50.0, 75.0)
     with pytest.raises(ValueError, match="topk must lie in 1 ... 3"):
         compute_accuracy(output, torch.zeros(4), topk=(1, 5))
-
-
-def test_distances():
-    a, b = torch.randn(4, 5), torch.randn(3, 5)
-    assert torch.allclose(compute_distance_matrix(a, b), torch.cdist(a, b) ** 2, atol=1e-4)
-    cosine = torch.nn.functional.cosine_similarity(a[:, None], b[None], dim=2)
-    assert torch.allclose(compute_distance_matrix(a, b, "cosine"), 1 - cosine, atol=1e-5)
-    with pytest.raises(ValueError, match="metric must be one of"):
-        compute_distance_matrix(a, b, "l1")

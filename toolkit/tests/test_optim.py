@@ -66,21 +66,11 @@ def test_optimizer_steps(row):
         assert weight.tolist() == pytest.approx(expected, abs=2e-5)
 
 
-def test_staged_lr():
-    model = torch.nn.Sequential()
-    model.add_module("base", torch.nn.Linear(2, 2))
-    model.add_module("head", torch.nn.Linear(2, 2))
-    optim = build_optimizer(model, optim_cfg(STAGED_LR=True, NEW_LAYERS="head", LR=0.1))
-    assert [group["lr"] for group in optim.param_groups] == pytest.approx([0.01, 0.1])
-    assert optim.param_groups[1]["params"] == list(model.head.parameters())
-    with pytest.raises(ValueError, match="NEW_LAYERS must be among"):
-        build_optimizer(model, optim_cfg(STAGED_LR=True, NEW_LAYERS=["hed"]))
-
-
 @pytest.mark.parametrize(
     "options, message",
     [
         ({"NAME": "sgdd"}, "OPTIM.NAME must be one of"),
+        ({"STAGED_LR": True}, "OPTIM.STAGED_LR must be False, but got True: all layers learn at OPTIM.LR here"),
         ({"LR_SCHEDULER": "cos"}, "OPTIM.LR_SCHEDULER must be one of"),
         ({"WARMUP_EPOCH": 1, "WARMUP_TYPE": "exp"}, "OPTIM.WARMUP_TYPE must be one of"),
         ({"LR_SCHEDULER": "multi_step", "STEPSIZE": 3}, "OPTIM.STEPSIZE must be a list"),

@@ -1,4 +1,4 @@
-"""The life cycle, what is printed, and trainers that have nothing to train or train on two loaders."""
+"""The life cycle, what is printed, and trainers that have nothing to train."""
 
 import os
 import re
@@ -9,9 +9,7 @@ import torch
 from torch import nn
 
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase, build_dataset
-from dassl.engine import TRAINER_REGISTRY, SimpleTrainer, TrainerBase, TrainerX, TrainerXU, build_trainer
-from dassl.engine.trainer import SimpleNet
-from dassl.modeling import BACKBONE_REGISTRY, Backbone
+from dassl.engine import TRAINER_REGISTRY, SimpleTrainer, TrainerBase, TrainerX, build_trainer
 
 NUMBER = r"\d+\.\d{3} \(\d+\.\d{3}\)"
 LINE = re.compile(
@@ -185,37 +183,10 @@ def test_grad_scaler_survives_a_resume(make_cfg):
     assert second.scaler.get_scale() == 4.0
 
 
-class Pool(Backbone):
-    def __init__(self, **kwargs):
-        super().__init__()
-        self._out_features = 3
-
-    def forward(self, x):
-        return x.mean((2, 3))
-
-
-def test_default_model_and_two_loaders(make_cfg, capsys):
-    @TRAINER_REGISTRY.register(force=True)
-    class Both(TrainerXU):
-        def build_data_loader(self):
-            super().build_data_loader()
-            self.train_loader_u = self.test_loader
-
-        def forward_backward(self, batch_x, batch_u):
-            image, label, other = self.parse_batch_train(batch_x, batch_u)
-            loss = nn.functional.cross_entropy(self.model(image), label) + self.model(other).square().mean()
-            self.model_backward_and_update(loss)
-            return {"loss": loss}
-
-    BACKBONE_REGISTRY.register(Pool, force=True)
-    options = ("TRAINER.NAME", "Both", "MODEL.BACKBONE.NAME", "Pool", "MODEL.HEAD.NAME", "mlp", "MODEL.HEAD.BN", False)
-    trainer = build_trainer(make_cfg(*options, "MODEL.HEAD.HIDDEN_LAYERS", (4,), "TRAIN.COUNT_ITER", "train_u"))
-    assert isinstance(trainer.model, SimpleNet) and trainer.model.fdim == 4
-    trainer.train()
-    assert trainer.num_batches == 3 and "batch [3/3]" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="COUNT_ITER must be one of"):
-        out = make_cfg().OUTPUT_DIR + "-wrong"
-        build_trainer(make_cfg(*options, "TRAIN.COUNT_ITER", "x", "OUTPUT_DIR", out)).train()
+def test_a_trainer_without_a_model_is_refused(make_cfg):
+    TRAINER_REGISTRY.register(type("Bare", (TrainerX,), {"__module__": __name__}), force=True)
+    with pytest.raises(ValueError, match="TRAINER.NAME 'Bare' has no build_model.*BACKBONE.NAME 'resnet50'"):
+        build_trainer(make_cfg("TRAINER.NAME", "Bare", "MODEL.BACKBONE.NAME", "resnet50"))
 
 
 def test_classes():

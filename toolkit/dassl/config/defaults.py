@@ -1,10 +1,10 @@
 """Default values, data only. A key that is not listed here or added by a trainer is refused on merging."""
 
 _TRAIN_LOADER = {
-    "SAMPLER": "RandomSampler",  # or Sequential-, RandomDomain-, SeqDomain-, RandomClassSampler
+    "SAMPLER": "RandomSampler",  # or SequentialSampler
     "BATCH_SIZE": 32,  # images a step
-    "N_DOMAIN": 0,  # RandomDomainSampler: domains a batch; 0 or less: all
-    "N_INS": 16,  # RandomClassSampler: images of a class in a batch
+    "N_DOMAIN": 0,  # of upstream's RandomDomainSampler, which is not here
+    "N_INS": 16,  # of upstream's RandomClassSampler, which is not here
 }
 
 DEFAULTS = {
@@ -23,12 +23,12 @@ DEFAULTS = {
         "PIXEL_STD": [0.229, 0.224, 0.225],  # the same
         "CROP_PADDING": 4,  # random_crop: pixels around the image
         "RRCROP_SCALE": (0.08, 1.0),  # random_resized_crop: range of the crop's area
-        "CUTOUT_N": 1,  # cutout: holes an image
-        "CUTOUT_LEN": 16,  # cutout: side of a hole in pixels
-        "GN_MEAN": 0.0,  # gaussian_noise: mean
-        "GN_STD": 0.15,  # gaussian_noise: standard deviation
-        "RANDAUGMENT_N": 2,  # randaugment, randaugment2, randaugment_fixmatch: operations an image
-        "RANDAUGMENT_M": 10,  # randaugment: strength, 0 to 30
+        "CUTOUT_N": 1,  # of upstream's cutout, which is not here
+        "CUTOUT_LEN": 16,  # of upstream's cutout, which is not here
+        "GN_MEAN": 0.0,  # of upstream's gaussian_noise, which is not here
+        "GN_STD": 0.15,  # of upstream's gaussian_noise, which is not here
+        "RANDAUGMENT_N": 2,  # of upstream's randaugment, which is not here
+        "RANDAUGMENT_M": 10,  # of upstream's randaugment, which is not here
         "COLORJITTER_B": 0.4,  # colorjitter: brightness
         "COLORJITTER_C": 0.4,  # colorjitter: contrast
         "COLORJITTER_S": 0.4,  # colorjitter: saturation
@@ -40,8 +40,8 @@ DEFAULTS = {
     "DATASET": {
         "ROOT": "",  # folder of the datasets; --root
         "NAME": "",  # of the dataset, as registered; set by configs/datasets/*.yaml
-        "SOURCE_DOMAINS": (),  # domains to train on, for datasets that have domains; --source-domains
-        "TARGET_DOMAINS": (),  # domains to test on; --target-domains
+        "SOURCE_DOMAINS": (),  # domains to train on, of datasets that have domains; none here has; --source-domains
+        "TARGET_DOMAINS": (),  # domains to test on, the same; --target-domains
         "NUM_LABELED": -1,  # labelled images in total (semi-supervised learning)
         "NUM_SHOTS": -1,  # training images a class; less than 1: all
         "VAL_PERCENT": 0.1,  # share of the training images that upstream's datasets hold out; no dataset here reads it
@@ -68,14 +68,14 @@ DEFAULTS = {
         "INIT_WEIGHTS": "",  # file of weights to start from; for prompts: a checkpoint of context vectors
         "BACKBONE": {
             "NAME": "",  # a CLIP by name, or the file of its weights; --backbone
-            "PRETRAINED": True,  # of the toolkit's own networks, not of CLIP: False is random weights
+            "PRETRAINED": True,  # of upstream's networks, which are not here
         },
         "HEAD": {
-            "NAME": "",  # layers between backbone and classifier: mlp; not for CLIP; --head
-            "HIDDEN_LAYERS": (),  # their widths
-            "ACTIVATION": "relu",  # relu or leaky_relu
-            "BN": True,  # with batch norm
-            "DROPOUT": 0.0,  # share of dropped values
+            "NAME": "",  # of upstream's networks, which are not here; --head
+            "HIDDEN_LAYERS": (),  # the same
+            "ACTIVATION": "relu",  # the same
+            "BN": True,  # the same
+            "DROPOUT": 0.0,  # the same
         },
     },
     "OPTIM": {
@@ -88,9 +88,9 @@ DEFAULTS = {
         "RMSPROP_ALPHA": 0.99,  # smoothing of rmsprop
         "ADAM_BETA1": 0.9,  # decay of Adam's first moment; the same for amsgrad, radam, adamw
         "ADAM_BETA2": 0.999,  # decay of the second moment
-        "STAGED_LR": False,  # True: layers outside NEW_LAYERS learn at LR * BASE_LR_MULT
-        "NEW_LAYERS": (),  # children of the model that learn at LR with STAGED_LR
-        "BASE_LR_MULT": 0.1,  # factor on LR for all other layers with STAGED_LR
+        "STAGED_LR": False,  # of upstream's fine-tuning of networks; True is refused
+        "NEW_LAYERS": (),  # of STAGED_LR
+        "BASE_LR_MULT": 0.1,  # of STAGED_LR
         "LR_SCHEDULER": "single_step",  # single_step, multi_step or cosine; one step an epoch
         "STEPSIZE": (-1,),  # single_step: the last value; 0 or less means MAX_EPOCH
         "GAMMA": 0.1,  # factor on the learning rate at each step of single_step and multi_step
@@ -104,7 +104,7 @@ DEFAULTS = {
     "TRAIN": {
         "CHECKPOINT_FREQ": 0,  # keep every n-th epoch's checkpoint; 0 or less: only the last one stays
         "PRINT_FREQ": 10,  # steps between two lines of the log
-        "COUNT_ITER": "train_x",  # train_x, train_u or smaller_one: what an epoch's length is (TrainerXU)
+        "COUNT_ITER": "train_x",  # of upstream's TrainerXU, which is not here
     },
     "TEST": {
         "EVALUATOR": "Classification",  # how predictions are evaluated; Classification is the only one here

@@ -23,8 +23,6 @@ def build_data_loader(
     sampler_type: str = "SequentialSampler",
     data_source: Sequence | None = None,
     batch_size: int = 64,
-    n_domain: int = 0,
-    n_ins: int = 2,
     tfm: Callable | Sequence[Callable] | None = None,
     is_train: bool = True,
     dataset_wrapper: type | None = None,
@@ -37,23 +35,23 @@ def build_data_loader(
         sampler_type: A sampler's name.
         data_source: The images.
         batch_size: Images a batch; in training an incomplete last batch is dropped, unless it is the only one.
-        n_domain: For RandomDomainSampler.
-        n_ins: For RandomClassSampler.
         tfm: The transform, or several.
         is_train: For training.
         dataset_wrapper: A class that takes the place of DatasetWrapper.
         split: The split's name, for messages and random numbers.
 
     Raises:
-        ValueError: There are no images, or the sampler makes no batch of them.
+        ValueError: There are no images, or no sampler has that name.
     """
     split = split or ("train_x" if is_train else "test")
     if not data_source:
         raise ValueError(f'The "{split}" split of dataset {cfg.DATASET.NAME!r} has no images; check DATASET.ROOT')
-    loader = SeededLoader(
+    own_u = split == "train_u" and not cfg.DATALOADER.TRAIN_U.SAME_AS_X
+    setting = f"DATALOADER.{('TRAIN_U' if own_u else 'TRAIN_X') if is_train else 'TEST'}.SAMPLER"
+    return SeededLoader(
         (dataset_wrapper or DatasetWrapper)(cfg, data_source, transform=tfm, is_train=is_train),
         batch_size=batch_size,
-        sampler=build_sampler(sampler_type, cfg, data_source, batch_size, n_domain, n_ins),
+        sampler=build_sampler(sampler_type, data_source, setting),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         drop_last=is_train and len(data_source) >= batch_size,
         pin_memory=torch.cuda.is_available() and cfg.USE_CUDA,
@@ -61,12 +59,6 @@ def build_data_loader(
         stream=split,
         is_train=is_train,
     )
-    if len(loader) == 0:
-        raise ValueError(
-            f'{sampler_type} makes no batch of {batch_size} from the {len(data_source)} images of the "{split}" split; '
-            "use a smaller BATCH_SIZE"
-        )
-    return loader
 
 
 class DataManager:
@@ -125,8 +117,6 @@ class DataManager:
             sampler_type=settings.SAMPLER,
             data_source=data_source,
             batch_size=settings.BATCH_SIZE,
-            n_domain=settings.N_DOMAIN,
-            n_ins=settings.N_INS,
             tfm=tfm,
             is_train=True,
             dataset_wrapper=self._wrapper,

@@ -1,14 +1,12 @@
 """Trainers: the registry, and the classes to write one with."""
 
 from .build import TRAINER_REGISTRY, build_trainer
-from .trainer import SimpleNet, SimpleTrainer, TrainerBase, TrainerX, TrainerXU
+from .trainer import SimpleTrainer, TrainerBase, TrainerX
 
 __all__ = [
     "TRAINER_REGISTRY",
-    "SimpleNet",
     "SimpleTrainer",
     "TrainerBase",
     "TrainerX",
-    "TrainerXU",
     "build_trainer",
 ]

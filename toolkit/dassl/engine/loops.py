@@ -1,9 +1,7 @@
-"""The two epochs: over labelled data, and over labelled and unlabelled data side by side."""
+"""An epoch over labelled data, and the line on its progress."""
 
 import datetime
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any
 
 from torch import Tensor
 
@@ -53,7 +51,12 @@ class TrainerX(SimpleTrainer):
 
     def run_epoch(self) -> None:
         """One pass over the labelled images."""
-        self.num_batches = len(_needed(self, "train_loader_x"))
+        if self.train_loader_x is None:
+            raise ValueError(
+                f'{type(self).__name__} trains on the "train_x" split, but dataset {self.cfg.DATASET.NAME!r} has no '
+                "images there; test only, or choose another dataset"
+            )
+        self.num_batches = len(self.train_loader_x)
         self.set_model_mode("train")
         progress = _Progress(self)
         for batch_idx, batch in enumerate(self.train_loader_x):
@@ -64,49 +67,3 @@ class TrainerX(SimpleTrainer):
     def parse_batch_train(self, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
         """Images, labels and domains of a batch, on the device."""
         return tuple(batch[key].to(self.device) for key in ("img", "label", "domain"))
-
-
-class TrainerXU(SimpleTrainer):
-    """Trains on labelled and unlabelled data; a subclass has ``forward_backward(batch_x, batch_u)``.
-
-    TRAIN.COUNT_ITER says whose length an epoch has; the shorter one starts again.
-    """
-
-    def run_epoch(self) -> None:
-        """As many steps as TRAIN.COUNT_ITER says, each with a batch of either kind."""
-        length_x, length_u = (len(_needed(self, name)) for name in ("train_loader_x", "train_loader_u"))
-        lengths = {"train_x": length_x, "train_u": length_u, "smaller_one": min(length_x, length_u)}
-        count_iter = self.cfg.TRAIN.COUNT_ITER
-        if count_iter not in lengths:
-            raise ValueError(f"TRAIN.COUNT_ITER must be one of {tuple(lengths)}, but got {count_iter!r}")
-        self.num_batches = lengths[count_iter]
-        self.set_model_mode("train")
-        progress = _Progress(self)
-        batches_x, batches_u = _endless(self.train_loader_x), _endless(self.train_loader_u)
-        for batch_idx in range(self.num_batches):
-            self.batch_idx = batch_idx
-            batch_x, batch_u = next(batches_x), next(batches_u)
-            progress.loaded()
-            progress.trained(self.forward_backward(batch_x, batch_u))
-
-    def parse_batch_train(self, batch_x: dict, batch_u: dict) -> tuple[Tensor, Tensor, Tensor]:
-        """Labelled images, their labels, and unlabelled images, on the device."""
-        return tuple(tensor.to(self.device) for tensor in (batch_x["img"], batch_x["label"], batch_u["img"]))
-
-
-def _endless(loader: Iterable) -> Iterator[Any]:
-    """The batches of a loader, again and again."""
-    while True:
-        yield from loader
-
-
-def _needed(trainer: SimpleTrainer, name: str) -> Any:
-    """A loader that training needs."""
-    loader = getattr(trainer, name)
-    if loader is None:
-        split = name.replace("_loader", "")
-        raise ValueError(
-            f'{type(trainer).__name__} trains on the "{split}" split, but dataset {trainer.cfg.DATASET.NAME!r} has no '
-            "images there; test only, or choose another dataset"
-        )
-    return loader

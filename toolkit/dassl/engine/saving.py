@@ -10,15 +10,12 @@ from dassl.utils.checkpoint import BEST_MODEL, common_epochs, epoch_file, load_s
 class Saving:
     """A part of TrainerBase; ``_models``, ``_optims``, ``_scheds`` and get_model_names() are there."""
 
-    def save_model(
-        self, epoch: int, directory: str, is_best: bool = False, val_result: float | None = None, model_name: str = ""
-    ) -> None:
+    def save_model(self, epoch: int, directory: str, val_result: float | None = None, model_name: str = "") -> None:
         """Saves all models to ``directory``/<model name>/.
 
         Args:
             epoch: 0-based; the file is named by and holds ``epoch`` + 1.
             directory: Usually OUTPUT_DIR.
-            is_best: Also keep a copy as model-best.pth.tar.
             val_result: Kept in the file.
             model_name: File name; empty means model.pth.tar-<epoch + 1>.
         """
@@ -33,7 +30,7 @@ class Saving:
                 "val_result": val_result,
                 "trainer": self.trainer_state(epoch + 1),
             }
-            save_checkpoint(state, os.path.join(directory, name), is_best, model_name=model_name, point=False)
+            save_checkpoint(state, os.path.join(directory, name), model_name)
         # Only now: a file named as the newest has its counterparts of all other models.
         for name in names if model_name != BEST_MODEL else ():
             point_to(os.path.join(directory, name), model_name or epoch_file(epoch + 1))

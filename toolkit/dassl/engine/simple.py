@@ -78,11 +78,10 @@ class SimpleTrainer(TrainerBase):
 
     def build_model(self) -> None:
         """Creates ``self.model`` and registers what is trained; without that, the trainer can only test."""
-        from dassl.modeling.simple_net import build_simple_net  # most trainers have a model of their own
-
-        print("Building model")
-        self.model, self.optim, self.sched = build_simple_net(self.cfg, self.num_classes, self.device)
-        self.register_model("model", self.model, self.optim, self.sched)
+        raise ValueError(
+            f"TRAINER.NAME {self.cfg.TRAINER.NAME!r} has no build_model(), and no network is made here from "
+            f"MODEL.BACKBONE.NAME {self.cfg.MODEL.BACKBONE.NAME!r}; available are trainers that build their own model"
+        )
 
     def model_inference(self, input: Tensor) -> Tensor:
         """Logits of the model: (B, 3, H, W) -> (B, K)."""

@@ -1,6 +1,5 @@
 """Optimizers by name."""
 
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -56,35 +55,15 @@ def build_optimizer(
     Args:
         model: A module, or an iterable of parameters or of parameter groups.
         optim_cfg: The OPTIM node.
-        param_groups: Taken instead of ``model`` if given; STAGED_LR does not apply to them.
+        param_groups: Taken instead of ``model`` if given.
 
     Raises:
-        ValueError: Unknown name, or STAGED_LR without a module or with unknown NEW_LAYERS.
+        ValueError: Unknown name, or STAGED_LR, which is not here.
     """
     if optim_cfg.NAME not in _BUILDERS:
         raise ValueError(f"OPTIM.NAME must be one of {AVAI_OPTIMS}, but got {optim_cfg.NAME!r}")
-    if param_groups is not None:
-        if optim_cfg.STAGED_LR:
-            warnings.warn("OPTIM.STAGED_LR is ignored, as param_groups are given: set their lr there", stacklevel=2)
-        params = param_groups
-    elif optim_cfg.STAGED_LR:
-        params = _staged_groups(model, optim_cfg)
-    else:
-        params = model.parameters() if isinstance(model, nn.Module) else model
-    return _BUILDERS[optim_cfg.NAME](params, optim_cfg)
-
-
-def _staged_groups(model: Any, cfg: CfgNode) -> list[dict]:
-    """Two groups: old layers at LR * BASE_LR_MULT, and the children named in NEW_LAYERS at LR."""
-    if isinstance(model, nn.DataParallel):
-        model = model.module
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"OPTIM.STAGED_LR True needs a module, but got a {type(model).__name__}")
-    new_layers = (cfg.NEW_LAYERS,) if isinstance(cfg.NEW_LAYERS, str) else tuple(cfg.NEW_LAYERS)
-    children = dict(model.named_children())
-    unknown = [name for name in new_layers if name not in children]
-    if unknown:
-        raise ValueError(f"OPTIM.NEW_LAYERS must be among {tuple(children)}, but got {unknown}")
-    old = [p for name, child in children.items() if name not in new_layers for p in child.parameters()]
-    new = [p for name, child in children.items() if name in new_layers for p in child.parameters()]
-    return [{"params": old, "lr": cfg.LR * cfg.BASE_LR_MULT}, {"params": new}]
+    if optim_cfg.STAGED_LR:
+        raise ValueError("OPTIM.STAGED_LR must be False, but got True: all layers learn at OPTIM.LR here")
+    if param_groups is None:
+        param_groups = model.parameters() if isinstance(model, nn.Module) else model
+    return _BUILDERS[optim_cfg.NAME](param_groups, optim_cfg)

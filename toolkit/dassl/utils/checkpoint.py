@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -34,23 +35,13 @@ def common_epochs(directory: str, names: Iterable[str]) -> list[int]:
     return sorted(set.intersection(*epochs)) if epochs else []
 
 
-def save_checkpoint(
-    state: dict[str, Any],
-    save_dir: str,
-    is_best: bool = False,
-    remove_module_from_keys: bool = True,
-    model_name: str = "",
-    point: bool = True,
-) -> str:
-    """Writes a checkpoint and names it in the text file ``checkpoint`` beside it.
+def save_checkpoint(state: dict[str, Any], save_dir: str, model_name: str = "") -> str:
+    """Writes a checkpoint, without the "module." that DataParallel puts before the names of parameters.
 
     Args:
         state: Needs "state_dict" and "epoch" (1-based); tensors, numbers, strings, None, lists and dicts only.
         save_dir: The model's directory, created if missing.
-        is_best: Also keep a copy as model-best.pth.tar.
-        remove_module_from_keys: Strip "module.", which DataParallel puts before the names of parameters.
         model_name: File name; empty means model.pth.tar-<epoch>.
-        point: Name the file in ``checkpoint``. The best model is never named there: a run resumes from an epoch.
 
     Returns:
         The path of the file.
@@ -59,19 +50,11 @@ def save_checkpoint(
         CheckpointError: The state holds another kind of object.
     """
     os.makedirs(save_dir, exist_ok=True)
-    name = model_name or epoch_file(state["epoch"])
-    path = os.path.join(save_dir, name)
+    path = os.path.join(save_dir, model_name or epoch_file(state["epoch"]))
     state = {key: to_plain(value, key) for key, value in state.items()}
-    if remove_module_from_keys:
-        state["state_dict"] = {_strip(key): value for key, value in state["state_dict"].items()}
+    state["state_dict"] = {_strip(key): value for key, value in state["state_dict"].items()}
     write_atomically(path, lambda file: torch.save(state, file))
     print(f"Checkpoint saved to {path}")
-    if is_best:
-        best = os.path.join(save_dir, BEST_MODEL)
-        _copy(path, best)
-        print(f'Best checkpoint saved to "{best}"')
-    if point and name != BEST_MODEL:
-        point_to(save_dir, name)
     return path
 
 
@@ -80,12 +63,8 @@ def copy_best(source_dir: str, save_dir: str) -> None:
     source = os.path.join(source_dir, BEST_MODEL)
     if os.path.isfile(source):
         os.makedirs(save_dir, exist_ok=True)
-        _copy(source, os.path.join(save_dir, BEST_MODEL))
-
-
-def _copy(source: str, path: str) -> None:
-    with open(source, "rb") as content:
-        write_atomically(path, lambda file: shutil.copyfileobj(content, file))
+        with open(source, "rb") as content:
+            write_atomically(os.path.join(save_dir, BEST_MODEL), lambda file: shutil.copyfileobj(content, file))
 
 
 def point_to(directory: str, name: str) -> None:
@@ -127,24 +106,32 @@ def load_state(module: nn.Module, state_dict: dict[str, Tensor], fpath: str) -> 
         ) from error
 
 
-def resume_from_checkpoint(fdir: str, model: nn.Module, optimizer: Any = None, scheduler: Any = None) -> int:
-    """Loads the newest epoch's checkpoint of a model's directory, with optimizer and scheduler.
+def load_pretrained_weights(model: nn.Module, weight_path: str) -> None:
+    """Loads those weights of a checkpoint that fit a model by name and shape; says which do not.
 
-    Returns:
-        The number of epochs done.
+    Args:
+        model: Changed in place.
+        weight_path: A checkpoint of a run, or a plain state dict.
 
     Raises:
-        CheckpointError: There is none, or it does not fit.
+        CheckpointError: The file is missing or unreadable.
     """
-    epochs = list_epochs(fdir)
-    if not epochs:
-        raise MissingCheckpointError(f'No file model.pth.tar-<epoch> in "{fdir}"')
-    path = os.path.join(fdir, epoch_file(epochs[-1]))
-    return restore(load_checkpoint(path), path, model, optimizer, scheduler)
+    checkpoint = load_checkpoint(weight_path)
+    weights = {_strip(key): value for key, value in checkpoint.get("state_dict", checkpoint).items()}
+    own = model.state_dict()
+    fitting = {k: v for k, v in weights.items() if k in own and own[k].shape == v.shape}
+    if not fitting:
+        warnings.warn(f"Cannot load {weight_path} (check the key names manually)", stacklevel=2)
+        return
+    model.load_state_dict(fitting, strict=False)
+    print(f"Successfully loaded pretrained weights from {weight_path}")
+    discarded = [k for k in weights if k not in fitting]
+    if discarded:
+        print(f"Layers discarded due to unmatched keys or size: {discarded}")
 
 
-def restore(checkpoint: dict[str, Any], path: str, model: nn.Module, optimizer: Any, scheduler: Any) -> int:
-    """Puts a checkpoint's states back; returns the number of epochs done.
+def restore(checkpoint: dict[str, Any], path: str, model: nn.Module, optimizer: Any, scheduler: Any) -> None:
+    """Puts a checkpoint's states back.
 
     Of the optimizer that is what it has gathered, such as momentum; its settings stay those of this run.
     """
@@ -163,7 +150,6 @@ def restore(checkpoint: dict[str, Any], path: str, model: nn.Module, optimizer: 
     for group, own in zip(optimizer.param_groups if settings else (), settings, strict=True):
         group.update(own)
     print(f"Previous epoch: {checkpoint['epoch']}")
-    return checkpoint["epoch"]
 
 
 def _without_rate(group: dict[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,6 @@ from typing import Any
 
 from .tools import mkdir_if_missing
 
-__all__ = ["Logger", "setup_logger"]
-
 
 class Logger:
     """A text stream that writes to the console and to a file.

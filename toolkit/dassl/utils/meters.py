@@ -5,22 +5,11 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-__all__ = ["AverageMeter", "MetricMeter"]
-
 
 class AverageMeter:
-    """The newest value and the average of a number.
+    """The newest value and the average of a number."""
 
-    Args:
-        ema: Average exponentially (0.9 old, 0.1 new) instead of over all values.
-    """
-
-    def __init__(self, ema: bool = False):
-        self.ema = ema
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets all values."""
+    def __init__(self):
         self.val = self.avg = self.sum = self.count = 0
 
     def update(self, val: float | Tensor, n: int = 1) -> None:
@@ -28,18 +17,15 @@ class AverageMeter:
         self.val = val.item() if isinstance(val, Tensor) else val
         self.sum += self.val * n
         self.count += n
-        if self.ema:
-            self.avg = self.avg * 0.9 + self.val * 0.1
-        elif self.count:
+        if self.count:
             self.avg = self.sum / self.count
 
 
 class MetricMeter:
     """Named meters; as text ``loss 1.2000 (1.3000) acc 50.0000 (48.0000)``."""
 
-    def __init__(self, delimiter: str = " "):
+    def __init__(self):
         self.meters: defaultdict[str, AverageMeter] = defaultdict(AverageMeter)
-        self.delimiter = delimiter
 
     def update(self, input_dict: Mapping[str, float | Tensor] | None) -> None:
         """Adds one value for each name; None is ignored.
@@ -58,4 +44,4 @@ class MetricMeter:
             self.meters[name].update(value)
 
     def __str__(self) -> str:
-        return self.delimiter.join(f"{name} {meter.val:.4f} ({meter.avg:.4f})" for name, meter in self.meters.items())
+        return " ".join(f"{name} {meter.val:.4f} ({meter.avg:.4f})" for name, meter in self.meters.items())

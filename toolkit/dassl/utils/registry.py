@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterable
-from difflib import SequenceMatcher, get_close_matches
+from difflib import get_close_matches
 from typing import Any
 
 
@@ -69,9 +69,6 @@ class Registry:
         """Returns all names, in order of registration."""
         return list(self._obj_map)
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._obj_map
-
 
 def check_availability(requested: str, available: Iterable[str]) -> None:
     """Checks that a name is one of those available.
@@ -84,11 +81,6 @@ def check_availability(requested: str, available: Iterable[str]) -> None:
         raise ValueError(
             f"The requested one is expected to belong to {names}, but got [{requested}]{_suggestion(requested, names)}"
         )
-
-
-def get_most_similar_str_to_a_from_b(a: str, b: Iterable[str]) -> str | None:
-    """Returns the string of ``b`` that is most similar to ``a``, or None if ``b`` is empty."""
-    return max(b, key=lambda candidate: SequenceMatcher(None, a, candidate).ratio(), default=None)
 
 
 def _suggestion(name: str, names: Iterable[str]) -> str:

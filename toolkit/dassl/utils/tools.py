@@ -13,25 +13,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from .registry import check_availability, get_most_similar_str_to_a_from_b
-from .seeding import set_random_seed
 from .storage import write_atomically
-
-__all__ = [
-    "ImageError",
-    "check_availability",
-    "check_isfile",
-    "collect_env_info",
-    "download_url",
-    "get_most_similar_str_to_a_from_b",
-    "listdir_nohidden",
-    "mkdir_if_missing",
-    "read_image",
-    "read_json",
-    "set_random_seed",
-    "tolist_if_not",
-    "write_json",
-]
 
 
 class ImageError(ValueError):
@@ -121,12 +103,6 @@ def listdir_nohidden(path: str, sort: bool = False) -> list[str]:
 def tolist_if_not(x: Any) -> list:
     """Returns ``x`` itself if it is a list, else a list that holds it."""
     return x if isinstance(x, list) else [x]
-
-
-def download_url(url: str, dst: str) -> None:
-    """Downloads ``url`` to the file ``dst``, which appears only when it is complete."""
-    mkdir_if_missing(os.path.dirname(dst))
-    torch.hub.download_url_to_file(url, dst)
 
 
 def collect_env_info() -> str:

@@ -5,8 +5,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from dassl.utils import download_url, extract_archive
-from dassl.utils.tools import ImageError
+from dassl.utils import ImageError
 
 
 class Datum:
@@ -66,7 +65,6 @@ class DatasetBase:
     """
 
     dataset_dir = ""
-    domains: Sequence[str] = ()
 
     def __init__(
         self,
@@ -138,45 +136,6 @@ class DatasetBase:
         names = dict(sorted(names.items()))
         return names, list(names.values())
 
-    def check_input_domains(self, source_domains: Sequence[str], target_domains: Sequence[str]) -> None:
-        """Checks that both lists hold domains of this dataset, and at least one.
-
-        Raises:
-            ValueError: They do not.
-        """
-        for key, names in (("SOURCE_DOMAINS", source_domains), ("TARGET_DOMAINS", target_domains)):
-            if not names:
-                raise ValueError(f"DATASET.{key} is empty; it must name one or more of {list(self.domains)}")
-            self.is_input_domain_valid(names)
-
-    def is_input_domain_valid(self, input_domains: Iterable[str]) -> None:
-        """Checks that all are domains of this dataset.
-
-        Raises:
-            ValueError: One is not.
-        """
-        for domain in input_domains:
-            if domain not in self.domains:
-                raise ValueError(f"Input domain must belong to {list(self.domains)}, but got [{domain}]")
-
-    def download_data(self, url: str, dst: str, from_gdrive: bool = True) -> None:
-        """Downloads a zip or tar archive to the file ``dst`` and unpacks it beside it.
-
-        Raises:
-            ArchiveError: The archive is damaged, or would write outside its folder.
-        """
-        directory = os.path.dirname(dst)
-        os.makedirs(directory, exist_ok=True)
-        if from_gdrive:
-            import gdown  # only those who download need it
-
-            gdown.download(url, dst, quiet=False)
-        else:
-            download_url(url, dst)
-        print("Extracting file ...")
-        extract_archive(dst, directory)
-        print(f"File extracted to {directory}")
-
     def generate_fewshot_dataset(
         self, *data_sources: list[Datum], num_shots: int = -1, repeat: bool = False
     ) -> list[Datum] | Sequence[list[Datum]]:
@@ -209,15 +168,7 @@ class DatasetBase:
 
     def split_dataset_by_label(self, data_source: Iterable[Datum]) -> dict[int, list[Datum]]:
         """Groups items by label, in order of first appearance."""
-        return _group(data_source, "label")
-
-    def split_dataset_by_domain(self, data_source: Iterable[Datum]) -> dict[int, list[Datum]]:
-        """Groups items by domain, in order of first appearance."""
-        return _group(data_source, "domain")
-
-
-def _group(data_source: Iterable[Datum], attribute: str) -> dict[int, list[Datum]]:
-    groups = defaultdict(list)
-    for item in data_source:
-        groups[getattr(item, attribute)].append(item)
-    return groups
+        groups = defaultdict(list)
+        for item in data_source:
+            groups[item.label].append(item)
+        return groups
