@@ -35,7 +35,6 @@ COMMANDS = {
     "sweeps": ("-m", "sweeps"),
     "report": ("-m", "report"),
 }
-LIGHT = ("train", "predict", "parse", "report")  # whose --help needs no torch
 OTHERS = sorted(  # every script that has a main of its own
     path.relative_to(REPO).as_posix()
     for folder in ("benchmarks", "scripts")
@@ -73,7 +72,7 @@ def test_scripts_and_benchmarks_run_through_call(script):
     assert "sys.exit(call(main))" in (REPO / script).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("entry", LIGHT)
+@pytest.mark.parametrize("entry", COMMANDS)
 def test_help_needs_no_torch(entry):
     """`-X importtime` names all modules that were imported."""
     command = [sys.executable, "-X", "importtime", *COMMANDS[entry], "--help"]

@@ -267,7 +267,7 @@ def test_rho_is_the_best_on_val_and_the_smallest_of_equals(fake, capsys):
     choice = json.loads(file.read_text())
     assert choice["rho"] == 0.1 and choice["source"] == "emoji" and choice["seeds"] == [1]
     assert choice["mean_val_accuracy"] == {"0.05": 40, "0.1": 50, "0.3": 50, "0.5": 40, "0.7": 40}
-    assert [run["rho"] for run in choice["runs"]] == list(rho.PAPER)
+    assert [run["rho"] for run in choice["runs"]] == list(rho.RHOS)
     assert choice["runs"][0]["command"][-2:] == ["TRAINER.SAPT.RHO", "0.05"] and "val" in choice["runs"][0]["command"]
     capsys.readouterr()
     given = commands(capsys, *CROSS_EMOJI, "--rho", str(file))
