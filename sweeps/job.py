@@ -14,10 +14,11 @@ import datasets
 import train
 import trainers
 from tlla.errors import InputError
-from tlla.files import write_text
+from tlla.files import read_dict, write_text
 from tlla.fingerprint import differences, flat_config, tensor_sha256
 from tlla.prompts.checkpoint import choose_checkpoint, read_checkpoint
 from tlla.prompts.learner import FIXED_TOKENS
+from tlla.records.store import peek
 from trainers.harness.evaluation import VOLATILE
 from trainers.harness.results import plain
 
@@ -91,7 +92,7 @@ class Job:
 
     def result(self) -> dict[str, Any] | None:
         """results.json if the wanted split was tested to the end, under whatever settings."""
-        record = _read(self.folder / "results.json")
+        record = peek(self.folder)
         try:
             test = record["splits"][self.split]
             parts = {name for _, name in test.get("parts", ())}
@@ -109,7 +110,7 @@ class Job:
         test = record["splits"][self.split]
         if "parts" in test:
             prompt, name = test["parts"][0]
-            test = (_read(self.folder / prompt / name / "results.json") or {"splits": {}})["splits"].get(self.split, {})
+            test = (peek(self.folder / prompt / name) or {"splits": {}})["splits"].get(self.split, {})
         return test.get("cache_sha256") or test.get("prompt_sha256", "")
 
     def read_prompt(self) -> dict[str, Tensor]:
@@ -122,7 +123,7 @@ class Job:
 
     def differences(self) -> list[str]:
         """Settings in which the run that the folder holds differs from this job, as sentences."""
-        found = _read(self.folder / "results.json") or _read(self.folder / STARTED) or {}
+        found = peek(self.folder) or read_dict(self.folder / STARTED) or {}
         if not isinstance(found.get("config"), dict):
             return []
         drawn = ("SEED",) if self.config_values["SEED"] < 0 else ()  # then the record has the number that was drawn
@@ -192,11 +193,3 @@ def _defaults() -> dict[str, Any]:
     trainers.add_configs(cfg)
     datasets.add_configs(cfg)
     return flat_config(plain(cfg), FREE)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None

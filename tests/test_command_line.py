@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -299,9 +298,10 @@ def test_the_folders_of_a_run_may_be_numbers(place, capfd, tmp_path, monkeypatch
     argv = place.argv("ZeroshotCLIP", "x", "--output-dir", "20241126", "--root", "2024", "DATASET.TEMPLATE", "{}")
     accepted(capfd, "train", *argv)
     assert (tmp_path / "20241126/results.json").is_file()
-    from report.reopen import _config, read_record
+    from report.reopen import _config
+    from tlla.records.record import read_record
 
-    cfg = _config(read_record(Path("20241126")), "20241126", ())
+    cfg = _config(read_record("20241126"), ())
     assert (cfg.OUTPUT_DIR, cfg.DATASET.ROOT, cfg.DATASET.TEMPLATE) == ("20241126", "2024", "{}")
 
 
