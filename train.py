@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 import traceback
@@ -24,6 +23,7 @@ from yacs.config import CfgNode
 import datasets
 import trainers
 from tlla.errors import InputError
+from tlla.records.store import RESULTS, peek
 from trainers.config.merge import merge
 from trainers.harness import distributed
 
@@ -92,15 +92,12 @@ def _log(folder: str):
 
 def _refuse_other_trainer(cfg: CfgNode) -> None:
     """Raises InputError if the results of another trainer's run in the folder would be overwritten."""
-    path = Path(cfg.OUTPUT_DIR) / "results.json"
-    try:
-        other = json.loads(path.read_text(encoding="utf-8"))["trainer"]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
-        return  # there is none, or it is broken: tables say so
-    if other != cfg.TRAINER.NAME and not cfg.RESUME:
+    folder = Path(cfg.OUTPUT_DIR)
+    other = (peek(folder) or {}).get("trainer")  # tables say so of a broken record
+    if other not in (None, cfg.TRAINER.NAME) and not cfg.RESUME:
         raise InputError(
-            f"{path} is of another run: TRAINER.NAME is {other!r} there and {cfg.TRAINER.NAME!r} here: choose another "
-            "--output-dir"
+            f"{folder / RESULTS} is of another run: TRAINER.NAME is {other!r} there and {cfg.TRAINER.NAME!r} here: "
+            "choose another --output-dir"
         )
 
 

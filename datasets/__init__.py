@@ -1,9 +1,17 @@
 """Registered Dassl datasets. Importing this package registers them all."""
 
-import dassl
-from yacs.config import CfgNode
+import sys
 
-from tlla.command_line import check_same_tree
+from tlla.command_line import check_same_tree, start
+
+from .flags import parse_args
+
+if sys.argv[0] == "-m" and f"-m {__name__} " in f"{' '.join(sys.orig_argv)} ":  # python -m datasets imports this first
+    start(__file__)
+    parse_args()  # before all else, as --help and a wrong flag need no torch
+
+import dassl  # noqa: E402
+from yacs.config import CfgNode  # noqa: E402
 
 check_same_tree(__file__, dassl.__file__)
 

@@ -6,9 +6,7 @@ from pathlib import Path
 from report.tables.runs import label
 from tlla.errors import InputError
 from tlla.records.origins import Origins
-from tlla.records.record import Record
-
-from .reopen import read_record
+from tlla.records.record import read_record
 
 HELP = "folder of a finished run, or NAME=folder; runs of one name are seeds (or datasets) of one curve"
 
@@ -36,5 +34,5 @@ def named_runs(arguments: Sequence[str]) -> dict[str, list[Path]]:
 
 def method_label(folder: Path) -> str:
     """The method of a run as the tables name it, e.g. TLLA or STSS+CoOp."""
-    record = Record(folder, read_record(folder))
+    record = read_record(folder)
     return label(record, Origins([record]).of(record))

@@ -14,19 +14,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from dassl.data.transforms import build_transform
-from dassl.engine import TRAINER_REGISTRY
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tlla.errors import InputError
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
+from tlla.records.record import read_record
 from tlla.workers import fit_workers
 from trainers.harness.image_data import ImageDataset
 from trainers.prompt_trainer import PromptTrainer
 
 from .named import HELP, named_runs
-from .reopen import check_prompt, open_run, read_record
+from .reopen import check_prompt, open_run, trainer_class
 
 
 @dataclass(frozen=True)
@@ -160,19 +160,17 @@ def open_prompt(name: str, folder: Path, opts: Sequence[str] = ()) -> PromptRun:
             prompt is not the one that it has tested.
     """
     record = read_record(folder)
-    name_of_trainer = record["trainer"]
-    known = name_of_trainer in TRAINER_REGISTRY.registered_names()
-    cls = TRAINER_REGISTRY.get(name_of_trainer) if known else object
+    cls = trainer_class(record)
     if getattr(cls, "learned", "") != PromptTrainer.learned or cls.model_class is not PromptedCLIP:
-        raise InputError(f"{folder} is a run of {name_of_trainer}: name one of CoOp, SAPT or TLLA")
+        raise InputError(f"{folder} is a run of {record.trainer}: name one that learned context vectors, e.g. of CoOp")
     trainer = open_run(folder, f"TRAINER.{cls.config_node}.PREC", "fp32", *opts)
     if not trainer.dm.dataset.train_x:
         raise InputError(
             f"{folder} is a run on {trainer.cfg.DATASET.NAME}, which has no training images: name the run that "
             "trained the prompt"
         )
-    check_prompt(folder, record, trainer.prompt())
-    then, now = ((x.get("split_sha256") or {}).get("train_x") for x in (record, trainer.record.content))
+    check_prompt(record, trainer.prompt())
+    then, now = ((x.get("split_sha256") or {}).get("train_x") for x in (record.content, trainer.record.content))
     other_data = any(key.startswith("DATASET.") and key != "DATASET.ROOT" for key in opts[::2])
     if then not in (None, now) and not other_data:
         raise InputError(

@@ -14,10 +14,11 @@ import datasets
 import train
 import trainers
 from tlla.errors import InputError
-from tlla.files import write_text
+from tlla.files import read_dict, write_text
 from tlla.fingerprint import differences, flat_config, tensor_sha256
 from tlla.prompts.checkpoint import choose_checkpoint, read_checkpoint
 from tlla.prompts.learner import FIXED_TOKENS
+from tlla.records.store import peek
 from trainers.harness.evaluation import VOLATILE
 from trainers.harness.results import plain
 
@@ -42,6 +43,7 @@ class Job:
         root: --root; "" leaves it to the config.
         opts: Keys and values in turn.
         source: The run whose prompt is tested; None: the job trains, or needs no training.
+        prompts: Of Compare: names, and the runs whose prompts are tested; None: the dataset's template.
         given: Whether the folder holds a prompt that somebody has trained, perhaps CoOp itself; then nothing is run.
     """
 
@@ -53,6 +55,7 @@ class Job:
     root: str = ""
     opts: tuple[str, ...] = ()
     source: "Job | None" = None
+    prompts: tuple[tuple[str, "Job | None"], ...] = ()
     given: bool = False
 
     @property
@@ -64,7 +67,18 @@ class Job:
         words += ["--output-dir", str(self.folder)]
         if self.source:
             words += ["--model-dir", str(self.source.folder), "--eval-only"]
-        return words + list(self.opts)
+        return [*words, *self.pairs]
+
+    @property
+    def pairs(self) -> tuple[str, ...]:
+        """Keys and values in turn, with those of `prompts`."""
+        listed = [f"{name}={run.folder if run else ''}" for name, run in self.prompts]
+        return (*self.opts, *(("TRAINER.COMPARE.PROMPTS", repr(listed)) if listed else ()))
+
+    @property
+    def sources(self) -> dict[str, "Job"]:
+        """The runs whose prompts are tested, by the names that Compare has for them; "" of `source`."""
+        return {name: run for name, run in (("", self.source), *self.prompts) if run}
 
     @property
     def name(self) -> str:
@@ -77,7 +91,7 @@ class Job:
         words = ["--root", self.root] if self.root else []
         words += ["--trainer", self.trainer, "--dataset-config-file", self.dataset_config, "--config-file", self.config]
         own = {"SEED": self.seed, "OUTPUT_DIR": str(self.folder)}
-        return _config((*words, *self.opts)) | {k: v for k, v in own.items() if k not in self.opts}
+        return _config((*words, *self.pairs)) | {k: v for k, v in own.items() if k not in self.opts}
 
     @property
     def split(self) -> str:
@@ -87,11 +101,11 @@ class Job:
     @property
     def trains(self) -> bool:
         """Whether the run trains; then a result on val before the training's end is no result."""
-        return self.source is None and traits.trains(self.trainer)
+        return not self.sources and traits.trains(self.trainer)
 
     def result(self) -> dict[str, Any] | None:
         """results.json if the wanted split was tested to the end, under whatever settings."""
-        record = _read(self.folder / "results.json")
+        record = peek(self.folder)
         try:
             test = record["splits"][self.split]
             parts = {name for _, name in test.get("parts", ())}
@@ -100,16 +114,16 @@ class Job:
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
-    def fingerprint(self) -> str:
-        """Of the prompt, or Tip-Adapter's cache, that a complete run tested; Compare's parts have it."""
+    def fingerprint(self, prompt: str = "") -> str:
+        """Of the prompt, or Tip-Adapter's cache, that a complete run tested; of Compare's that of a name, or any."""
         if self.given:
             values = [value for name, value in self.read_prompt().items() if name not in FIXED_TOKENS]
             return tensor_sha256(torch.cat([value.float().flatten() for value in values]))
         record = self.result()
         test = record["splits"][self.split]
         if "parts" in test:
-            prompt, name = test["parts"][0]
-            test = (_read(self.folder / prompt / name / "results.json") or {"splits": {}})["splits"].get(self.split, {})
+            prompt, name = next((part for part in test["parts"] if prompt in ("", part[0])), ("", ""))
+            test = (peek(self.folder / prompt / name) or {"splits": {}})["splits"].get(self.split, {})
         return test.get("cache_sha256") or test.get("prompt_sha256", "")
 
     def read_prompt(self) -> dict[str, Tensor]:
@@ -122,7 +136,7 @@ class Job:
 
     def differences(self) -> list[str]:
         """Settings in which the run that the folder holds differs from this job, as sentences."""
-        found = _read(self.folder / "results.json") or _read(self.folder / STARTED) or {}
+        found = peek(self.folder) or read_dict(self.folder / STARTED) or {}
         if not isinstance(found.get("config"), dict):
             return []
         drawn = ("SEED",) if self.config_values["SEED"] < 0 else ()  # then the record has the number that was drawn
@@ -137,9 +151,9 @@ class Job:
             return OTHER
         if self.result() is None:
             return UNFINISHED if self.folder.is_dir() and any(self.folder.iterdir()) else NEW
-        known = self.source and (self.source.given or self.source.result())
-        if self.source and (not known or self.fingerprint() != self.source.fingerprint()):
-            return STALE
+        for name, run in self.sources.items():
+            if not (run.given or run.result()) or self.fingerprint(name) != run.fingerprint():
+                return STALE
         return COMPLETE
 
     def note_start(self) -> None:
@@ -173,10 +187,8 @@ def ordered(jobs: list[Job]) -> list[Job]:
     """The jobs and all their sources that are to be run, each once, sources first."""
     found: dict[Job, None] = {}
     for job in jobs:
-        if job.source:
-            found[job.source] = None
-        found[job] = None
-    return sorted((job for job in found if not job.given), key=lambda job: job.source is not None)
+        found |= dict.fromkeys((*job.sources.values(), job))
+    return sorted((job for job in found if not job.given), key=lambda job: bool(job.sources))
 
 
 @functools.cache
@@ -192,11 +204,3 @@ def _defaults() -> dict[str, Any]:
     trainers.add_configs(cfg)
     datasets.add_configs(cfg)
     return flat_config(plain(cfg), FREE)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None

@@ -12,6 +12,7 @@ from tlla.errors import InputError, nearest
 from tlla.methods import METHODS
 
 from . import traits
+from .flags import LONG, SHORT
 from .job import Job
 
 SHIFTED = ("imagenet_a", "imagenetv2", "imagenet_r", "imagenet_sketch")
@@ -19,7 +20,6 @@ TEN = (
     *("caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "fgvc_aircraft"),
     *("sun397", "dtd", "eurosat", "food101", "ucf101"),
 )
-LONG, SHORT = "vit_b16_c4_ep50", "vit_b16_c4_ep5"  # of SAPT: domain generalization, cross-dataset transfer
 TABLE1 = {  # methods at test time in the paper's tables, by the prompt that they run on
     "template": ("TPT", "CTPT", "ZERO", "MTA", "TDA", "DPE"),
     "CoOp": ("TPT", "CTPT", "ZERO", "MTA", "SAR"),

@@ -129,6 +129,44 @@ class Process:
             self.process.wait()
 
 
+class Called:
+    """A job that runs in this process, when it is first asked for its exit code."""
+
+    def __init__(self, job: Job, held: IO):
+        self.job, self.held = job, held
+
+    def poll(self) -> int:
+        """Runs it; what it prints goes to the folder's sweep.log. Ctrl-C and SIGTERM stop the sweep, too."""
+        self.job.note_start()
+        with self.held, (self.job.folder / LOG).open("w", encoding="utf-8") as log:
+            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                code = train.main(self.job.argv)
+        if code == STOPPED:
+            raise KeyboardInterrupt
+        return code
+
+    def ended(self) -> str:
+        """Its log says it."""
+        return ""
+
+    def stop(self) -> None:
+        """It has ended."""
+
+    def kill(self) -> None:
+        """It has ended."""
+
+
+class Here:
+    """Runs jobs in this process, one after another: short ones need no interpreter of their own."""
+
+    pause = 0.0
+
+    def start(self, job: Job, slot: int) -> Called | None:
+        """Notes a job; None if another process is in its folder."""
+        held = lock(job.folder)
+        return held and Called(job, held)
+
+
 class Local:
     """Runs jobs on this machine; with GPUs, the job in a slot sees one of them, by turns."""
 

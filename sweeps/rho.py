@@ -13,10 +13,10 @@ from datasets.imagenet import ImageNetFamily
 from tlla.errors import InputError
 from tlla.files import write_text
 
+from .flags import RHOS
 from .job import Job
 from .plans import Prompt, Settings, shots
 
-PAPER = (0.05, 0.1, 0.3, 0.5, 0.7)
 RECORD = "rho.json"
 
 
@@ -25,7 +25,7 @@ def folder_of(s: Settings, cfg: str) -> Path:
     return s.out / "rho_grid" / Path(s.source).stem / "SAPT" / f"{Path(cfg).stem}_{s.shots}shots"
 
 
-def plan(s: Settings, cfg: str, values: tuple[float, ...] = PAPER) -> list[Job]:
+def plan(s: Settings, cfg: str, values: tuple[float, ...] = RHOS) -> list[Job]:
     """A training for each rho and seed, tested on val. InputError if the source has no val images of its own."""
     if min(values, default=-1) < 0:
         raise InputError(f"--values must be numbers >= 0, but got {values}")

@@ -48,7 +48,8 @@ class Summary:
             lines += [f"refused: {job.name}: {job.folder} holds a run of other settings: "]
             lines[-1] += f"{'; '.join(differences[:3])}{more}; choose another --out, or --redo moves it aside"
         for job in self.waiting:
-            lines += [f"not started: {job.name}: it tests the prompt of {job.source.folder}, which is not complete"]
+            folders = " and ".join(str(source.folder) for source in job.sources.values() if source.state() != COMPLETE)
+            lines += [f"not started: {job.name}: it tests the prompt of {folders}, which is not complete"]
         return "\n".join(lines)
 
 
@@ -87,8 +88,8 @@ class Sweep:
 
     def _start(self) -> None:
         for job in list(self.pending):
-            if job.source and not job.source.given and job.source not in self.complete:
-                if job.source not in self.pending and job.source not in self.running:
+            if lacking := [s for s in job.sources.values() if not s.given and s not in self.complete]:
+                if any(source not in self.pending and source not in self.running for source in lacking):
                     self._settle(job, self.summary.waiting)
                 continue
             if not self.free:

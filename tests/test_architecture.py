@@ -7,7 +7,7 @@ import pytest
 from benchmark import REPO
 
 FORBIDDEN = {
-    "tlla": {"dassl", "yacs", "trainers", "datasets", "train", "scripts"},
+    "tlla": {"dassl", "yacs", "trainers", "datasets", "report", "sweeps", "train", "scripts"},
     "trainers": {"datasets", "trainers", "train", "scripts"},  # of its own folder by relative imports only
     "datasets": {"datasets", "trainers", "train", "scripts"},
     "toolkit/dassl": {"tlla", "trainers", "datasets", "train", "scripts"},

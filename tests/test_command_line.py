@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -35,7 +34,6 @@ COMMANDS = {
     "sweeps": ("-m", "sweeps"),
     "report": ("-m", "report"),
 }
-LIGHT = ("train", "predict", "parse", "report")  # whose --help needs no torch
 OTHERS = sorted(  # every script that has a main of its own
     path.relative_to(REPO).as_posix()
     for folder in ("benchmarks", "scripts")
@@ -73,7 +71,7 @@ def test_scripts_and_benchmarks_run_through_call(script):
     assert "sys.exit(call(main))" in (REPO / script).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("entry", LIGHT)
+@pytest.mark.parametrize("entry", COMMANDS)
 def test_help_needs_no_torch(entry):
     """`-X importtime` names all modules that were imported."""
     command = [sys.executable, "-X", "importtime", *COMMANDS[entry], "--help"]
@@ -300,9 +298,10 @@ def test_the_folders_of_a_run_may_be_numbers(place, capfd, tmp_path, monkeypatch
     argv = place.argv("ZeroshotCLIP", "x", "--output-dir", "20241126", "--root", "2024", "DATASET.TEMPLATE", "{}")
     accepted(capfd, "train", *argv)
     assert (tmp_path / "20241126/results.json").is_file()
-    from report.reopen import _config, read_record
+    from report.reopen import _config
+    from tlla.records.record import read_record
 
-    cfg = _config(read_record(Path("20241126")), "20241126", ())
+    cfg = _config(read_record("20241126"), ())
     assert (cfg.OUTPUT_DIR, cfg.DATASET.ROOT, cfg.DATASET.TEMPLATE) == ("20241126", "2024", "{}")
 
 

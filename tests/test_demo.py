@@ -2,92 +2,124 @@
 
 import json
 import random
+import re
 import statistics
 
 import pytest
 
-import train
 from scripts import demo
-from trainers.harness.results import plain
+from scripts.emoji import study
+from sweeps.job import COMPLETE, Job, ordered
+from tlla.files import read_dict, to_csv
+from tlla.records.store import predictions_file, write_results
+
+IMAGES = 60
 
 
-def fake(run, accuracy: float, n: int, rng: random.Random, prompt: str = "p") -> None:
-    """Writes what a finished run leaves."""
-    run.folder.mkdir(parents=True)
-    rows = [f"{i},1,{int(rng.random() < accuracy)},0.5" for i in range(n)]
-    (run.folder / "predictions_test.csv").write_text("index,label,prediction,confidence\n" + "\n".join(rows) + "\n")
-    config = plain(train.build_cfg(train.parse_args(run.argv)))
-    split = {"total": n, "accuracy": 0.0, "images_per_second": 1, "peak_memory_mb": 1, "prompt_sha256": prompt}
-    (run.folder / "results.json").write_text(json.dumps({"config": config, "splits": {"test": split}}))
+def write_record(folder, job: Job, trainer: str, test: dict) -> None:
+    entries = {"trainer": trainer, "dataset": "Emoji", "backbone": "EmojiCLIP", "seed": job.seed, "versions": {}}
+    write_results(folder, {**entries, "config": job.config_values, "splits": {"test": test}, "train_seconds": 1})
+
+
+def finish(job: Job, rng: random.Random) -> None:
+    """Writes what a finished run leaves; the later a row of the table, the more images are correct."""
+    test = {"total": IMAGES, "correct": 0, "accuracy": 0.0, "prompt_sha256": job.trainer}
+    if not job.prompts:
+        write_record(job.folder, job, job.trainer, test)
+        return
+    rows = list(demo.ROWS.values())
+    parts = [(prompt, method) for prompt, _ in job.prompts for method in demo.METHODS]
+    write_record(job.folder, job, "Compare", {"total": IMAGES, "parts": parts})
+    for prompt, method in parts:
+        share = 0.5 + 0.05 * (rows.index((prompt, method)) if (prompt, method) in rows else 0)
+        hits = [int(rng.random() < share) for _ in range(IMAGES)]
+        accuracy = 100 * sum(hits) / IMAGES
+        more = {"accuracy": accuracy, "images_per_second": 1.0, "peak_memory_mb": 1.0, "prompt_sha256": prompt}
+        folder = job.folder / prompt / method
+        write_record(folder, job, method, {**test, **more})
+        table = [("index", "label", "prediction", "confidence"), *((i, 1, hit, 0.5) for i, hit in enumerate(hits))]
+        predictions_file(folder, "test").write_text(to_csv(table))
 
 
 @pytest.fixture
-def runs(tmp_path):
-    """All planned runs for two seeds, finished; the better the later the method."""
-    rng, planned = random.Random(0), demo.plan(tmp_path, [1, 2])
-    for run in planned:
-        fake(run, 0.5 + 0.05 * demo.METHODS.index(run.method), 60, rng)
+def jobs(tmp_path):
+    """All planned runs for two seeds, finished."""
+    rng, planned = random.Random(0), study.plan(tmp_path, [1, 2], *study.only(demo.METHODS))
+    for job in ordered(planned):
+        finish(job, rng)
     return planned
 
 
-def test_every_method_meets_every_style_and_prompts_come_first(runs):
-    assert len(runs) == 7 * (1 + 2 * 4)
-    order = {id(run): i for i, run in enumerate(runs)}
-    assert all(order[id(run.source)] < order[id(run)] for run in runs if run.source)
-    tlla = next(r for r in runs if r.method.name.startswith("TLLA") and r.style != "emoji" and r.seed == 2)
-    assert tlla.source.method.name == "SAPT" and tlla.source.seed == 2 and tlla.source.style == "emoji"
+def test_every_method_meets_every_style_in_one_pass_and_prompts_come_first(jobs):
+    all_jobs = ordered(jobs)
+    assert len(jobs) == 7 * 2 and len(all_jobs) == len(jobs) + 2 * 2
+    for job in jobs:
+        assert all(all_jobs.index(source) < all_jobs.index(job) for source in job.sources.values())
+        assert {(name, source.trainer, source.seed, source.folder.name) for name, source in job.sources.items()} == {
+            (name, name, job.seed, "emoji") for name in ("CoOp", "SAPT")
+        }
+    assert f"'hand-written=', 'CoOp={all_jobs[0].folder}'" in jobs[0].argv[-1]
 
 
-def test_a_run_counts_as_done_only_with_its_settings_and_its_sources_prompt(runs):
-    run = next(r for r in runs if r.source)
-    assert run.is_current()
-    record = json.loads((run.folder / "results.json").read_text())
-    for change in (
-        lambda r: r["config"]["OPTIM"].update(LR=1.0),
-        lambda r: r["splits"]["test"].update(prompt_sha256="another"),
-        lambda r: r["splits"]["test"].update(total=0),
-        lambda r: r.pop("splits"),
+def test_a_run_counts_as_done_only_with_its_settings_and_its_sources_prompts(jobs):
+    job = jobs[0]
+    assert job.state() == COMPLETE
+    for folder, change in (
+        (job.folder, lambda r: r["config"]["TRAINER"]["VIEWS"].update(N_VIEWS=8)),
+        (job.folder, lambda r: r["splits"]["test"].update(total=0)),
+        (job.folder, lambda r: r["splits"]["test"]["parts"].clear()),
+        (job.folder, lambda r: r.pop("splits")),
+        (job.sources["SAPT"].folder, lambda r: r["splits"]["test"].update(prompt_sha256="another")),
+        (job.sources["CoOp"].folder, lambda r: r.pop("splits")),
     ):
-        changed = json.loads(json.dumps(record))
+        kept = read_dict(folder / "results.json")
+        changed = read_dict(folder / "results.json")
         change(changed)
-        (run.folder / "results.json").write_text(json.dumps(changed))
-        assert not run.is_current()
-    (run.folder / "results.json").write_text(json.dumps(record)[:-20])  # half written
-    assert not run.is_current()
+        write_results(folder, changed)
+        assert job.state() != COMPLETE
+        write_results(folder, kept)
+    assert job.state() == COMPLETE
+    (job.folder / "results.json").write_text(json.dumps(kept)[:-20])  # half written
+    assert job.state() != COMPLETE
 
 
-def test_the_interval_is_that_of_a_bootstrap_over_images(runs):
-    table, styles = demo.Table(runs, [1, 2]), ["emoji_openmoji", "emoji_twemoji"]
-    tlla, coop = demo.METHODS[4], demo.METHODS[1]
-    mean, half = table.difference(tlla, styles)
-    gains = [
-        statistics.mean(
-            table.of(tlla, t, s).correct()[i] - table.of(coop, t, s).correct()[i] for t in styles for s in (1, 2)
-        )
-        for i in range(60)
-    ]
+def test_the_interval_is_that_of_a_bootstrap_over_emoji(jobs):
+    table, styles = demo.Table(study.tested(jobs), [1, 2]), ["emoji_openmoji", "emoji_twemoji"]
+    said = study.interval(table.emoji("TLLA (SAPT + STSS)", styles), table.emoji("CoOp", styles))
+    mean, low, high = map(float, re.fullmatch(r"(\S+) \[(\S+), (\S+)\]", said).groups())
+    rows = [[t for seed in (1, 2) for t in table.of(row, styles, seed)] for row in ("TLLA (SAPT + STSS)", "CoOp")]
+    gains = [statistics.mean(a.correct[i] - b.correct[i] for a, b in zip(*rows, strict=True)) for i in range(IMAGES)]
     rng = random.Random(1)
-    means = sorted(100 * statistics.mean(rng.choices(gains, k=60)) for _ in range(4000))
-    assert mean == pytest.approx(100 * statistics.mean(gains))
-    assert mean - half == pytest.approx(means[100], abs=0.8)
-    assert mean + half == pytest.approx(means[-100], abs=0.8)
+    means = sorted(100 * statistics.mean(rng.choices(gains, k=IMAGES)) for _ in range(4000))
+    assert mean == pytest.approx(100 * statistics.mean(gains), abs=0.051)
+    assert low == pytest.approx(means[100], abs=0.8) and high == pytest.approx(means[-100], abs=0.8)
 
 
 def test_scenes_of_one_emoji_are_one_observation(tmp_path):
-    rng = random.Random(0)
-    planned = demo.plan(tmp_path, [1], scenes=True)
-    run = next(r for r in planned if r.style == "emoji_twemoji")
-    assert "configs/datasets/emoji_scenes_twemoji.yaml" in run.argv
-    fake(run, 0.5, 60, rng)
-    hits = [row.split(",")[1] == row.split(",")[2] for row in (run.folder / "predictions_test.csv").open()][1:]
-    assert run.correct() == [(a + b) / 2 for a, b in zip(hits[::2], hits[1::2], strict=True)]
+    job = study.plan(tmp_path, [1], *study.only(demo.METHODS), scenes=True)[1]
+    assert "configs/datasets/emoji_scenes_twemoji.yaml" in job.argv
+    finish(job, random.Random(0))
+    found = study.tested([job])[0]
+    hits = [row.split(",")[1] == row.split(",")[2] for row in (found.folder / "predictions_test.csv").open()][1:]
+    assert found.correct == [(a + b) / 2 for a, b in zip(hits[::2], hits[1::2], strict=True)]
 
 
-def test_the_table_and_the_figure_are_written(runs, tmp_path):
-    text = demo.write(demo.Table(runs, [1, 2]), tmp_path)
+def test_the_table_and_the_figure_are_written(jobs, tmp_path):
+    table = demo.Table(study.tested(jobs), [1, 2])
+    text = demo.write(table, tmp_path)
     assert "TLLA (SAPT + STSS)" in text and "±" in text
     assert (tmp_path / "table.md").read_text().count("\n") == (2 + 5) + 1 + (
         2 + 4
     )  # accuracies, then differences to CoOp
-    assert (tmp_path / "results.csv").read_text().count("\n") == 1 + len(runs)
+    assert (tmp_path / "results.csv").read_text().count("\n") == 1 + 7 * (1 + 4 * 2)
     assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_the_demo_says_which_accuracies_are_not_the_published_ones(jobs, tmp_path):
+    cells = demo.Table(study.tested(jobs), [1, 2]).cells()
+    path = tmp_path / "results.csv"
+    path.write_text(to_csv(cells))
+    assert demo.compare_with(path, cells) == "63 of 63 accuracies are those of docs/results.csv"
+    changed = [*cells[:-1], (*cells[-1][:3], 12.5, 1.0, 1.0)]
+    first, other = demo.compare_with(path, changed).splitlines()
+    assert first.startswith("62 of 63 ") and other.startswith("TLLA (SAPT + STSS) emoji_fluent_3d 2: 12.5, not ")

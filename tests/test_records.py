@@ -3,15 +3,19 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from benchmark import CLASSES, Workplace
+from benchmark import CLASSES, REPO, Workplace
 from dassl.engine import TRAINER_REGISTRY
 from test_tables import rows_of
 
 from report.tables.runs import read_runs
+from tlla.errors import InputError
 from tlla.methods import METHODS
+from tlla.records.store import predictions_file, read_rows
 
 TRAINERS = sorted(set(TRAINER_REGISTRY.registered_names()) - {"Compare"})
 ALONE = [name for name in TRAINERS if name not in METHODS]  # the others are parts of one Compare
@@ -161,3 +165,27 @@ def test_texts_stay_texts_in_the_table_of_compare(place):
     place.run("Compare", "texts", "TRAINER.COMPARE.METHODS", "['SingleView']", *prompts)
     lines = (place.folder / "texts/table.md").read_text().splitlines()[2:]
     assert [line.split("SingleView")[0].strip("| ").rstrip("| ") for line in lines] == ["1e3", "007", r"a\|b"]
+
+
+def test_records_are_read_without_torch():
+    script = (
+        "import sys, tlla.records.record, tlla.records.origins; print(sorted({'torch', 'dassl'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "predictions_val.csv cannot be read"),
+        ("index,label,prediction\n0,1,1\n", "lacks index, label, prediction, confidence of some image"),
+        ("index,label,prediction,confidence\n0,1,1,0.5\n1,1\n", "of some image: test the run again"),
+        ("", "of some image: test the run again"),
+    ],
+)
+def test_a_table_of_predictions_that_is_not_whole_is_refused(text, says, tmp_path):
+    if text is not None:
+        predictions_file(tmp_path, "val").write_text(text)
+    with pytest.raises(InputError, match=says):
+        read_rows(tmp_path, "val")

@@ -242,7 +242,7 @@ def test_curves_can_show_val(place, oracle, tmp_path):
         (("sharpness", "SAPT:sapt", "SAPT:few"), "both seed 1 of SAPT"),
         (("sharpness", "SAPT:sapt", "--rho", "-1"), "RHO"),
         (("sharpness", "SAPT:sapt", "--directions", "0"), "--directions must be greater than 0"),
-        (("sharpness", "CLIP:zeroshot"), "a run of ZeroshotCLIP: name one of CoOp, SAPT or TLLA"),
+        (("sharpness", "CLIP:zeroshot"), "a run of ZeroshotCLIP: name one that learned context vectors"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(place, tmp_path, capsys, arguments, message):

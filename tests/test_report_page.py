@@ -197,7 +197,7 @@ def refused(capsys, *argv: str) -> str:
 
 def test_other_trainers_and_settings_are_refused(place, tmp_path, capsys):
     assert "is a run of Compare" in refused(capsys, str(place.folder / "rivals"), "--out", str(tmp_path))
-    assert "has no results.json" in refused(capsys, str(tmp_path), "--out", str(tmp_path))
+    assert "results.json cannot be read" in refused(capsys, str(tmp_path), "--out", str(tmp_path))
     message = refused(capsys, str(place.folder / "tlla"), "--images", "0", "--out", str(tmp_path))
     assert "--images must be at least 1, but got 0" in message
     assert not list(tmp_path.iterdir())
@@ -220,7 +220,7 @@ def test_changed_predictions_lists_and_prompts_are_refused(place, tmp_path, caps
     (run / "predictions_test.csv").write_text("".join(rows[:-1]))
     assert "tested 14 images, but 15 can be read" in refused(capsys, *argv)
     (run / "predictions_test.csv").unlink()
-    assert "has no predictions_test.csv" in refused(capsys, *argv)
+    assert "predictions_test.csv cannot be read" in refused(capsys, *argv)
     (run / "predictions_test.csv").write_text("".join(rows))
     record = json.loads((run / "results.json").read_text())
     for node, key in ((record["split_sha256"], "test"), (record["splits"]["test"], "prompt_sha256")):

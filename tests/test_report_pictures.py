@@ -124,7 +124,7 @@ def test_a_run_that_its_own_settings_do_not_reproduce_is_named(place, tmp_path, 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     (
-        (["settings", "{}/compare/CoOp/ZERO"], "is a run of ZERO: name one of TLLA, STSS, CoOp or SAPT"),
+        (["settings", "{}/compare/CoOp/ZERO"], "is a run of ZERO: name one of STSS, or one that learned a prompt"),
         (["settings", "{}/nowhere"], "there is no folder"),
         (["settings", "{}/tlla", "a={}/tlla"], "given twice"),
         (["reliability", "{}/tlla", "--split", "val"], "no results of the val split"),

@@ -19,6 +19,7 @@ from sweeps import __main__ as cli
 from sweeps import plans, processes, rho
 from sweeps.grid import grid
 from sweeps.job import COMPLETE, OTHER, STALE, UNFINISHED, check, ordered
+from sweeps.runner import Sweep
 from tlla.errors import InputError
 from trainers.harness.results import plain
 
@@ -267,7 +268,7 @@ def test_rho_is_the_best_on_val_and_the_smallest_of_equals(fake, capsys):
     choice = json.loads(file.read_text())
     assert choice["rho"] == 0.1 and choice["source"] == "emoji" and choice["seeds"] == [1]
     assert choice["mean_val_accuracy"] == {"0.05": 40, "0.1": 50, "0.3": 50, "0.5": 40, "0.7": 40}
-    assert [run["rho"] for run in choice["runs"]] == list(rho.PAPER)
+    assert [run["rho"] for run in choice["runs"]] == list(rho.RHOS)
     assert choice["runs"][0]["command"][-2:] == ["TRAINER.SAPT.RHO", "0.05"] and "val" in choice["runs"][0]["command"]
     capsys.readouterr()
     given = commands(capsys, *CROSS_EMOJI, "--rho", str(file))
@@ -399,3 +400,22 @@ def test_without_submitit_it_is_said(fake, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "submitit", None)
     assert sweep(fake, *CROSS_EMOJI, "--submit", "slurm") == 2
     assert "--submit slurm needs the package submitit: pip install submitit" in capsys.readouterr().err
+
+
+def test_a_job_in_this_process_leaves_a_log_and_a_signal_stops_the_sweep(fake, monkeypatch):
+    job = plans.trainings(plans.Settings(out=fake / "out", seeds=(1,)), plans.Prompt("SAPT", plans.SHORT), "dtd")[0]
+
+    def main(argv):
+        print("trained", argv == job.argv)
+        print("error: the disk is full", file=sys.stderr)
+        return codes.pop()
+
+    monkeypatch.setattr(train, "main", main)
+    codes = [2]
+    summary = Sweep([job], processes.Here()).run()
+    assert summary.failed == {job: "error: the disk is full"} and not summary.good
+    assert (job.folder / "sweep.log").read_text() == "trained True\nerror: the disk is full\n"
+    codes = [processes.STOPPED]
+    with pytest.raises(KeyboardInterrupt):
+        Sweep([job], processes.Here()).run()
+    assert processes.lock(job.folder) is not None  # it is free again

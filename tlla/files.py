@@ -1,12 +1,16 @@
 """Files that are written whole or not at all, by any number of processes at once, and texts as Windows writes them."""
 
 import codecs
+import csv
+import io
+import json
 import os
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -52,6 +56,22 @@ def read_text(path: str | os.PathLike[str], errors: str = "strict") -> str:
     data = Path(path).read_bytes()
     marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return data.decode("utf-16" if marked else "utf-8-sig", errors)
+
+
+def read_dict(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None if there is none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def to_csv(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows of cells, the header first, as CSV; lines end with a newline alone."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 @contextmanager

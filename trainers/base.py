@@ -38,7 +38,7 @@ from .harness.entries import Meter, Part
 from .harness.evaluation import evaluate
 from .harness.identity import compare_with_checkpoint, training_identity
 from .harness.image_data import ImageDataset
-from .harness.results import RunRecord, describe_source, plain
+from .harness.results import describe_source, plain, start_record
 from .prompt_source import said_of_prompt
 
 PRECISIONS = ("fp32", "fp16", "bf16", "amp")
@@ -115,7 +115,7 @@ class ClipTrainer(TrainerX):
         for loader in (self.train_loader_x, self.train_loader_u, self.val_loader, self.test_loader):
             if loader is not None:
                 fit_workers(loader)
-        self.record = RunRecord(self.cfg, self.dm.dataset)
+        self.record = start_record(self.cfg, self.dm.dataset)
         self.record.update(method=self.describe_method())
 
     def on_shared(self, message: str) -> None:

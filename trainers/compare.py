@@ -12,9 +12,6 @@ method would need alone: its share of loading, making and encoding the views, pl
 """
 
 import copy
-import csv
-import io
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,11 +21,12 @@ from yacs.config import CfgNode
 
 from report.tables.render import escaped
 from tlla.errors import InputError, nearest
-from tlla.files import write_text
+from tlla.files import to_csv, write_text
 from tlla.fingerprint import flat_config
 from tlla.methods import METHODS, Method
 from tlla.prompts.classifier import Classifier
 from tlla.prompts.templates import ENSEMBLES
+from tlla.records.store import peek, predictions_file
 
 from .base import registered
 from .harness import distributed
@@ -137,7 +135,7 @@ class Compare(TestTimeTrainer):
         """What an earlier process has recorded of the same test; empty if there is nothing, or of other settings."""
         folder, here = part.record.folder, part.record.content
         try:
-            there = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+            there = peek(folder) or {}
             row = there["splits"][split]
             if "fingerprint" in row:
                 same = row["fingerprint"] == part.entries["fingerprint"]
@@ -151,9 +149,9 @@ class Compare(TestTimeTrainer):
                     print(
                         f"Note: {folder} does not say with which weights it was tested; they are taken to be the same"
                     )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError, AttributeError):
             return {}
-        return there if same and (folder / f"predictions_{split}.csv").is_file() else {}
+        return there if same and predictions_file(folder, split).is_file() else {}
 
     def after_test(self, parts: list[Part], split: str) -> None:
         """Prints the table and writes it, and with full precision table.csv."""
@@ -165,12 +163,8 @@ class Compare(TestTimeTrainer):
         table = tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", "left"))
         print(f"\n{table}")
         write_text(self.record.folder / "table.md", table + "\n")
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("prompt", "method", *(key for _, key, _ in COLUMNS)))
-        writer.writerows(
-            [*name, *(row.get(key) for _, key, _ in COLUMNS)] for name, row in zip(names, found, strict=True)
-        )
-        write_text(self.record.folder / "table.csv", text.getvalue())
+        keys = [key for _, key, _ in COLUMNS]
+        values = [[*name, *map(row.get, keys)] for name, row in zip(names, found, strict=True)]
+        write_text(self.record.folder / "table.csv", to_csv([["prompt", "method", *keys], *values]))
         self.record.content["splits"][split] = {"total": found[0]["total"], "parts": names}
         self.record.write()

@@ -9,8 +9,6 @@ without GPU are both called cpu: only you know whether they are the same.
 """
 
 import argparse
-import csv
-import io
 import statistics
 import sys
 from collections import Counter
@@ -24,7 +22,7 @@ from matplotlib.ticker import FuncFormatter
 
 from report.tables.runs import Run, make_runs
 from tlla.errors import InputError
-from tlla.files import write_text
+from tlla.files import to_csv, write_text
 from tlla.methods import METHODS
 from tlla.records.record import Record, read_records
 
@@ -81,7 +79,8 @@ def run(args: argparse.Namespace) -> list[Path]:
     found = one_device(found, args.device)
     datasets = sorted({run.dataset for _, run in found})
     costs = sorted(points(found, datasets), key=lambda cost: cost.seconds)
-    write_text(args.out / "cost.csv", to_csv(costs))
+    rows = [[field.name for field in fields(Cost)], *map(astuple, costs)]  # the fastest first
+    write_text(args.out / "cost.csv", to_csv(rows))
     return [args.out / "cost.csv", *draw(costs, datasets, args.out / "cost")]
 
 
@@ -135,15 +134,6 @@ def _cost(method: str, own: Sequence[tuple[Record, Run]]) -> Cost:
     accuracy = statistics.fmean(run.metrics["accuracy"] for _, run in own)
     costs = map(median, ("seconds_per_image", "method_seconds_per_image", "peak_memory_mb"))
     return Cost(method, accuracy, *costs, backprop, len(own))
-
-
-def to_csv(costs: Sequence[Cost]) -> str:
-    """A row for each method, the fastest first."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(Cost)])
-    writer.writerows(map(astuple, costs))
-    return text.getvalue()
 
 
 def draw(costs: Sequence[Cost], datasets: Sequence[str], path: Path) -> list[Path]:

@@ -7,11 +7,10 @@ is the mean of theirs, with the standard deviation.
 """
 
 import argparse
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -19,12 +18,13 @@ from torch import Tensor
 
 from report.tables.numbers import summarize
 from tlla.errors import InputError
-from tlla.files import write_text
+from tlla.files import to_csv, write_text
 from tlla.metrics import ECE_BINS, calibration_bins, expected_calibration_error
+from tlla.records.record import read_record
+from tlla.records.store import predictions_file, read_rows
 
 from .. import style
 from ..named import HELP, named_runs
-from ..reopen import read_record
 from ..style import plt
 
 ACROSS = 4  # diagrams in a row
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> list[Path]:
     found = {name: [read(f, args.split) for f in folders] for name, folders in named_runs(args.runs).items()}
     for name, tests in found.items():
         print(f"{name}: ECE {ece(tests)} %")
-    write_text(args.out / "reliability.csv", to_csv(found))
+    write_text(args.out / "reliability.csv", to_csv(table(found)))
     return [args.out / "reliability.csv", *draw(found, args.out / "reliability")]
 
 
@@ -63,19 +63,17 @@ def read(folder: Path, split: str) -> Tested:
     Raises:
         InputError: The run has not tested the split, or its predictions are not those of its results.json.
     """
-    record = read_record(folder)["splits"].get(split)
-    path = folder / f"predictions_{split}.csv"
-    if record is None or not path.is_file():
+    record, path = read_record(folder).content["splits"].get(split), predictions_file(folder, split)
+    if record is None:
         raise InputError(f"{folder} has no results of the {split} split: choose the other --split, or test it")
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(folder, split)
     try:
         confidence = _on_edges(torch.tensor([float(row["confidence"]) for row in rows]))
-        correct = torch.tensor([row["label"] == row["prediction"] for row in rows])
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise InputError(f"{path} is no table of predictions ({error}): test the run again") from error
-    found = 100 * expected_calibration_error(confidence, correct) if rows else float("nan")
-    tolerance = 200 / max(len(rows), 1)  # of one image whose rounded confidence falls into the next bin
+    correct = torch.tensor([row["label"] == row["prediction"] for row in rows])
+    found = 100 * expected_calibration_error(confidence, correct)
+    tolerance = 200 / len(rows)  # of one image whose rounded confidence falls into the next bin
     same = (len(rows), int(correct.sum())) == (record["total"], record["correct"])
     if not same or abs(found - record["ece"]) > tolerance:
         raise InputError(
@@ -111,13 +109,10 @@ def bins(tests: Sequence[Tested]) -> list[tuple[float, float, int, float, float]
     return rows
 
 
-def to_csv(found: Mapping[str, Sequence[Tested]]) -> str:
+def table(found: Mapping[str, Sequence[Tested]]) -> list[tuple[Any, ...]]:
     """A row for each run and bin; the last bin is a confidence of exactly 1."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("name", "run", "ece", "low", "high", "images", "accuracy", "confidence"))
-    writer.writerows((n, t.folder, t.ece, *row) for n, tests in found.items() for t in tests for row in bins([t]))
-    return text.getvalue()
+    head = ("name", "run", "ece", "low", "high", "images", "accuracy", "confidence")
+    return [head, *((n, t.folder, t.ece, *row) for n, tests in found.items() for t in tests for row in bins([t]))]
 
 
 def draw(found: Mapping[str, Sequence[Tested]], path: Path) -> list[Path]:

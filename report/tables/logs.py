@@ -16,9 +16,9 @@ import numpy as np
 
 from tlla.errors import InputError
 from tlla.files import read_text
+from tlla.records.store import RESULTS, TESTED, has_result
 
 TRAINED = ("Finish training", "Finished training")
-TESTED = ("=> result",)
 SETTINGS = re.compile(r"\*\* Arguments \*\*.*?(?=\*\* System info \*\*|Collecting env info|\Z)", re.DOTALL)
 PLACES = re.compile(r"^\s*(output_dir|resume):.*$", re.MULTILINE | re.IGNORECASE)  # differ between equal runs
 
@@ -113,7 +113,7 @@ def _without_twins(logs: list[Log]) -> list[Log]:
 
 def _remarks(logs: list[Log]) -> Iterator[str]:
     for log in logs:
-        others = sorted(path for path in log.folder.glob("log.txt-*") if finished(path))
+        others = sorted(path for path in log.folder.glob("log.txt-*") if has_result(path))
         beside = f"{', '.join(path.name for path in others)} beside it has a result"
         if log.reason:
             yield f"LEFT OUT: {log.path}: {log.reason}{f' ({beside})' if others else ''}"
@@ -123,13 +123,8 @@ def _remarks(logs: list[Log]) -> Iterator[str]:
             yield f"NOTE: {log.path}: the last of its {log.count} results counts"
 
 
-def finished(path: Path) -> bool:
-    """Whether a log has the head of a result."""
-    return any(line.strip() in TESTED for line in read_text(path, errors="replace").splitlines())
-
-
 def _advice(directory: str, runs: list[str]) -> str:
-    if next(Path(directory).rglob("results.json"), None):
+    if next(Path(directory).rglob(RESULTS), None):
         return "there are results.json in or below it, which --table reads"
     if os.path.isfile(os.path.join(directory, "log.txt")):
         return "it is the folder of one run: name the folder that holds the runs of all seeds"

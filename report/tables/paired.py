@@ -1,10 +1,10 @@
 """McNemar's test between two methods on the same images: the same dataset, seed and test split."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tlla.errors import InputError, nearest
+from tlla.records.store import predictions_file, read_rows
 
 from .cells import Table
 from .numbers import mcnemar
@@ -68,12 +68,8 @@ def _pair(a: Run, b: Run, seed: int) -> Pair:
 
 def _hits(run: Run) -> dict[tuple[str, str], bool]:
     """(index, label) of each image -> whether it was classified correctly."""
-    path = run.folder / "predictions_test.csv"
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            hits = {(row["index"], row["label"]): row["label"] == row["prediction"] for row in csv.DictReader(file)}
-    except (OSError, KeyError) as error:
-        raise InputError(f"--mcnemar: {path} cannot be read: {error}") from error
+    path, rows = predictions_file(run.folder, "test"), read_rows(run.folder, "test")
+    hits = {(row["index"], row["label"]): row["label"] == row["prediction"] for row in rows}
     if len(hits) != int(run.facts["number of images"]):
         raise InputError(
             f"--mcnemar: {path} has {len(hits)} images, but results.json {run.facts['number of images']}: it was cut"

@@ -1,7 +1,5 @@
 """Tables as text, markdown, latex, csv or json: best bold, second underlined, and notes on all that does not count."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from tlla.files import to_csv
 from tlla.paper import H_AVERAGE
 from tlla.records.origins import UNKNOWN, Origin
 from tlla.records.record import Defect
@@ -217,9 +216,5 @@ def _paired(pair: Pair, names: Sequence[str]) -> dict[str, Any]:
 def _csv(report: Report) -> str:
     """The cells, one a line; with McNemar's test the pairs instead."""
     rows = [_paired(pair, report.names) for pair in report.pairs] or _plain(report)["cells"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({k: "; ".join(map(str, v)) if isinstance(v, list) else v for k, v in row.items()})
-    return text.getvalue().rstrip("\n")
+    cells = [["; ".join(map(str, v)) if isinstance(v, list) else v for v in row.values()] for row in rows]
+    return to_csv([rows[0], *cells]).rstrip("\n")

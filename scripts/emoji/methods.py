@@ -7,73 +7,45 @@ go on. Writes docs/methods.md's tables (methods.md), methods.csv with every run,
 """
 
 import argparse
-import csv
-import json
 import statistics
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
 from report.labels import name_points
 from report.style import line, plt, save
-from scripts.demo import SOURCE, STYLES, Run, execute
-from scripts.demo import Method as Row
+from sweeps.job import Job
 from tlla.command_line import call
+from tlla.files import to_csv, write_text
 from tlla.methods import METHODS
 
-PROMPTS = ("hand-written", "CoOp", "SAPT")
+from .study import PROMPTS, SHIFTED, SOURCE, Tested, job, mean_std, plan, run, tested, training
+
 RIVALS = ("CoCoOp", "TipAdapter", "TipAdapterF")  # trained on the source, tested on one view
+COLUMNS = ("accuracy", "top5", "macro_f1", "nll", "ece", "brier")
+COLUMNS += ("seconds_per_image", "method_seconds_per_image", "peak_memory_mb")
 
 
-def trained(name: str, seed: int, output: Path) -> Run:
-    """A training on the source; its test is on the source, too."""
-    return _run(name, name, SOURCE, seed, output)
-
-
-def _run(name: str, trainer: str, style: str, seed: int, output: Path, *more: str, config: str = "") -> Run:
-    folder = output / "runs" / name / f"seed{seed}" / style
-    argv = ["--trainer", trainer, "--seed", str(seed), "--output-dir", str(folder)]
-    argv += ["--config-file", f"configs/trainers/{config or trainer}/emoji.yaml"]
-    argv += ["--dataset-config-file", f"configs/datasets/{style}.yaml", *more]
-    return Run(Row(name, trainer), style, seed, folder, argv)
-
-
-def plan(output: Path, seeds: list[int]) -> list[Run]:
-    """All runs, trainings first."""
-    runs = [trained(name, seed, output) for name in (*PROMPTS[1:], *RIVALS) for seed in seeds]
+def plan_all(output: Path, seeds: Sequence[int]) -> list[Job]:
+    """The trainings of the rivals, which test the source, too; then by seed all methods, and the rivals elsewhere."""
+    jobs = [training(name, output, seed) for name in RIVALS for seed in seeds]
     for seed in seeds:
-        prompts = ["hand-written=", *(f"{name}={trained(name, seed, output).folder}" for name in PROMPTS[1:])]
-        for style in STYLES:
-            listed = ("TRAINER.COMPARE.PROMPTS", repr(prompts))
-            runs.append(_run("Compare", "Compare", style, seed, output, *listed))
+        jobs += plan(output, [seed])
         for name in RIVALS:
-            load = ("--eval-only", "--model-dir", str(trained(name, seed, output).folder))
-            runs += [_run(name, name, style, seed, output, *load) for style in STYLES if style != SOURCE]
-    return runs
-
-
-def collect(runs: list[Run]) -> list[dict]:
-    """Prompt, method, style, seed and the test's record, for every method that was tested."""
-    rows = []
-    for run in runs:
-        parts = run.results()["splits"]["test"].get("parts", [("its own", run.method.name)])
-        for prompt, name in parts:
-            folder = run.folder / prompt / name if run.method.name == "Compare" else run.folder
-            if run.method.name in PROMPTS:
-                continue  # Compare's SingleView is the same
-            test = json.loads((folder / "results.json").read_text(encoding="utf-8"))["splits"]["test"]
-            rows.append({"prompt": prompt, "method": name, "style": run.style, "seed": run.seed, **test})
-    return rows
+            own = training(name, output, seed)
+            jobs += [job(name, output, seed, style, source=own) for style in SHIFTED]
+    return jobs
 
 
 class Summary:
     """Means over styles, and over seeds mean and standard deviation."""
 
-    def __init__(self, rows: list[dict]):
-        self.rows = rows
-        self.keys = sorted({(r["method"], r["prompt"]) for r in rows}, key=lambda key: self._place(*key))
+    def __init__(self, tests: list[Tested]):
+        self.tests = tests
+        self.keys = sorted({(t.method, t.prompt) for t in tests}, key=lambda key: self._place(*key))
 
     @staticmethod
     def _place(method: str, prompt: str) -> tuple:
@@ -84,16 +56,15 @@ class Summary:
     def by_seed(self, method: str, prompt: str, key: str, shifted: bool) -> list[float]:
         """For each seed the mean of a figure, over the shifted styles or on the source."""
         values = defaultdict(list)
-        for r in self.rows:
-            if (r["method"], r["prompt"]) == (method, prompt) and (r["style"] != SOURCE) == shifted:
-                values[r["seed"]].append(r[key])
+        for t in self.tests:
+            if (t.method, t.prompt) == (method, prompt) and (t.style != SOURCE) == shifted:
+                values[t.seed].append(t.test[key])
         return [statistics.mean(v) for v in values.values()]
 
     def cell(self, method: str, prompt: str, key: str, shifted: bool, form: str = ".1f") -> str:
         """Mean and standard deviation over the seeds."""
         values = self.by_seed(method, prompt, key, shifted)
-        spread = f" ± {statistics.stdev(values):{form}}" if len(values) > 1 else ""
-        return f"{statistics.mean(values):{form}}{spread}" if values else "-"
+        return mean_std(values, form) if values else "-"
 
     def accuracy(self) -> str:
         """Accuracy of each method under each prompt, on the source and on the mean of the shifted styles."""
@@ -130,7 +101,7 @@ class Summary:
 
     def seconds(self, method: str, prompt: str, key: str = "seconds_per_image") -> float:
         """Median over the runs of seconds per image."""
-        return statistics.median(r[key] for r in self.rows if (r["method"], r["prompt"]) == (method, prompt))
+        return statistics.median(t.test[key] for t in self.tests if (t.method, t.prompt) == (method, prompt))
 
     def draw(self, path: Path) -> None:
         """For each prompt, accuracy on the shifted styles against the seconds that a method adds to the encoding."""
@@ -162,31 +133,32 @@ def _look(backprop: bool) -> dict[str, object]:
     return {**line(2 if backprop else 1), "marker": "s" if backprop else "o", "linestyle": "none"}
 
 
-def write_csv(rows: list[dict], path: Path) -> None:
-    """Every run: one row for each prompt, method, style and seed."""
-    columns = ("prompt", "method", "style", "seed", "accuracy", "top5", "macro_f1", "nll", "ece", "brier")
-    columns += ("seconds_per_image", "method_seconds_per_image", "peak_memory_mb")
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+def cells(tests: list[Tested]) -> list[list[object]]:
+    """A row for each prompt, method, style and seed."""
+    rows: list[list[object]] = [["prompt", "method", "style", "seed", *COLUMNS]]
+    for t in tests:
+        values = [t.test[key] for key in COLUMNS]
+        rounded = [round(value, 4) if isinstance(value, float) else value for value in values]
+        rows.append([t.prompt, t.method, t.style, t.seed, *rounded])
+    return rows
 
 
-def main() -> None:
+def main() -> int:
     """Runs what is missing, then writes and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("output/methods"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     args = parser.parse_args()
-    runs = plan(args.output.resolve(), args.seeds)
-    for number, run in enumerate(runs, start=1):
-        execute(run, number, len(runs))
-    summary = Summary(collect(runs))
+    jobs = plan_all(args.output.resolve(), args.seeds)
+    if not run(jobs):
+        return 1
+    summary = Summary(tested(jobs))
     pages = "\n\n".join((summary.accuracy(), summary.calibration(), summary.rivals()))
-    (args.output / "methods.md").write_text(pages + "\n", encoding="utf-8")
-    write_csv(summary.rows, args.output / "methods.csv")
+    write_text(args.output / "methods.md", pages + "\n")
+    write_text(args.output / "methods.csv", to_csv(cells(summary.tests)))
     summary.draw(args.output / "methods")
     print(f"\n{pages}\n\nWritten to {args.output}: methods.md, methods.csv, methods.svg, methods.png")
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Predictions as rows: plain dicts, one an image, and the texts that are made of them (JSON lines, CSV, a table)."""
 
-import csv
-import io
 import json
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tabulate import tabulate
+
+from tlla.files import to_csv
 
 Row = dict[str, Any]  # index, file, and either error, or prediction, probability, top, entropy, details, seconds
 LONGEST = 44  # characters of a file's name in a table
@@ -38,14 +38,12 @@ def csv_text(rows: Sequence[Row]) -> str:
     details = [key for key in good if key not in ("index", "file", "prediction", "probability", "top")]
     others = range(2, len(good.get("top", ())) + 1)
     ranks = [name for r in others for name in (f"prediction_{r}", f"probability_{r}")]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["index", "file", "prediction", "probability", *details, *ranks, "error"])
+    keys = ["index", "file", "prediction", "probability", *details]
+    table = [[*keys, *ranks, "error"]]
     for row in rows:
-        cells = [row.get(key, "") for key in ("index", "file", "prediction", "probability", *details)]
         lower = [cell for pair in row.get("top", ())[1:] for cell in pair] or [""] * len(ranks)
-        writer.writerow([*cells, *lower, row.get("error", "")])
-    return text.getvalue()
+        table.append([*(row.get(key, "") for key in keys), *lower, row.get("error", "")])
+    return to_csv(table)
 
 
 def table_text(rows: Iterable[Row]) -> str:

@@ -53,9 +53,14 @@ def describe_training(content: Mapping[str, Any]) -> dict[str, Any] | None:
     """The entry "training"; None if the run has not trained."""
     if "train_seconds" not in content or "loaded_from" in content:
         return None
-    name = "SAPT" if content["trainer"] == "TLLA" else content["trainer"]
+    name = training_of(content["trainer"])
     epochs = 1 if name == "TipAdapter" else content["config"]["OPTIM"].get("MAX_EPOCH")
     return {"name": name, "node": NODES.get(name, name.upper()), "epochs": epochs}
+
+
+def training_of(trainer: str) -> str:
+    """The name of a trainer's training."""
+    return "SAPT" if trainer == "TLLA" else trainer
 
 
 def _node(content: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -1,17 +1,16 @@
 """Who has trained a prompt, and on what: said by the run that has, else by its folder."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tlla.errors import InputError
 from tlla.paper import BENCHMARKS
 
-from .older import PROMPTS
-from .record import Record, load_record, wrong_entry
+from .older import PROMPTS, training_of
+from .record import Record, read_test, wrong_entry
+from .store import RESULTS, peek
 
 UNKNOWN = "?"
 BY_USER = "TRAINER.PROMPT"  # the key that names a prompt
@@ -71,7 +70,7 @@ def _origin(record: Record, folder: str) -> Origin:
 
 def _read(folder: Path) -> Record | None:
     try:
-        return load_record(folder)
+        return read_test(folder)
     except InputError:
         return None
 
@@ -106,16 +105,12 @@ def with_classes(dataset: str, classes: str) -> str:
 
 
 def _by_record(folder: Path) -> dict[str, str] | None:
-    file = folder / "results.json"
-    try:
-        content: Any = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    except (OSError, ValueError, RecursionError):
-        return None
-    if wrong_entry(content):
+    content = peek(folder)
+    if content is None or wrong_entry(content):
         return None
     record = Record(folder, content)
     if record.training:
-        return _said(record.training["name"], with_classes(record.data["name"], record.classes), "results.json")
+        return _said(record.training["name"], with_classes(record.data["name"], record.classes), RESULTS)
     said: dict[str, str] | None = content.get("loaded_from", {}).get("trained_by")  # tested into the folder of the run
     return said if said and loaded_folder(record) == folder else None
 
@@ -132,8 +127,11 @@ def _by_log(folder: Path) -> dict[str, str] | None:
         return None
     node = re.search(r"^DATASET:\n((?:  .*\n)*)", text, re.MULTILINE)
     keys = dict(re.findall(r"^  (NAME|SUBSAMPLE_CLASSES): (\S+)$", node[1] if node else "", re.MULTILINE))
-    name = "SAPT" if trainer[1] == "TLLA" else trainer[1]
-    return _said(name, with_classes(keys.get("NAME", UNKNOWN), keys.get("SUBSAMPLE_CLASSES", "all")), "log.txt")
+    return _said(
+        training_of(trainer[1]),
+        with_classes(keys.get("NAME", UNKNOWN), keys.get("SUBSAMPLE_CLASSES", "all")),
+        "log.txt",
+    )
 
 
 def _by_path(folder: Path) -> dict[str, str] | None:

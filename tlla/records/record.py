@@ -1,16 +1,15 @@
 """Finds the runs below some folders and reads their results.json; what cannot be trusted is a defect."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from report.tables.logs import finished
 from tlla.errors import InputError
 
 from . import older as old_records
+from .store import RESULTS, has_result, read_results
 
 INSIDE_RUNS = ("prompt_learner", "tensorboard", "shards", "tip_adapter")  # folders of a run that hold no other run
 KINDS = {"trainer": str, "dataset": str, "backbone": str, "seed": int, "versions": dict, "config": dict, "splits": dict}
@@ -113,11 +112,11 @@ def _walk(folder: Path, in_run: bool = False) -> Iterator[Record | Defect]:
     if not entries and not in_run:
         yield Defect(folder, "the folder is empty")
     logs = [path for path in entries if path.name.startswith("log.txt")]
-    file = folder / "results.json"
+    file = folder / RESULTS
     if file.is_file():
         yield _load(folder, logs)
     elif logs:
-        done = any(map(finished, logs))
+        done = any(map(has_result, logs))
         hint = "; its log has a result, which is read without --table" if done else "; it was cut, or goes on still"
         yield Defect(folder, f"there is a log but no results.json{hint}")
     for path in entries:
@@ -125,25 +124,31 @@ def _walk(folder: Path, in_run: bool = False) -> Iterator[Record | Defect]:
             yield from _walk(path, in_run or bool(logs) or file.is_file())
 
 
-def load_record(folder: Path) -> Record:
-    """Reads a folder's results.json.
+def read_record(folder: str | Path) -> Record:
+    """The record of a run, whatever split it has tested; InputError names the folder if there is none."""
+    try:
+        return _checked(Path(folder))
+    except InputError as error:
+        raise InputError(f"{folder}: {error}: name the folder of a complete run") from error
 
-    Raises:
-        InputError: There is none, or it is not that of a complete test.
-    """
+
+def read_test(folder: Path) -> Record:
+    """The record of a complete test; InputError, which does not name the folder, if there is none."""
+    record = _checked(folder)
     try:
-        content = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"results.json cannot be read: {error}") from error
-    if wrong := wrong_entry(content):
-        raise InputError(f"results.json is not complete, or not of train.py: {wrong}")
-    try:
-        test = content["splits"]["test"]
+        test = record.content["splits"]["test"]
         complete = test["total"] > 0 and ("parts" in test or {"correct", "accuracy"} <= test.keys())
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError("results.json has no result of the test split") from error
+        raise InputError(f"{RESULTS} has no result of the test split") from error
     if not complete or not all(isinstance(test.get(key, 0), (int, float)) for key in ("correct", "accuracy")):
-        raise InputError("results.json has no whole result of the test split")
+        raise InputError(f"{RESULTS} has no whole result of the test split")
+    return record
+
+
+def _checked(folder: Path) -> Record:
+    content = read_results(folder)
+    if wrong := wrong_entry(content):
+        raise InputError(f"{RESULTS} is not complete, or not of train.py: {wrong}")
     return Record(folder, content)
 
 
@@ -174,11 +179,11 @@ def wrong_entry(content: Any) -> str:
 
 def _load(folder: Path, logs: list[Path]) -> Record | Defect:
     try:
-        record = load_record(folder)
+        record = read_test(folder)
     except InputError as error:
         return Defect(folder, str(error))
     newest = max(logs, key=lambda path: (path.stat().st_mtime, path.name == "log.txt"), default=None)
-    if newest and not finished(newest):
+    if newest and not has_result(newest):
         return Defect(
             folder, f"{newest.name} ends without a result: a later run in this folder was cut or goes on still"
         )

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from yacs.config import CfgNode
 
 from tlla.methods import Method
+from tlla.records.writer import ImageColumns, RunRecord
 
 from .memory_peak import peak_memory_mb, reset_peak_memory
-from .results import Predictions, RunRecord
 
 CHUNK = 4096  # images that the evaluator gets at once
 
@@ -56,7 +56,7 @@ class Part:
     share: float = 1.0  # of the shared time: a method that looks at one view needs one of V encoded
 
     def finish(
-        self, split: str, predictions: Predictions, shared: Meter, n_classes: int, skipped: list[dict[str, Any]]
+        self, split: str, predictions: ImageColumns, shared: Meter, n_classes: int, skipped: list[dict[str, Any]]
     ) -> dict[str, float]:
         """Runs the evaluator, which prints its lines, and writes the record; returns what the evaluator found."""
         if self.title:

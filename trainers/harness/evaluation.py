@@ -18,12 +18,12 @@ from tlla.backbones import Backbone
 from tlla.errors import InputError
 from tlla.fingerprint import flat_config, key_of
 from tlla.metrics import score
+from tlla.records.writer import ImageColumns
 from tlla.workers import fit_workers
 
 from . import distributed
 from .entries import Meter, Part
 from .partial_results import Ledger
-from .results import Predictions
 
 # Keys that change no result, so that a test may go on under other values.
 VOLATILE = (
@@ -204,7 +204,7 @@ def _finish(trainer: Tested, split: str, parts: list[Part], shared: Meter, ledge
         print(f"Skipped {len(skipped)} images that cannot be read; results.json lists them")
     found = None
     if distributed.is_first():
-        predictions = map(Predictions, zip(*batches, strict=True))  # of each part
+        predictions = map(ImageColumns, zip(*batches, strict=True))  # of each part
         pairs = zip(parts, predictions, strict=True)
         found = [part.finish(split, own, shared, trainer.num_classes, skipped) for part, own in pairs]
         ledger.remove()

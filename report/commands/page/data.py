@@ -12,8 +12,8 @@ def run_data(measured: Measured, limit: int) -> dict[str, Any]:
     """Facts, tables, and at most `limit` images with their views."""
     method = measured.method
     return {
-        "trainer": measured.record["trainer"],
-        "dataset": measured.record["dataset"],
+        "trainer": measured.record.trainer,
+        "dataset": measured.record.content["dataset"],
         "facts": main_facts(measured),
         "versions": version_facts(measured),
         "kept": method.top_s,

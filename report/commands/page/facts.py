@@ -4,7 +4,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tlla.records.origins import UNKNOWN, trained_by
-from tlla.records.record import Record
+from tlla.records.store import RESULTS
 from trainers.prompt_source import DEFAULT_TEMPLATE
 
 from .measure import Measured
@@ -13,13 +13,13 @@ from .measure import Measured
 def main_facts(measured: Measured) -> list[tuple[str, str]]:
     """Data, model, prompt, seed, settings, and when the results were written."""
     record, method, views = measured.record, measured.method, measured.trainer.view_config
-    written = datetime.fromtimestamp((measured.folder / "results.json").stat().st_mtime)
+    written = datetime.fromtimestamp((measured.folder / RESULTS).stat().st_mtime)
     low, high = views.scale
     return [
-        ("Dataset", f"{Record(measured.folder, record).data['name']}, {len(measured.views.index)} test images"),
-        ("CLIP", record["backbone"]),
+        ("Dataset", f"{record.data['name']}, {len(measured.views.index)} test images"),
+        ("CLIP", record.content["backbone"]),
         ("Prompt", prompt_source(measured)),
-        ("Seed", str(record["seed"])),
+        ("Seed", str(record.content["seed"])),
         ("Views", f"{views.n_views} an image, crops of {low:g} to {high:g} of its area{', AugMix' * views.augmix}"),
         (
             "Score",
@@ -37,7 +37,7 @@ def vote_words(measured: Measured) -> str:
 
 def prompt_source(measured: Measured) -> str:
     """Where the prompt comes from: a run and its epoch, this run's own training, or a template."""
-    loaded = measured.record.get("loaded_from")
+    loaded = measured.record.content.get("loaded_from")
     if loaded:
         path = Path(loaded["path"])
         by = (loaded.get("trained_by") or trained_by(path.parents[1]))["name"]
@@ -50,7 +50,7 @@ def prompt_source(measured: Measured) -> str:
 
 def version_facts(measured: Measured) -> list[tuple[str, str]]:
     """Folder, commit, versions and hashes, for those who want to have the same run again."""
-    record, split = measured.record, measured.record["splits"]["test"]
+    record, split = measured.record.content, measured.record.test
     return [
         ("Folder", str(measured.folder)),
         ("Commit", record.get("git_commit") or "not a checkout"),

@@ -32,7 +32,7 @@ def choose_images(views: Views, limit: int, seed: int) -> list[int]:
 def gallery(measured: Measured, limit: int) -> list[dict[str, Any]]:
     """What the page needs of each image that it shows."""
     kinds = outcomes(measured.views).tolist()
-    chosen = choose_images(measured.views, limit, max(int(measured.record["seed"]), 0))
+    chosen = choose_images(measured.views, limit, max(int(measured.record.content["seed"]), 0))
     return [{"outcome": OUTCOMES[kinds[row]], **_image(measured, row)} for row in chosen]
 
 

@@ -1,19 +1,19 @@
 """A finished run of TLLA or STSS, tested again: refused unless the numbers are the run's own."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from report.reopen import open_run, read_record
+from report.reopen import open_run
 from tlla.errors import InputError
 from tlla.fingerprint import versions
 from tlla.methods.stss import STSS
+from tlla.records.record import Record, read_record
+from tlla.records.store import read_rows
 from trainers.testtime import ViewTest
 
 from .scored_views import SPLIT, Views, all_views
 
-TRAINERS = ("TLLA", "STSS")
 TOLERANCE = {True: 1e-4, False: 0.01}  # of a confidence: on the CPU, as the run; with a GPU (fp16 against fp32)
 
 
@@ -22,7 +22,7 @@ class Measured:
     """A finished run: its folder, its record, its trainer, its method, and what its views said."""
 
     folder: Path
-    record: dict[str, Any]
+    record: Record
     trainer: ViewTest
     method: STSS
     views: Views
@@ -45,38 +45,26 @@ def measure(folder: str | Path, root: str = "") -> Measured:
         InputError: the folder holds no complete run of TLLA or STSS, or the numbers are not the run's.
     """
     record = read_record(folder)
-    if record["trainer"] not in TRAINERS:
+    if record.method["name"] != STSS.__name__:
         raise InputError(
-            f"{folder} is a run of {record['trainer']}, but a page shows the views of {' or '.join(TRAINERS)}: "
-            "name the folder of such a run"
+            f"{folder} is a run of {record.trainer}, but a page shows the views of TLLA or STSS: name the folder of "
+            "such a run"
         )
-    if SPLIT not in record["splits"]:
+    if not record.test:
         raise InputError(f"{folder} has no results of the {SPLIT} split, which a page shows: test the run on it")
-    rows = _read_predictions(Path(folder))
+    rows = read_rows(Path(folder), SPLIT)
     trainer = open_run(folder, *(("DATASET.ROOT", root) if root else ()))
-    _check_same(folder, "list of test images", record["split_sha256"], trainer.record.content["split_sha256"], SPLIT)
+    _check_same(
+        folder, "list of test images", record.content["split_sha256"], trainer.record.content["split_sha256"], SPLIT
+    )
     trainer.set_model_mode("eval")
     trainer.before_test()
     (part,) = trainer.parts()
-    _check_same(folder, "prompt", record["splits"][SPLIT], part.entries, "prompt_sha256")
+    _check_same(folder, "prompt", record.test, part.entries, "prompt_sha256")
     method = cast(STSS, part.method)
     measured = Measured(Path(folder), record, trainer, method, all_views(trainer, method))
     _check_predictions(measured, rows)
     return measured
-
-
-def _read_predictions(folder: Path) -> list[dict[str, str]]:
-    path = folder / f"predictions_{SPLIT}.csv"
-    try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-    except OSError as error:
-        raise InputError(
-            f"{folder} has no {path.name} ({error.strerror}): name the folder of a complete run"
-        ) from error
-    missing = {"index", "label", "prediction", "confidence"} - set(rows[0] if rows else ())
-    if missing:
-        raise InputError(f"{path} lacks the columns {', '.join(sorted(missing))}: test the run again")
-    return rows
 
 
 def _check_same(folder: str | Path, what: str, then: dict[str, Any], now: dict[str, Any], key: str) -> None:
@@ -90,7 +78,7 @@ def _check_same(folder: str | Path, what: str, then: dict[str, Any], now: dict[s
 def _check_predictions(measured: Measured, rows: list[dict[str, str]]) -> None:
     """Raises InputError for the first image whose numbers are not the run's."""
     views, names = measured.views, measured.trainer.dm.dataset.classnames
-    tolerance = TOLERANCE[{measured.record.get("versions", {}).get("device"), versions()["device"]} == {"cpu"}]
+    tolerance = TOLERANCE[{measured.record.content["versions"].get("device"), versions()["device"]} == {"cpu"}]
     tested = [int(row["index"]) for row in rows]
     if tested != views.index.tolist():
         raise InputError(

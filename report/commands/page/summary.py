@@ -21,7 +21,7 @@ def outcomes(views: Views) -> Tensor:
 
 def methods_table(measured: Measured) -> list[tuple[str, int]]:
     """Name and number of right images of the run's method and of what it is to be compared with."""
-    views, method, trainer = measured.views, measured.method, measured.record["trainer"]
+    views, method, trainer = measured.views, measured.method, measured.record.trainer
     rows = [
         (f"{trainer}: {method.top_s} views of lowest score", views.prediction),
         ("one view with the same prompt", views.one),

@@ -9,10 +9,7 @@ give mean and standard deviation over seeds. Curves of the test split are for sh
 """
 
 import argparse
-import csv
-import io
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ from tabulate import tabulate
 
 from report.tables.render import escaped
 from tlla.errors import InputError
-from tlla.files import write_text
+from tlla.files import to_csv, write_text
 
 from ...named import HELP, named_runs
 from .bank import view_bank
@@ -54,7 +51,7 @@ def run(args: argparse.Namespace) -> list[Path]:
             centre = own
             rows += measure(name, opened, args.split, args.out / "features")
     curves = Curves(rows)
-    write_text(args.out / "settings.csv", to_csv(rows))
+    write_text(args.out / "settings.csv", to_csv([rows[0], *(row.values() for row in rows)]))
     write_text(args.out / "settings.md", markdown(curves) + "\n")
     return [args.out / "settings.csv", args.out / "settings.md", *draw(curves, args.out / "settings")]
 
@@ -79,15 +76,6 @@ def measure(name: str, opened: StssRun, split: str, folder: Path) -> list[dict[s
         | {"correct": correct[setting], "total": total, "accuracy": 100 * correct[setting] / total}
         for what, setting in ((KEYS.get(what, what), setting) for what, setting in varied)
     ]
-
-
-def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """All numbers: a row for each run and setting."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def markdown(curves: Curves) -> str:

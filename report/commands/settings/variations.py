@@ -17,13 +17,14 @@ from tqdm import tqdm
 from tlla.errors import InputError
 from tlla.methods.stss import STSS
 from tlla.prompts.classifier import Classifier
+from tlla.records.record import read_record
 from tlla.selection import VOTES, score_views, select_and_vote
 from trainers.testtime import ViewTest
 
-from ...reopen import check_prompt, open_run, read_record
+from ...reopen import check_prompt, open_run, trainer_class
 from .bank import ViewBank
 
-PROMPTS = {"CoOp": "COOP", "SAPT": "SAPT"}  # trainers that test one view: STSS is tried on their prompt
+AS_STSS = ("CLASS_TOKEN_POSITION", "PREC")  # keys of a prompt's training that its test by STSS needs
 RHOS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 4.0)
 LAMBDAS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 N_PERTURB = (0, 1, 2, 4, 8, 16, 32)
@@ -68,7 +69,7 @@ class StssRun:
 
 
 def open_stss(folder: Path, *opts: str) -> StssRun:
-    """Opens a run of TLLA or STSS (a part of Compare, too), or of CoOp or SAPT, whose prompt then gets STSS's defaults.
+    """Opens a run that tested STSS (TLLA, a part of Compare), or one that learned a prompt, which gets STSS's defaults.
 
     Args:
         folder: The run's.
@@ -78,26 +79,27 @@ def open_stss(folder: Path, *opts: str) -> StssRun:
         InputError: STSS cannot be tried on such a run.
     """
     record = read_record(folder)
-    name = record["trainer"]
-    if name in PROMPTS:
-        node = record["config"]["TRAINER"][PROMPTS[name]]
-        as_stss = [x for key in ("CLASS_TOKEN_POSITION", "PREC") for x in (f"TRAINER.PROMPT.{key}", node[key])]
-        trainer = open_run(folder, "TRAINER.NAME", "STSS", *as_stss, *opts)
+    of_stss = record.method["name"] == STSS.__name__
+    if of_stss:
+        trainer = open_run(folder, *opts)
+    elif record.method["kind"] == "prompt":
+        node = record.config["TRAINER"][trainer_class(record).config_node]
+        as_stss = [x for key in AS_STSS if key in node for x in (f"TRAINER.PROMPT.{key}", node[key])]
+        trainer = open_run(folder, "TRAINER.NAME", STSS.__name__, *as_stss, *opts)
         if trainer.classifier is None:
             with contextlib.redirect_stdout(io.StringIO()):
                 trainer.load_model(str(folder))
-        check_prompt(folder, record, trainer.classifier.fingerprint())
-    elif name in ("TLLA", "STSS"):
-        trainer = open_run(folder, *opts)
+        check_prompt(record, trainer.classifier.fingerprint())
     else:
-        raise InputError(f"{folder} is a run of {name}: name one of TLLA, STSS, CoOp or SAPT")
+        raise InputError(f"{folder} is a run of {record.trainer}: name one of STSS, or one that learned a prompt")
     with contextlib.redirect_stdout(io.StringIO()):  # which prompts it has loaded
         prompts = trainer.classifiers()
-    classifier = prompts[record["prompt"]] if "prompt" in record else next(iter(prompts.values()))
+    classifier = prompts[record.content["prompt"]] if "prompt" in record.content else next(iter(prompts.values()))
     if classifier.conditional or not classifier.tunable:
         raise InputError(f"{folder} has no prompt that is the same for all images: STSS's settings cannot be varied")
-    own = Setting(n_views=trainer.view_config.n_views, **dataclasses.asdict(trainer.methods["STSS"]))
-    recorded = {} if opts or name in PROMPTS else {s: test["correct"] for s, test in record["splits"].items()}
+    own = Setting(n_views=trainer.view_config.n_views, **dataclasses.asdict(trainer.methods[STSS.__name__]))
+    splits = record.content["splits"] if of_stss and not opts else {}
+    recorded = {split: test["correct"] for split, test in splits.items()}
     return StssRun(folder, trainer, classifier, own, recorded)
 
 

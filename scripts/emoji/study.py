@@ -1,0 +1,132 @@
+"""Studies on the embedded benchmark: prompts are trained on one drawing style, methods compared on all of them.
+
+A study is a plan of runs of train.py, each with its folder below <output>/runs (log.txt, results.json, predictions).
+Complete runs are skipped, interrupted ones go on, those of other settings are moved aside.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from datasets.emoji_scenes import SCENES
+from sweeps.job import Job, check, ordered
+from sweeps.processes import Here
+from sweeps.runner import Sweep
+from tlla.records.record import read_test
+from tlla.records.store import read_rows
+
+STYLES = {
+    "emoji": "Noto (source)",
+    "emoji_twemoji": "Twemoji",
+    "emoji_openmoji": "OpenMoji",
+    "emoji_openmoji_black": "OpenMoji black",
+    "emoji_fluent_flat": "Fluent flat",
+    "emoji_fluent_contrast": "Fluent contrast",
+    "emoji_fluent_3d": "Fluent 3D",
+}
+SOURCE, *SHIFTED = STYLES
+WORDS = "hand-written"
+LEARNED = ("CoOp", "SAPT")
+PROMPTS = (WORDS, *LEARNED)
+
+
+def job(trainer: str, output: Path, seed: int, style: str, scenes: bool = False, **more: Any) -> Job:
+    dataset = style.replace("emoji", "emoji_scenes", 1) if scenes else style
+    configs = f"configs/trainers/{trainer}/emoji.yaml", f"configs/datasets/{dataset}.yaml"
+    return Job(trainer, *configs, seed, output / "runs" / trainer / f"seed{seed}" / style, **more)
+
+
+def training(trainer: str, output: Path, seed: int, scenes: bool = False) -> Job:
+    """A training on the source; its test is on the source, too."""
+    return job(trainer, output, seed, SOURCE, scenes)
+
+
+def compared(output: Path, seed: int, prompts: dict[str, Job | None], *opts: str, scenes: bool = False) -> list[Job]:
+    """All methods, or those of `opts`, on some prompts (None: the hand-written one), in one pass over each style."""
+    more = {"prompts": tuple(prompts.items()), "opts": opts}
+    return [job("Compare", output, seed, style, scenes, **more) for style in STYLES]
+
+
+def only(methods: Sequence[str]) -> tuple[str, str]:
+    """The key that says which methods are compared."""
+    return "TRAINER.COMPARE.METHODS", repr(list(methods))
+
+
+def plan(output: Path, seeds: Sequence[int], *opts: str, scenes: bool = False) -> list[Job]:
+    """Trains the prompts, and compares methods on them and on the hand-written one, for each seed."""
+    jobs = []
+    for seed in seeds:
+        prompts = {WORDS: None, **{name: training(name, output, seed, scenes) for name in LEARNED}}
+        jobs += compared(output, seed, prompts, *opts, scenes=scenes)
+    return jobs
+
+
+def run(jobs: Sequence[Job]) -> bool:
+    """Runs what is missing, in this process; whether all is complete."""
+    jobs = ordered(list(jobs))
+    check(jobs)
+    summary = Sweep(jobs, Here(), redo=True).run()
+    print(summary.text())
+    return summary.good
+
+
+@dataclass
+class Tested:
+    """One method on one prompt, style and seed; `prompt` is "its own" of a trainer that tests what it has trained."""
+
+    prompt: str
+    method: str
+    style: str
+    seed: int
+    folder: Path
+    images_of_emoji: int = 1  # consecutive ones; scenes: several
+
+    @cached_property
+    def test(self) -> dict[str, Any]:
+        """What results.json says of the test."""
+        return dict(read_test(self.folder).test)
+
+    @cached_property
+    def correct(self) -> list[float]:
+        """For each test emoji, in order, the share of its images that were classified correctly."""
+        hits = [float(row["label"] == row["prediction"]) for row in read_rows(self.folder, "test")]
+        n = self.images_of_emoji
+        return [statistics.mean(hits[i : i + n]) for i in range(0, len(hits), n)]
+
+
+def tested(jobs: Sequence[Job]) -> list[Tested]:
+    """All that complete runs have tested."""
+    found = []
+    for one in jobs:
+        parts = one.result()["splits"]["test"].get("parts")
+        n = SCENES["test"] if "scenes" in one.dataset_config else 1
+        for prompt, method in parts or [("its own", one.trainer)]:
+            folder = one.folder / prompt / method if parts else one.folder
+            found.append(Tested(prompt, method, one.folder.name, one.seed, folder, n))
+    return found
+
+
+def by_emoji(tests: Sequence[Tested]) -> list[float]:
+    """For each emoji its share of correct images, averaged over tests.
+
+    The emoji is the unit of all intervals: in another style or scene, or under another seed, it is no independent
+    observation.
+    """
+    return [statistics.mean(values) for values in zip(*(test.correct for test in tests), strict=True)]
+
+
+def interval(first: Sequence[float], second: Sequence[float]) -> str:
+    """Mean difference in points with its 95 % interval, paired over emoji."""
+    gains = [a - b for a, b in zip(first, second, strict=True)]
+    mean, half = 100 * statistics.mean(gains), 196 * statistics.stdev(gains) / math.sqrt(len(gains))
+    return f"{mean:+.1f} [{mean - half:+.1f}, {mean + half:+.1f}]"
+
+
+def mean_std(values: Sequence[float], form: str = ".1f") -> str:
+    """Mean, and with several values the standard deviation."""
+    spread = f" ± {statistics.stdev(values):{form}}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):{form}}{spread}"
