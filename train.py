@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
             _keep_bits()
         print(f"** Arguments **\n{_listing(args)}\n** Config **\n{cfg}\n** System info **\n{collect_env_info()}\n")
         trainer = build_trainer(cfg)
-        if args.eval_only or not getattr(trainer, "trains", True):
+        if args.eval_only or not getattr(trainer, "learned", True):
             trainer.load_model(args.model_dir, epoch=args.load_epoch)
             trainer.test()
         elif not args.no_train:

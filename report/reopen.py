@@ -35,7 +35,7 @@ def open_run(folder: str | Path, *opts: str) -> ClipTrainer:
         trainer.set_model_mode("eval")
         if loaded := record.content.get("loaded_from"):
             trainer.load_model(str(Path(loaded["path"]).parents[1]), loaded["epoch"])
-        elif getattr(trainer, "trains", True):
+        elif getattr(trainer, "learned", True):
             trainer.load_model(str(folder))
     return trainer
 

@@ -142,6 +142,7 @@ class Job:
         drawn = ("SEED",) if self.config_values["SEED"] < 0 else ()  # then the record has the number that was drawn
         free = (*FREE, *drawn)
         here, there = flat_config(self.config_values, free), flat_config(found["config"], free)
+        there = {key: value for key, value in there.items() if value or key in here}  # an older run's, switched off
         younger = {key: value for key, value in _defaults().items() if key in here}  # keys that older runs did not have
         return differences(younger | there, here)
 

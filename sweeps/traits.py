@@ -25,7 +25,7 @@ def trainer_class(name: str) -> type[ClipTrainer]:
 
 def trains(name: str) -> bool:
     """Whether there is something to train."""
-    return getattr(trainer_class(name), "trains", True)
+    return bool(getattr(trainer_class(name), "learned", True))
 
 
 def learns_prompt(name: str) -> bool:
@@ -78,10 +78,7 @@ def _has_rho(cls: type[ClipTrainer]) -> bool:
 
 def learner_of(name: str) -> str:
     """Whose prompts a trainer tests by default: of TLLA, as of all methods at test time, SAPT; of others its own."""
-    for cls in trainer_class(name).__mro__:
-        if _learns_prompt(cls) and cls.kind == "prompt" and cls.__name__ in prompt_learners():
-            return cls.__name__
-    return "SAPT"
+    return (trainer_class(name).training or name) if learns_prompt(name) else "SAPT"
 
 
 def compared(config: Mapping[str, Any]) -> Sequence[str]:

@@ -18,7 +18,7 @@ from dassl.engine import TRAINER_REGISTRY
 from test_faults import fails
 
 import train
-from trainers.harness.partial_results import Ledger
+from trainers.harness.partial_results import PartialResults
 
 ONE_BY_ONE = ("TRAINER.VIEWS.VIEW_BATCH", "6", "TEST.SAVE_EVERY", "0.0")
 TIMES = ("seconds", "images_per_second", "seconds_per_image", "method_seconds_per_image", "peak_memory_mb")
@@ -48,7 +48,7 @@ def what_was_found(place, output, prompt="template"):
 
 
 def shards(place, name):
-    """How many parts of a test's results are on disk."""
+    """How many shards of a test's results are on disk."""
     return len(list((place.folder / name).glob("shards/*/*.pt")))
 
 
@@ -59,9 +59,9 @@ def start_slowly(argv):
         return process
     try:
         torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
-        ledger = in_use("harness.partial_results", "Ledger")
-        add = ledger.add
-        ledger.add = lambda *args: (add(*args), time.sleep(0.1))
+        partial = in_use("harness.partial_results", "PartialResults")
+        add = partial.add
+        partial.add = lambda *args: (add(*args), time.sleep(0.1))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         os._exit(train.main(argv))
@@ -95,15 +95,15 @@ def test_a_test_killed_again_and_again_ends_as_if_nothing_had_happened(place, me
 
 def interrupt_after(monkeypatch, n):
     """Makes the test stop as by Ctrl-C after n batches."""
-    ledger = in_use("harness.partial_results", "Ledger")
-    add = ledger.add
+    partial = in_use("harness.partial_results", "PartialResults")
+    add = partial.add
 
     def adds_then_stops(self, number, result):
         add(self, number, result)
         if len(self.done) == n:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(ledger, "add", adds_then_stops)
+    monkeypatch.setattr(partial, "add", adds_then_stops)
 
 
 @pytest.fixture
@@ -120,9 +120,9 @@ def interrupted(place, monkeypatch, request):
 def images_encoded(monkeypatch):
     """Counts the images that pass the encoder from now on."""
     counted = []
-    view_test = in_use("testtime", "ViewTest")
-    encode = view_test.encode_image
-    monkeypatch.setattr(view_test, "encode_image", lambda self, x: counted.append(len(x)) or encode(self, x))
+    trainer = in_use("base", "ClipTrainer")
+    encode = trainer.encode_image
+    monkeypatch.setattr(trainer, "encode_image", lambda self, x: counted.append(len(x)) or encode(self, x))
     return counted
 
 
@@ -159,31 +159,31 @@ def test_a_damaged_shard_is_computed_again(place, interrupted, monkeypatch, caps
     assert sum(counted) == 15 * 6 and f"{shard} is damaged" in capsys.readouterr().out
 
 
-def test_a_ledger_in_order_takes_only_an_unbroken_beginning(tmp_path):
+def test_partial_results_in_order_take_only_an_unbroken_beginning(tmp_path):
     for start in (0, 2, 6):  # the shard from 4 is lost
-        ledger = Ledger(tmp_path, "test", save_every=100, get_state=lambda: {"seen": torch.tensor(start)})  # noqa: B023
+        partial = PartialResults(tmp_path, "test", save_every=100, get_state=lambda: {"seen": torch.tensor(start)})  # noqa: B023
         for number in (start, start + 1):
-            ledger.add(number, {"x": torch.tensor(number)})
-        ledger.flush()
-    ledger = Ledger(tmp_path, "test", save_every=100, get_state=dict)
-    ledger.load()
-    assert sorted(ledger.done) == [0, 1, 2, 3] and ledger.state["seen"] == 2
-    unordered = Ledger(tmp_path, "test", save_every=100)
+            partial.add(number, {"x": torch.tensor(number)})
+        partial.flush()
+    partial = PartialResults(tmp_path, "test", save_every=100, get_state=dict)
+    partial.load()
+    assert sorted(partial.done) == [0, 1, 2, 3] and partial.state["seen"] == 2
+    unordered = PartialResults(tmp_path, "test", save_every=100)
     unordered.load()
     assert sorted(unordered.done) == [0, 1, 2, 3, 6, 7]
 
 
 def test_without_memory_the_views_pass_in_smaller_batches(place, monkeypatch, capsys):
     place.run("Compare", "enough", *METHODS)
-    view_test = in_use("testtime", "ViewTest")
-    encode = view_test.encode_image
+    trainer = in_use("base", "ClipTrainer")
+    encode = trainer.encode_image
 
     def with_little_memory(self, images):
         if len(images) > 10:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return encode(self, images)
 
-    monkeypatch.setattr(view_test, "encode_image", with_little_memory)
+    monkeypatch.setattr(trainer, "encode_image", with_little_memory)
     place.run("Compare", "little", *METHODS)
     assert "Out of memory: going on with 8 views at once" in capsys.readouterr().out
     for (predicted, _), (expected, _) in zip(

@@ -165,7 +165,6 @@ PAIRS = (
     ("SAPT", "TRAINER.SAPT.N_CTX", str(HUGE)),
     ("SAPT", "TRAINER.SAPT.CTX_INIT", "a " * 80),
     ("SAPT", "TRAINER.SAPT.TEXT_CHUNK", "-1"),
-    ("SAPT", "TRAINER.SAPT.CACHE_EPOCHS", "-1"),
     ("TLLA", "TRAINER.TLLA.N_VIEWS", "-3"),
     ("TLLA", "TRAINER.TLLA.N_VIEWS", str(HUGE)),
     ("TLLA", "TRAINER.TLLA.TOP_S", "0"),

@@ -130,7 +130,7 @@ def from_loader(trainer, split, path):
 
 
 def from_views(trainer, path):
-    dataset = copy.copy(trainer.eval_dataset("test"))
+    dataset = copy.copy(trainer.tester.dataset("test"))
     dataset.on_device = True  # then an item is the decoded image
     number = next(i for i, item in enumerate(dataset.items) if item.impath.endswith(f"/{path.name}"))
     return dataset[number]["img"].permute(1, 2, 0).numpy()

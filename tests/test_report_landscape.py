@@ -266,7 +266,7 @@ def test_a_run_of_a_drawn_seed_is_opened_with_it(place):
     for views, config in ((seed, record["config"]), (0, record["config"] | {"SEED": -1})):  # the second as of old
         file.write_text(json.dumps({**record, "config": config}))
         trainer = open_run(place.folder / "drawn")
-        assert (trainer.cfg.SEED, trainer.run_seed, trainer.view_config.seed) == (seed, seed, views)
+        assert (trainer.cfg.SEED, trainer.run_seed, trainer.tester.config.seed) == (seed, seed, views)
         assert trainer.record.content["split_sha256"] == record["split_sha256"]
 
 

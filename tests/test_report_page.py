@@ -149,7 +149,7 @@ def test_scores_of_an_image_by_hand(place, data):
     names = [Path(item.impath).relative_to(place.folder / "data/emoji").as_posix() for item in trainer.dm.dataset.test]
     image, index = data["images"][0], names.index(data["images"][0]["file"])
     picture = Image.open(place.folder / "data/emoji" / image["file"]).convert("RGB")
-    pixels = make_views(picture, index, trainer.view_config).float() / 255
+    pixels = make_views(picture, index, trainer.tester.config).float() / 255
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (trainer.cfg.INPUT.PIXEL_MEAN, trainer.cfg.INPUT.PIXEL_STD))
     features = trainer.encode_image((pixels - mean) / std)
     ctx = trainer.model.prompt_learner.ctx.detach()

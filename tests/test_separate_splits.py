@@ -13,17 +13,15 @@ from zoo import build
 
 import train
 from tlla.errors import InputError
-from trainers.base import LearningTrainer
+from trainers.harness.split_guard import separate_splits
 
 FOLDER = ("--dataset-config-file", "configs/datasets/image_folder.yaml")
 FAST = ("OPTIM.MAX_EPOCH", "1", "OPTIM.NAME", "adamw", "TEST.SKIP_BAD_IMAGES", "True")
 
 
-def learning(name: str) -> bool:
-    return any(base.__name__ == LearningTrainer.__name__ for base in TRAINER_REGISTRY.get(name).__mro__)
-
-
-LEARNING = sorted(filter(learning, TRAINER_REGISTRY.registered_names()))
+LEARNING = sorted(
+    name for name in TRAINER_REGISTRY.registered_names() if getattr(TRAINER_REGISTRY.get(name), "learned", "")
+)
 
 
 @pytest.fixture(scope="module")
@@ -132,14 +130,14 @@ def imagenet(tmp_path_factory):
 @pytest.mark.parametrize("name", [name for name in zoo_trees.VARIANTS if name != "ImageNet"])
 def test_test_sets_of_imagenet_are_for_testing_only(imagenet, name):
     with pytest.raises(InputError, match=f"{name} has its test images as training images"):
-        stub(name, build(name, imagenet)).separate_splits()
+        separate_splits(stub(name, build(name, imagenet)))
 
 
 def test_imagenets_val_chooses_nothing(imagenet, capsys):
     dataset = build("ImageNet", imagenet, shots=1)
-    stub("ImageNet", dataset).separate_splits()
+    separate_splits(stub("ImageNet", dataset))
     assert "val images of ImageNet are test images, so that nothing can be chosen by them" in capsys.readouterr().out
     with pytest.raises(
         InputError, match="TEST.FINAL_MODEL best_val chooses the epoch by val images, but .* of ImageNet"
     ):
-        stub("ImageNet", dataset, "best_val").separate_splits()
+        separate_splits(stub("ImageNet", dataset, "best_val"))

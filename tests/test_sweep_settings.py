@@ -75,7 +75,7 @@ def own(monkeypatch):
             cfg.TRAINER.OWNSAPT = cfg.TRAINER.SAPT.clone()
             cfg.TRAINER.OWNTLLA = cfg.TRAINER.TLLA.clone()
 
-    monkeypatch.setattr(trainers, "METHODS", (*trainers.METHODS, Module))
+    monkeypatch.setattr(trainers, "_MODULES", [*trainers._MODULES, Module])
     cached = (jobs_module._config, jobs_module._defaults, plans._context)
     for function in cached:
         function.cache_clear()

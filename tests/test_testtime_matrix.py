@@ -85,8 +85,13 @@ class Bench:
 
     def patch(self, monkeypatch) -> None:
         """Loads one CLIP for all, keeps the columns, asks git for nothing, and stops where it is wanted."""
-        base, results, ledger = self.of("base"), self.of("harness.results"), self.of("harness.partial_results").Ledger
-        load, add_split, add = base.load_clip, results.RunRecord.add_split, ledger.add
+        base, results = self.of("base"), self.of("harness.results")
+        partial = self.of("harness.partial_results").PartialResults
+            self.of("base"),
+            self.of("harness.results"),
+            self.of("harness.partial_results").PartialResults,
+        )
+        load, add_split, add = base.load_clip, results.RunRecord.add_split, partial.add
 
         def loads(name, *args, **kwargs):
             if name not in self.clips:
@@ -105,7 +110,7 @@ class Bench:
         monkeypatch.setattr(base, "load_clip", loads)
         monkeypatch.setattr(results.RunRecord, "add_split", keeps)
         monkeypatch.setattr(results, "git_commit", lambda: None)
-        monkeypatch.setattr(ledger, "add", stops)
+        monkeypatch.setattr(partial, "add", stops)
 
     def argv(self, trainer: str, kind: str, output: str, seed: int = 1) -> list[str]:
         """The command that tests a kind of prompt."""

@@ -102,24 +102,33 @@ def files_sha256(paths: Iterable[str | Path]) -> str:
 
     Changes when a file is replaced under its name. Reads no contents, so that a million files take seconds.
     """
-    return lines_sha256(map(_stamp, paths))
+    return lines_sha256(_stamp(_stat(path)) for path in paths)
 
 
 def file_identity(path: str | Path) -> Hashable:
     """What a file has in common with itself under another name, be it a link; of a missing file, its absolute path."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return os.path.abspath(path)
-    return found.st_dev, found.st_ino
+    return _identity(path, _stat(path))
 
 
-def _stamp(path: str | Path) -> str:
+def files_sha256_and_identities(paths: Iterable[str | Path]) -> tuple[str, list[Hashable]]:
+    """`files_sha256` and each file's `file_identity`, by one look at each file."""
+    found = [(path, _stat(path)) for path in paths]
+    return lines_sha256(_stamp(status) for _, status in found), [_identity(*pair) for pair in found]
+
+
+def _stat(path: str | Path) -> os.stat_result | None:
     try:
-        found = os.stat(path)
+        return os.stat(path)
     except OSError:
-        return "missing"
-    return f"{found.st_size} {found.st_mtime_ns}"
+        return None
+
+
+def _identity(path: str | Path, status: os.stat_result | None) -> Hashable:
+    return (status.st_dev, status.st_ino) if status else os.path.abspath(path)
+
+
+def _stamp(status: os.stat_result | None) -> str:
+    return f"{status.st_size} {status.st_mtime_ns}" if status else "missing"
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from .arguments import number
 
 LossFn = Callable[[Tensor], Tensor]
 Reduce = Callable[[Tensor], Tensor]
+Perturbation = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,20 @@ def check_sharpness(rho: float, lam: float) -> None:
         number(name, value)
 
 
+def ascent(prompt: Tensor, gradient: Tensor, rho: float) -> Tensor:
+    """eps* = rho * g / ||g||, of the prompt's shape; a scale of the gradient cancels."""
+    eps: Tensor = gradient * (rho / gradient.norm())
+    return eps
+
+
 def sharpness_step(
-    loss_fn: LossFn, prompt: Tensor, rho: float, lam: float, loss_scale: float = 1.0, reduce: Reduce | None = None
+    loss_fn: LossFn,
+    prompt: Tensor,
+    rho: float,
+    lam: float,
+    loss_scale: float = 1.0,
+    reduce: Reduce | None = None,
+    perturbation: Perturbation | None = None,
 ) -> SharpnessStep:
     """Direction of descent of the sharpness-aware objective at `prompt`.
 
@@ -57,6 +70,7 @@ def sharpness_step(
         lam: Weight of the sharpness. 0 makes a single pass.
         loss_scale: Factor on the loss before the backward pass (fp16). It cancels in eps*.
         reduce: Makes the gradient of what autograd has found: the sum over processes that know a part of it each.
+        perturbation: Another eps of the prompt and `loss_scale` times its gradient; default: `ascent`.
 
     Returns:
         A `SharpnessStep`; when `finite` is False its gradient must not be applied.
@@ -68,8 +82,9 @@ def sharpness_step(
     direction = grad
     # At a stationary point (norm 0) there is no direction to climb, and the sharpness is 0 to first order.
     if finite and lam > 0 and rho > 0 and norm > 0:
-        perturbed = prompt.detach() + grad * (rho / norm)
-        loss_up, grad_up = _loss_and_grad(loss_fn, perturbed, loss_scale, reduce)
+        start = prompt.detach()
+        eps = perturbation(start, grad) if perturbation else ascent(start, grad, rho)
+        loss_up, grad_up = _loss_and_grad(loss_fn, start + eps, loss_scale, reduce)
         finite = bool(torch.isfinite(loss_up) & torch.isfinite(grad_up).all())
         sharpness = loss_up - loss
         direction = grad_up if lam == 1 else (1 - lam) * grad + lam * grad_up

@@ -1,4 +1,10 @@
-"""Registered Dassl trainers, one method a file. Importing this package registers them all."""
+"""Registered Dassl trainers, one method a file. Importing this package registers them all.
+
+A file in this folder is found by itself: nothing else lists it.
+"""
+
+import importlib
+import pkgutil
 
 import dassl
 from yacs.config import CfgNode
@@ -7,13 +13,13 @@ from tlla.command_line import check_same_tree
 
 check_same_tree(__file__, dassl.__file__)
 
-from . import cocoop, compare, coop, sapt, testtime, tip_adapter, tlla, zsclip  # noqa: E402
 from .harness import evaluation  # noqa: E402
 
-METHODS = (evaluation, zsclip, testtime, compare, coop, cocoop, sapt, tlla, tip_adapter)
+_MODULES = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
 
 
 def add_configs(cfg: CfgNode) -> None:
     """Adds every method's own config node, with its defaults, to a Dassl config."""
-    for method in METHODS:
-        method.add_config(cfg)
+    for module in (evaluation, *_MODULES):
+        if hasattr(module, "add_config"):
+            module.add_config(cfg)

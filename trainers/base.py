@@ -1,4 +1,4 @@
-"""What all trainers share: a frozen CLIP, its precision, and a test that leaves a record."""
+"""What all trainers share: a frozen CLIP, its precision, a training if there is one, a test that leaves a record."""
 
 import contextlib
 import functools
@@ -11,67 +11,38 @@ import torch
 from dassl.data import DataManager
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 from torch import Tensor
-from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
-import tlla
-from tlla.backbones import Backbone
 from tlla.clip import encode_images, load_clip
 from tlla.errors import InputError
-from tlla.fingerprint import (
-    EXTRAS,
-    file_identity,
-    files_sha256,
-    source_sha256,
-    tensor_sha256,
-    versions,
-    weights_sha256,
-)
-from tlla.image_files import one_line
+from tlla.fingerprint import tensor_sha256
 from tlla.prompts.checkpoint import choose_checkpoint
 from tlla.records.origins import with_classes
 from tlla.registry import register
 from tlla.workers import fit_workers
 
 from .harness import distributed
-from .harness.entries import Meter, Part
+from .harness.entries import Meter
 from .harness.evaluation import evaluate
-from .harness.identity import compare_with_checkpoint, training_identity
+from .harness.identity import compare_settings, training_identity
 from .harness.image_data import ImageDataset
+from .harness.image_test import ImageTest
+from .harness.input_check import check_input
 from .harness.results import describe_source, plain, start_record
+from .harness.split_guard import SplitFiles, separate_splits
 from .prompt_source import said_of_prompt
 
 PRECISIONS = ("fp32", "fp16", "bf16", "amp")
 LOADED = "train_loader_x train_loader_u val_loader test_loader num_classes num_source_domains lab2cname".split()
-PIXEL_TOLERANCE = 1e-3  # configs round
-SOURCE = (Path(tlla.__file__).parent, Path(__file__).parent)  # the code that a result depends on
 
 registered = register(TRAINER_REGISTRY)
-
-
-def check_input(node: CfgNode, clip_model: Backbone) -> None:
-    """Raises InputError if the config makes images of another size or normalisation than the model takes."""
-    expected, name = clip_model.preprocessing, clip_model.name
-    size = expected.size
-    if tuple(node.SIZE) != (size, size):
-        raise InputError(
-            f"INPUT.SIZE is {tuple(node.SIZE)}, but {name} takes images of {size} x {size}: "
-            f'add INPUT.SIZE "({size}, {size})" to the command or the config'
-        )
-    for key, own in (("PIXEL_MEAN", expected.mean), ("PIXEL_STD", expected.std)):
-        found = list(node[key])
-        same = len(found) == len(own) and all(abs(a - b) < PIXEL_TOLERANCE for a, b in zip(found, own, strict=True))
-        if "normalize" in node.TRANSFORMS and not same:
-            raise InputError(
-                f"INPUT.{key} is {found}, but {name} takes images normalised by {list(own)}: "
-                f'add INPUT.{key} "{list(own)}" to the command or the config'
-            )
 
 
 class ClipTrainer(TrainerX):
     """Loads CLIP before the data, so that a wrong image size is found at once; test() writes ``results.json``.
 
-    A subclass names its config node in `config_node` and gives `build_model` and `model_inference`.
+    A subclass names its config node in `config_node`, and has `build_model`, `model_inference` and `prompt`. If it
+    learns something, it names that in `learned`, and has `forward_backward` and `load_model`.
 
     Attributes:
         config_node: Of the method's settings: TRAINER.<config_node>.
@@ -79,12 +50,21 @@ class ClipTrainer(TrainerX):
             and nothing else, so that a row is named after the prompt's training; "cache"; "views", a test-time method.
         views_name: TRAINER.<views_name> says which views it looks at; "": at none.
         deterministic: Whether no seed changes the result of a test.
+        learned: Name of the registered model, and of its folder of checkpoints; "": there is nothing to train.
+        training: Name of the training in the tables, if it is not the trainer's own: TLLA trains by SAPT.
+        free_keys: Keys of the method's node on which what is learned does not depend.
+        resumed: After which epochs the settings changed.
+        tester: How it is tested.
     """
 
     config_node = ""
     views_name = ""
     kind = "template"
     deterministic = False
+    learned = ""
+    training = ""
+    free_keys: tuple[str, ...] = ()
+    resumed: Sequence[dict[str, Any]] = ()
     _said = ""  # of what is said once
 
     @property
@@ -97,6 +77,11 @@ class ClipTrainer(TrainerX):
         precision = cfg.TRAINER[self.config_node].PREC
         if precision not in PRECISIONS:
             raise InputError(f"TRAINER.{self.config_node}.PREC must be one of {PRECISIONS}, but got {precision!r}")
+        self.tester = self.make_tester(cfg)
+
+    def make_tester(self, cfg: CfgNode) -> ImageTest:
+        """Hook: how it is tested; refuses settings that cannot work."""
+        return ImageTest(self)
 
     def build_data_loader(self) -> None:
         """Loads CLIP, then the data."""
@@ -142,7 +127,8 @@ class ClipTrainer(TrainerX):
             "settings": {} if self.kind == "prompt" else settings,
             "views": None,
             "deterministic": self.deterministic,
-            "learns": isinstance(self, LearningTrainer),
+            "learns": bool(self.learned),
+            **self.tester.describe(),
         }
 
     def _available_precision(self) -> str:
@@ -177,60 +163,23 @@ class ClipTrainer(TrainerX):
         total = int(distributed.sum_over_processes([labels.new_tensor(len(labels))])[0])
         return distributed.gather_rows(features, total), distributed.gather_rows(labels, total)
 
-    def eval_items(self, split: str) -> Sequence[Any]:
-        """The *val* or *test* split as the dataset lists it: with impath and label."""
-        return self.dm.dataset.val if split == "val" else self.dm.dataset.test
-
-    def images_key(self, split: str) -> list[Any]:
-        """All that can change the features of a split's images, but for settings and code."""
-        files = files_sha256(item.impath for item in self.eval_items(split))
-        kept = self.record.content
-        how = [self.clip_model.name, self._weights_sha256, self.precision, self.device.type]
-        return [kept["split_sha256"].get(split), files, *how, kept["versions"], versions(EXTRAS)]
-
-    @property
-    def code_key(self) -> str:
-        """sha256 of the code that a result depends on: nobody goes on with what other code has begun."""
-        return source_sha256(*SOURCE)
-
-    @functools.cached_property
-    def _weights_sha256(self) -> str:
-        return weights_sha256(self.clip_model, exact=True)  # takes a second or two for a large CLIP, which is frozen
-
-    def eval_dataset(self, split: str) -> Dataset:
-        """The *val* or *test* split; items are dicts with img, label and index."""
-        return (self.val_loader if split == "val" else self.test_loader).dataset
-
-    def eval_batch_size(self) -> int:
-        """Images of a test batch."""
-        return self.cfg.DATALOADER.TEST.BATCH_SIZE
-
-    def eval_order(self, total: int) -> list[int]:
-        """Indices of a split's images in the order in which they are tested."""
-        return list(range(total))
-
     def before_test(self) -> None:
         """Hook: prepares what all batches of a test share."""
 
-    def parts(self) -> list[Part]:
-        """What is tested in this pass: one part, unless several methods share it."""
-        self.evaluator.reset()
-        return [Part(self.record, self.evaluator, Meter(self.device), {"prompt_sha256": tensor_sha256(self.prompt())})]
+    def prompt(self) -> Tensor:
+        """What identifies the text side in the record: the context vectors, or the text features of a template."""
+        raise NotImplementedError
 
-    def prepare(self, batch: dict[str, Tensor]) -> Any:
-        """What all parts need of a batch: here the images, (B, 3, H, W)."""
-        return batch["img"].to(self.device, non_blocking=True)
-
-    def probabilities(self, prepared: Any, part: Part) -> Tensor:
-        """Class probabilities of a batch under one part: (B, K)."""
-        return self.model_inference(prepared).softmax(dim=-1)
+    def describe_tested(self) -> dict[str, Any]:
+        """What the record says of what is tested, beside its results."""
+        return {"prompt_sha256": tensor_sha256(self.prompt())}
 
     @torch.no_grad()
     def test(self, split: str | None = None) -> float:
         """Evaluates a split (default: TEST.SPLIT) and records it.
 
         Returns:
-            The evaluator's first value, of the first part if there are several: accuracy in %.
+            The evaluator's first value, of the first entry if there are several: accuracy in %.
         """
         split = split or self.cfg.TEST.SPLIT
         if split == "val" and self.val_loader is None:
@@ -239,25 +188,18 @@ class ClipTrainer(TrainerX):
         print(f"Evaluate on the *{split}* set")
         shared = Meter(self.device)
         with shared:
-            self.before_test()
-            parts = self.parts()
-        todo = self.unfinished(parts, split)
+            self.tester.start()
+            entries = self.tester.entries()
+        todo = self.tester.unfinished(entries, split)
         found = evaluate(self, split, todo, shared) if todo else []
-        for part, results in zip(todo, found, strict=True):
+        for entry, results in zip(todo, found, strict=True):
             for name, value in results.items():
-                self.write_scalar("/".join(filter(None, (split, part.title, name))), value, self.epoch)
+                self.write_scalar("/".join(filter(None, (split, entry.title, name))), value, self.epoch)
         if distributed.is_first():
-            self.after_test(parts, split)
-        if parts[0] not in todo:
-            return parts[0].record.content["splits"][split]["accuracy"]
+            self.tester.finish(entries, split)
+        if entries[0] not in todo:
+            return entries[0].record.content["splits"][split]["accuracy"]
         return next(iter(found[0].values()))
-
-    def unfinished(self, parts: list[Part], split: str) -> list[Part]:
-        """Hook: those parts that are to be tested."""
-        return parts
-
-    def after_test(self, parts: list[Part], split: str) -> None:
-        """Hook: what is to be said about all parts together."""
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
         """Saves; of several processes the first one does, while the others wait."""
@@ -279,25 +221,7 @@ class ClipTrainer(TrainerX):
         """The toolkit's; if it is drawn, then once for all processes."""
         return distributed.from_first(super()._choose_run_seed())
 
-    def prompt(self) -> Tensor:
-        """What identifies the text side in the record: the context vectors, or the text features of a template."""
-        raise NotImplementedError
-
-
-class LearningTrainer(ClipTrainer):
-    """Learns something, saved under `learned`; records how long that took, and where what is tested comes from.
-
-    Attributes:
-        learned: Name of the registered model.
-        training: Name of the training in the tables, if it is not the trainer's own: TLLA trains by SAPT.
-        free_keys: Keys of the method's node on which what is learned does not depend.
-        resumed: After which epochs the settings changed.
-    """
-
-    learned = ""
-    training = ""
-    free_keys: tuple[str, ...] = ()
-    resumed: Sequence[dict[str, Any]] = ()
+    # Training
 
     @property
     def epochs(self) -> int:
@@ -314,76 +238,28 @@ class LearningTrainer(ClipTrainer):
         """What the training depends on."""
         return training_identity(self)
 
-    def compare_settings(self, directory: str, explicit: bool | None = None) -> list[dict[str, Any]]:
-        """Refuses what a training under other settings has left in a folder; with `explicit` says what differs.
-
-        Returns:
-            After which epochs the settings changed, for the record.
-        """
-        found = None
-        if distributed.is_first():
-            found = compare_with_checkpoint(self.identity, Path(directory) / self.learned, explicit)
-        history, notes = distributed.from_first(found)
-        for line in notes:
-            print(line)
-        return history
-
-    def resume_model_if_exist(self, directory: str) -> int:
-        """Goes on from the newest epoch, if the settings are the same or --resume asks for it."""
-        if Path(directory).resolve() != Path(self.output_dir).resolve():
-            self.compare_settings(self.output_dir)  # another training's epochs there could be taken for this one's
-        self.resumed = self.compare_settings(directory, explicit=bool(self.cfg.RESUME))
-        if self.resumed:
-            self.record.update(resumed=self.resumed)
-        return super().resume_model_if_exist(directory)
-
-    def trainer_state(self, epoch: int) -> dict[str, Any]:
-        """Adds to a checkpoint whose it is and what the training depends on (our toolkit asks for it, not Dassl)."""
-        data = with_classes(self.record.content["data"]["name"], self.cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
-        training = {"name": self.training_name, "dataset": data}
-        own = {"training": training, "identity": self.identity, "resumed": list(self.resumed)}
-        return {**super().trainer_state(epoch), **own}
-
-    def train(self) -> None:
-        """Trains, unless test images would be learned from or chosen by."""
-        self.separate_splits()
-        super().train()
+    @functools.cached_property
+    def split_files(self) -> SplitFiles:
+        """The image files of all splits, as they were when the training began."""
+        return SplitFiles(self.dm.dataset)
 
     @property
     def chooses_epoch(self) -> bool:
         """Whether the epoch that is best on val is tested."""
         return self.cfg.TEST.FINAL_MODEL == "best_val" and not self.cfg.TEST.NO_TEST
 
-    def separate_splits(self) -> None:
-        """Makes sure that no test image is learned from, and says which val images are no fair choice.
-
-        Raises:
-            InputError: Training images are test images, be it under other names.
-        """
-        name, dataset = self.cfg.DATASET.NAME, self.dm.dataset
-        parts = {part: getattr(dataset, part) or [] for part in ("train_x", "val", "test")}
-        files = {part: {file_identity(item.impath): item.impath for item in items} for part, items in parts.items()}
-
-        def shared(part: str, other: str) -> list[str]:
-            return [path for key, path in files[part].items() if key in files[other]]
-
-        if found := shared("train_x", "test"):
-            raise InputError(
-                f"{name} has its test images as training images, {len(found)} of {len(files['train_x'])}, such as "
-                f"{one_line(found[0])}, so that its test would say nothing: train on other images, then test here with "
-                "--eval-only --model-dir"
-            )
-        found = shared("val", "test")
-        self.record.update(val_images_in_test=len(found))
-        if found:
-            self.without_val(f"{len(found)} of the {len(files['val'])} val images of {name} are test images")
-        elif not files["val"]:
-            self.without_val(f"{name} has no val images")
-        if learned := shared("val", "train_x"):
-            print(f"Note: {len(learned)} of the {len(files['val'])} val images of {name} are training images")
+    def train(self) -> None:
+        """Trains, unless test images would be learned from or chosen by; tests at once if there is nothing to train."""
+        if self.learned:
+            separate_splits(self)
+            super().train()
+            return
+        print(f"{type(self).__name__} has nothing to train")
+        self.time_start = time.time()
+        self.after_train()
 
     def without_val(self, reason: str) -> None:
-        """There are no val images to choose by.
+        """Hook: there are no val images to choose by.
 
         Raises:
             InputError: The epoch is to be chosen by them.
@@ -395,33 +271,42 @@ class LearningTrainer(ClipTrainer):
         if self.dm.dataset.val:
             print(f"Note: {reason}, so that nothing can be chosen by them")
 
+    def resume_model_if_exist(self, directory: str) -> int:
+        """Resumes from the newest epoch, if the settings are the same or --resume asks for it."""
+        if Path(directory).resolve() != Path(self.output_dir).resolve():
+            compare_settings(self, self.output_dir)  # another training's epochs there could be taken for this one's
+        self.resumed = compare_settings(self, directory, explicit=bool(self.cfg.RESUME))
+        if self.resumed:
+            self.record.update(resumed=self.resumed)
+        return super().resume_model_if_exist(directory)
+
+    def trainer_state(self, epoch: int) -> dict[str, Any]:
+        """Adds to a checkpoint whose it is and what the training depends on (our toolkit asks for it, not Dassl).
+
+        A trainer with a state beside its model, optimizer and schedule adds that here, as tensors and plain values,
+        and takes it back in `load_trainer_state`.
+        """
+        data = with_classes(self.record.content["data"]["name"], self.cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
+        training = {"name": self.training_name, "dataset": data}
+        own = {"training": training, "identity": self.identity, "resumed": list(self.resumed)}
+        return {**super().trainer_state(epoch), **own}
+
     def after_train(self) -> None:
-        """Records the training and the time of this process's part of it, then tests."""
-        training = {"name": self.training_name, "node": self.config_node, "epochs": self.epochs}
-        self.record.update(training=training, train_seconds=round(time.time() - self.time_start, 1))
+        """Records the training and the time of this process's share of it, then tests."""
+        if self.learned:
+            training = {"name": self.training_name, "node": self.config_node, "epochs": self.epochs}
+            self.record.update(training=training, train_seconds=round(time.time() - self.time_start, 1))
         super().after_train()
 
     def checkpoint(self, directory: str, epoch: int | None) -> Path:
         """A run's checkpoint of a 1-based epoch; default: the newest, or the best on val if TEST.FINAL_MODEL is so."""
         return choose_checkpoint(Path(directory) / self.learned, epoch, self.cfg.TEST.FINAL_MODEL == "best_val")
 
+    def load_model(self, directory: str, epoch: int | None = None) -> None:
+        """Loads what was learned; here there is nothing."""
+        print(f"{type(self).__name__} has nothing to load")
+
     def note_loaded(self, what: str, path: Path, epoch: int | None) -> None:
         """Says and records what was loaded."""
         print(f"Loaded the {what} of epoch {epoch} from {path}")
         self.record.update(loaded_from=describe_source(path, epoch) | said_of_prompt(self.cfg))
-
-
-class UntrainedTrainer(ClipTrainer):
-    """Has nothing to train: train() tests at once, on every toolkit."""
-
-    trains = False
-
-    def train(self) -> None:
-        """Tests."""
-        print(f"{type(self).__name__} has nothing to train")
-        self.time_start = time.time()
-        self.after_train()
-
-    def load_model(self, directory: str, epoch: int | None = None) -> None:
-        """There is nothing to load."""
-        print(f"{type(self).__name__} has nothing to load")

@@ -6,8 +6,8 @@ r"""Compare: several test-time methods, on several prompts, over one pass of the
         TRAINER.COMPARE.PROMPTS "['CoOp=output/coop']"
 
 Every method leaves a record of its own, <output>/<prompt>/<method>/results.json; the table is printed and written to
-table.md and table.csv; <output>/results.json, written last, lists the parts. The same command with more methods or
-prompts keeps the parts that are there and adds the others. Seconds per image are those that the
+table.md and table.csv; <output>/results.json, written last, lists the entries. The same command with more methods or
+prompts keeps the entries that are there and adds the others. Seconds per image are those that the
 method would need alone: its share of loading, making and encoding the views, plus its own work.
 """
 
@@ -30,8 +30,9 @@ from tlla.records.store import peek, predictions_file
 
 from .base import registered
 from .harness import distributed
-from .harness.entries import Part
+from .harness.entries import Entry
 from .harness.evaluation import VOLATILE, name_of_test
+from .harness.view_test import ViewTest
 from .testtime import TestTimeTrainer
 
 COLUMNS = (  # of the table: heading, key of the record, format
@@ -54,28 +55,103 @@ def add_config(cfg: CfgNode) -> None:
     cfg.TRAINER.COMPARE.PROMPTS = ()  # "name=source": a run's folder, a template, or an ensemble; (): as for one method
 
 
+class CompareTest(ViewTest):
+    """Every entry has a record of its own, and is kept if it was tested before."""
+
+    def entry(self, prompt: str, classifier: Classifier, name: str, method: Method) -> Entry:
+        """One method with one prompt, and its record."""
+        entry, trainer = super().entry(prompt, classifier, name, method), self.trainer
+        content = {"trainer": name, "prompt": prompt}
+        content["method"] = trainer.describe_method() | self.describe_one(name, method)
+        if prompt in trainer.templates:
+            content["method"]["template"] = trainer.templates[prompt]
+        if prompt in trainer.loaded:
+            content["loaded_from"] = trainer.loaded[prompt]
+        entry.record = trainer.record.entry(trainer.record.folder / prompt / name, **content)
+        entry.evaluator = copy.copy(trainer.evaluator)
+        entry.evaluator.reset()
+        entry.title = f"{prompt} {name}"
+        entry.share = 1.0 if method.uses_views else 1 / self.config.n_views
+        return entry
+
+    def unfinished(self, entries: list[Entry], split: str) -> list[Entry]:
+        """Without those whose records are there already, of the same settings; they are taken as they are."""
+        for entry in entries:
+            entry.facts["fingerprint"] = name_of_test(self.trainer, split, [entry], self._without(entry))
+        kept = {} if self.trainer.cfg.TEST.FRESH else {entry.title: self._record(entry, split) for entry in entries}
+        kept = {title: content for title, content in distributed.from_first(kept).items() if content}
+        for entry in entries:
+            entry.record.content = kept.get(entry.title, entry.record.content)
+        if kept:
+            print(f"Tested before, and kept (--fresh: not): {', '.join(kept)}")
+        return [entry for entry in entries if entry.title not in kept]
+
+    def _without(self, entry: Entry) -> list[str]:
+        """Config nodes that change nothing for an entry: those of all other methods and trainers."""
+        own = ("NAME", self.trainer.config_node, self.trainer.views_name, entry.record.content["trainer"].upper())
+        return [f"TRAINER.{name}" for name in self.trainer.cfg.TRAINER if name not in own]
+
+    def _record(self, entry: Entry, split: str) -> dict[str, Any]:
+        """What an earlier process has recorded of the same test; empty if there is nothing, or of other settings."""
+        folder, here = entry.record.folder, entry.record.content
+        try:
+            there = peek(folder) or {}
+            row = there["splits"][split]
+            if "fingerprint" in row:
+                same = row["fingerprint"] == entry.facts["fingerprint"]
+            else:
+                without = (*VOLATILE, *self._without(entry))
+                younger, older = (flat_config(content["config"], without) for content in (here, there))
+                keys = ("trainer", "prompt", "split_sha256", "versions")
+                same = {**younger, **older} == younger and all(there[key] == here[key] for key in keys)
+                same = same and row["prompt_sha256"] == entry.facts["prompt_sha256"]
+                if same:
+                    print(
+                        f"Note: {folder} does not say with which weights it was tested; they are taken to be the same"
+                    )
+        except (KeyError, TypeError, AttributeError):
+            return {}
+        return there if same and predictions_file(folder, split).is_file() else {}
+
+    def finish(self, entries: list[Entry], split: str) -> None:
+        """Prints the table and writes it, and with full precision table.csv."""
+        found = [entry.record.content["splits"][split] for entry in entries]
+        names = [(entry.record.content["prompt"], entry.record.content["trainer"]) for entry in entries]
+        cells = [[format(row.get(key, float("nan")), form) for _, key, form in COLUMNS] for row in found]
+        rows = [[*(escaped(x, "markdown") for x in name), *row] for name, row in zip(names, cells, strict=True)]
+        headers = ["prompt", "method", *(heading for heading, _, _ in COLUMNS)]
+        table = tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", "left"))
+        print(f"\n{table}")
+        write_text(self.trainer.record.folder / "table.md", table + "\n")
+        keys = [key for _, key, _ in COLUMNS]
+        values = [[*name, *map(row.get, keys)] for name, row in zip(names, found, strict=True)]
+        write_text(self.trainer.record.folder / "table.csv", to_csv([["prompt", "method", *keys], *values]))
+        self.trainer.record.content["splits"][split] = {"total": found[0]["total"], "parts": names}
+        self.trainer.record.write()
+
+
 @registered
 class Compare(TestTimeTrainer):
     """Tests every method with every prompt on the same views of the same images."""
 
-    def method_names(self, cfg: CfgNode) -> list[str]:
-        """TRAINER.COMPARE.METHODS, or all."""
+    def make_tester(self, cfg: CfgNode) -> CompareTest:
+        """TRAINER.COMPARE.METHODS, or all methods."""
         names = list(cfg.TRAINER.COMPARE.METHODS) or list(METHODS)
         for name in names:
             if name not in METHODS:
                 raise InputError(
                     f"TRAINER.COMPARE.METHODS has {name!r}, which is no method: {nearest(str(name), [*METHODS])}"
                 )
-        return names
+        return CompareTest(self, cfg, self.views_name, {name: name.upper() for name in names}, self.classifiers)
 
     def describe_method(self) -> dict[str, Any]:
-        """Of the whole; its parts have their own."""
+        """Of the whole; its entries have their own."""
         return super().describe_method() | {"name": "Compare", "settings": {}}
 
     def classifiers(self) -> dict[str, Classifier]:
         """TRAINER.COMPARE.PROMPTS, or the one prompt of --model-dir or TRAINER.PROMPT."""
         prompts = list(map(str, self.cfg.TRAINER.COMPARE.PROMPTS))
-        self.templates: dict[str, str] = {}  # by prompt, for the records of its parts
+        self.templates: dict[str, str] = {}  # by prompt, for the records of its entries
         self.loaded: dict[str, dict[str, Any]] = {}
         name, count = Counter(entry.partition("=")[0] for entry in prompts).most_common(1)[0] if prompts else ("", 0)
         if count > 1:
@@ -98,73 +174,3 @@ class Compare(TestTimeTrainer):
             )
         classifier, self.loaded[name] = self.reader.run(source)
         return classifier
-
-    def _part(self, prompt: str, classifier: Classifier, name: str, method: Method) -> Part:
-        part = super()._part(prompt, classifier, name, method)
-        entries = {"trainer": name, "prompt": prompt}
-        entries["method"] = self.describe_method() | self.describe_views(name, method)
-        if prompt in self.templates:
-            entries["method"]["template"] = self.templates[prompt]
-        if prompt in self.loaded:
-            entries["loaded_from"] = self.loaded[prompt]
-        part.record = self.record.part(self.record.folder / prompt / name, **entries)
-        part.evaluator = copy.copy(self.evaluator)
-        part.evaluator.reset()
-        part.title = f"{prompt} {name}"
-        part.share = 1.0 if method.uses_views else 1 / self.view_config.n_views
-        return part
-
-    def unfinished(self, parts: list[Part], split: str) -> list[Part]:
-        """Without those whose records are there already, of the same settings; they are taken as they are."""
-        for part in parts:
-            part.entries["fingerprint"] = name_of_test(self, split, [part], self._without(part))
-        kept = {} if self.cfg.TEST.FRESH else {part.title: self._record(part, split) for part in parts}
-        kept = {title: content for title, content in distributed.from_first(kept).items() if content}
-        for part in parts:
-            part.record.content = kept.get(part.title, part.record.content)
-        if kept:
-            print(f"Tested before, and kept (--fresh: not): {', '.join(kept)}")
-        return [part for part in parts if part.title not in kept]
-
-    def _without(self, part: Part) -> list[str]:
-        """Config nodes that change nothing for a part: those of all other methods and trainers."""
-        own = ("NAME", self.config_node, self.views_name, part.record.content["trainer"].upper())
-        return [f"TRAINER.{name}" for name in self.cfg.TRAINER if name not in own]
-
-    def _record(self, part: Part, split: str) -> dict[str, Any]:
-        """What an earlier process has recorded of the same test; empty if there is nothing, or of other settings."""
-        folder, here = part.record.folder, part.record.content
-        try:
-            there = peek(folder) or {}
-            row = there["splits"][split]
-            if "fingerprint" in row:
-                same = row["fingerprint"] == part.entries["fingerprint"]
-            else:
-                without = (*VOLATILE, *self._without(part))
-                younger, older = (flat_config(content["config"], without) for content in (here, there))
-                keys = ("trainer", "prompt", "split_sha256", "versions")
-                same = {**younger, **older} == younger and all(there[key] == here[key] for key in keys)
-                same = same and row["prompt_sha256"] == part.entries["prompt_sha256"]
-                if same:
-                    print(
-                        f"Note: {folder} does not say with which weights it was tested; they are taken to be the same"
-                    )
-        except (KeyError, TypeError, AttributeError):
-            return {}
-        return there if same and predictions_file(folder, split).is_file() else {}
-
-    def after_test(self, parts: list[Part], split: str) -> None:
-        """Prints the table and writes it, and with full precision table.csv."""
-        found = [part.record.content["splits"][split] for part in parts]
-        names = [(part.record.content["prompt"], part.record.content["trainer"]) for part in parts]
-        cells = [[format(row.get(key, float("nan")), form) for _, key, form in COLUMNS] for row in found]
-        rows = [[*(escaped(x, "markdown") for x in name), *row] for name, row in zip(names, cells, strict=True)]
-        headers = ["prompt", "method", *(heading for heading, _, _ in COLUMNS)]
-        table = tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", "left"))
-        print(f"\n{table}")
-        write_text(self.record.folder / "table.md", table + "\n")
-        keys = [key for _, key, _ in COLUMNS]
-        values = [[*name, *map(row.get, keys)] for name, row in zip(names, found, strict=True)]
-        write_text(self.record.folder / "table.csv", to_csv([["prompt", "method", *keys], *values]))
-        self.record.content["splits"][split] = {"total": found[0]["total"], "parts": names}
-        self.record.write()

@@ -16,11 +16,10 @@ from tlla.prompts.checkpoint import find_epoch, load_context, read_checkpoint
 from tlla.prompts.learner import FIXED_TOKENS, PromptLearner, check_prompt
 from tlla.prompts.prompted import PromptedCLIP
 from tlla.prompts.saved import describe
-from tlla.sharpness import sharpness_step
+from tlla.sharpness import ascent, check_sharpness, sharpness_step
 
-from .base import LearningTrainer
+from .base import ClipTrainer
 from .harness import distributed
-from .harness.feature_cache import FeatureCache
 
 
 def prompt_config(n_ctx: int, precision: str) -> CfgNode:
@@ -38,20 +37,19 @@ def prompt_config(n_ctx: int, precision: str) -> CfgNode:
 def add_training_keys(node: CfgNode) -> None:
     """The keys of all trainers of prompts that CoOp does not have."""
     node.TEXT_CHUNK = 0  # prompts that pass the text encoder at once; 0: as many as a fixed budget of memory allows
-    node.CACHE_EPOCHS = 0  # n > 0: epochs after the n-th see the images of the first n again, as kept features
 
 
-class PromptTrainer(LearningTrainer):
-    """Learns context vectors; a subclass says how sharp a look its step takes around the prompt, or gives its own step.
+class PromptTrainer(ClipTrainer):
+    """Learns context vectors. A subclass names its node, and replaces what differs: `perturbation` or `take_step`.
+
+    With the keys RHO and LAMBDA in the node the step is sharpness-aware, without them it is plain descent.
 
     Attributes:
-        rho: Radius of the perturbation.
-        lam: Weight of the sharpness.
+        rho: Radius of the perturbation, RHO.
+        lam: Weight of the sharpness, LAMBDA.
         model_class: The prompted CLIP.
     """
 
-    rho = 0.0
-    lam = 0.0
     model_class = PromptedCLIP
     learned = "prompt_learner"
     free_keys = ("TEXT_CHUNK",)
@@ -63,9 +61,10 @@ class PromptTrainer(LearningTrainer):
         node = cfg.TRAINER[self.config_node]
         with within(f"TRAINER.{self.config_node}"):
             check_prompt(node.N_CTX, node.CTX_INIT, node.get("CLASS_TOKEN_POSITION", "end"))
-            for key in ("TEXT_CHUNK", "CACHE_EPOCHS"):
-                if node.get(key, 0) < 0:  # a CoOp fork's own nodes lack both
-                    raise InputError(f"{key} must be at least 0, but got {node[key]}")
+            if node.get("TEXT_CHUNK", 0) < 0:  # a CoOp fork's own nodes lack it
+                raise InputError(f"TEXT_CHUNK must be at least 0, but got {node.TEXT_CHUNK}")
+            self.rho, self.lam = node.get("RHO", 0.0), node.get("LAMBDA", 0.0)
+            check_sharpness(self.rho, self.lam)
 
     def build_model(self) -> None:
         """Builds the prompted CLIP; only the prompt learner's parameters go to the optimizer."""
@@ -95,12 +94,10 @@ class PromptTrainer(LearningTrainer):
         )
 
     def before_train(self) -> None:
-        """Refuses to go on from a prompt that is not finite; keeps features, if CACHE_EPOCHS says so."""
+        """Refuses to resume from a prompt that is not finite."""
         super().before_train()
         if self.start_epoch:
             self._check_resumed(Path(self.cfg.RESUME or self.output_dir) / self.learned)
-        if n_epochs := self.method_cfg.get("CACHE_EPOCHS", 0):
-            self.train_loader_x = FeatureCache(self.train_loader_x, self.encode_batch, n_epochs)
 
     def _check_resumed(self, folder: Path) -> None:
         path = find_epoch(folder, self.start_epoch)
@@ -112,19 +109,9 @@ class PromptTrainer(LearningTrainer):
                 "was trained is not in it, so the record has the settings of this run"
             )
 
-    def before_epoch(self) -> None:
-        """Says which features are wanted."""
-        super().before_epoch()
-        if isinstance(self.train_loader_x, FeatureCache):
-            self.train_loader_x.set_epoch(self.epoch)
-
     def forward_backward(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """One step on one batch. Image features are computed once: they do not depend on the prompt."""
-        if "features" in batch:
-            features, labels = (batch[key].to(self.device) for key in ("features", "label"))
-        else:
-            features, labels = self.encode_batch(batch)
-        summary = self.take_step(features, labels)
+        summary = self.take_step(*self.encode_batch(batch))
         if self.batch_idx + 1 == self.num_batches:
             self.update_lr()
         return summary
@@ -145,12 +132,21 @@ class PromptTrainer(LearningTrainer):
 
         ctx = self.model.prompt_learner.ctx
         scale = self.scaler.get_scale() if self.scaler else 1.0
-        step = sharpness_step(loss_fn, ctx, self.rho, self.lam, scale, distributed.sum_gradient)
+        step = sharpness_step(loss_fn, ctx, self.rho, self.lam, scale, distributed.sum_gradient, self.perturbation)
         self.apply_gradients([step.gradient], step.loss, step.grad_norm, step.finite, scale)
         summary = {"loss": step.loss.item(), "acc": compute_accuracy(outputs[0], labels)[0].item()}
         if self.lam > 0:
             summary["sharpness"] = step.sharpness.item()
         return summary
+
+    def perturbation(self, prompt: Tensor, gradient: Tensor) -> Tensor:
+        """Hook: from the prompt to where the sharpness is looked for, of the prompt's shape; here steepest ascent.
+
+        Args:
+            prompt: The context vectors, detached, float32.
+            gradient: Of the loss there, times an unknown loss scale: only its direction counts.
+        """
+        return ascent(prompt, gradient, self.rho)
 
     def apply_gradients(
         self, gradients: Iterable[Tensor], loss: Tensor, grad_norm: Tensor, finite: bool, scale: float

@@ -2,19 +2,21 @@
 
 from yacs.config import CfgNode
 
-from tlla.errors import within
-from tlla.sharpness import check_sharpness
-
 from .base import registered
 from .prompt_trainer import PromptTrainer, prompt_config
 
 
-def add_config(cfg: CfgNode) -> None:
-    """Adds TRAINER.SAPT: the paper's prompt (4 tokens) and objective."""
+def sharpness_config() -> CfgNode:
+    """The paper's prompt (4 tokens) and objective."""
     node = prompt_config(n_ctx=4, precision="amp")
     node.RHO = 0.05  # radius of the perturbation; the paper searches 0.05, 0.1, 0.3, 0.5, 0.7 on validation data
     node.LAMBDA = 1.0  # weight of the sharpness; 0 is CoOp, 1 is SAM
-    cfg.TRAINER.SAPT = node
+    return node
+
+
+def add_config(cfg: CfgNode) -> None:
+    """Adds TRAINER.SAPT."""
+    cfg.TRAINER.SAPT = sharpness_config()
 
 
 @registered
@@ -22,11 +24,3 @@ class SAPT(PromptTrainer):
     """Cross entropy plus lambda times its rise under the worst perturbation of norm rho."""
 
     config_node = "SAPT"
-
-    def check_cfg(self, cfg: CfgNode) -> None:
-        """Takes rho and lambda from the config."""
-        super().check_cfg(cfg)
-        node = cfg.TRAINER[self.config_node]
-        with within(f"TRAINER.{self.config_node}"):
-            check_sharpness(node.RHO, node.LAMBDA)
-        self.rho, self.lam = node.RHO, node.LAMBDA

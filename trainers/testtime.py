@@ -4,175 +4,37 @@ The trainers are made from the methods' dataclasses: TPT's fields are the keys o
 TRAINER.VIEWS (which views) and TRAINER.PROMPT (which prompt, unless --model-dir names a run that learned one).
 """
 
-import dataclasses
 from typing import Any
 
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
-from tlla.clip import normalize
-from tlla.errors import within
-from tlla.fingerprint import tensor_sha256
-from tlla.methods import METHODS, Method, settings
+from tlla.methods import METHODS
 from tlla.prompts.classifier import Classifier
 from tlla.prompts.learner import check_position
-from tlla.views.device import make_views_on_device
 
-from .base import ClipTrainer, UntrainedTrainer, registered
-from .harness.entries import Meter, Part
-from .harness.results import plain
-from .harness.view_data import VIEW_KEYS, ViewDataset, add_view_keys, view_config
+from .base import ClipTrainer, registered
+from .harness.view_data import add_view_keys
+from .harness.view_test import ViewTest, add_method_keys
 from .prompt_source import PromptReader, said_of_prompt
 
-FP16_LOSS_SCALE = 1000.0  # TPT's
 
-
-def add_method_keys(node: CfgNode, method: type[Method]) -> None:
-    """Adds a method's settings to its node, with the method's defaults."""
-    for key, (_, default) in settings(method).items():
-        node[key] = default
-
-
-def build_method(cfg: CfgNode, name: str, node_name: str, n_views: int) -> Method:
-    """A method with the settings of TRAINER.<node_name>; InputError by key if they cannot work."""
-    method = METHODS[name]
-    with within(f"TRAINER.{node_name}"):
-        values = {field: cfg.TRAINER[node_name][key] for key, (field, _) in settings(method).items()}
-        built = method(**values)
-        built.check_views(n_views)
-    return built
-
-
-class ViewTest(ClipTrainer):
-    """test() over images with all their views.
-
-    A subclass sets `view_config` and `methods` in check_cfg, and gives `views_name` and `classifiers`.
-    """
-
-    kind = "views"
-    methods: dict[str, Method]
-
-    @property
-    def views_node(self) -> CfgNode:
-        """The node with the keys of the views, TRAINER.<views_name>."""
-        return self.cfg.TRAINER[self.views_name]
-
-    def describe_method(self) -> dict[str, Any]:
-        """Of the one method, or of the first of several, each of which has a record of its own."""
-        name, method = next(iter(self.methods.items()))
-        return super().describe_method() | self.describe_views(name, method)
-
-    def describe_views(self, name: str, method: Method) -> dict[str, Any]:
-        """A method's own entries."""
-        views = {key: value for key, value in plain(self.views_node).items() if key in VIEW_KEYS}
-        return {
-            "name": name,
-            "settings": {key: getattr(method, field) for key, (field, _) in settings(type(method)).items()},
-            "views": views if method.uses_views else None,
-            "deterministic": not method.uses_views,
-        }
-
-    def classifiers(self) -> dict[str, Classifier]:
-        """Text sides by name; every method is tested with each of them."""
-        raise NotImplementedError
-
-    def eval_dataset(self, split: str) -> Dataset:
-        """Images with all their views: img (V, 3, H, W)."""
-        return ViewDataset(self.eval_items(split), self.view_config, self.views_node.ON_DEVICE)
-
-    def eval_batch_size(self) -> int:
-        """As many images as have VIEW_BATCH views."""
-        return max(1, self.views_node.VIEW_BATCH // self.view_config.n_views)
-
-    def eval_order(self, total: int) -> list[int]:
-        """Online methods see the images in an order that the seed fixes; for all others it does not matter."""
-        if not any(method.online for method in self.methods.values()):
-            return super().eval_order(total)
-        generator = torch.Generator().manual_seed(self.view_config.seed)
-        return torch.randperm(total, generator=generator).tolist()
-
-    def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Features (B, V, E) and normalised pixels (B, V, 3, H, W) of all views."""
-        images = normalize(self._views(batch), self.clip_model)
-        return self._encode(images.flatten(0, 1)).unflatten(0, images.shape[:2]), images
-
-    def _views(self, batch: dict[str, Any]) -> Tensor:
-        """Pixels of all views on the device, (B, V, 3, H, W)."""
-        if not self.views_node.ON_DEVICE:
-            return batch["img"].to(self.device, non_blocking=True)
-        decoded = (image.to(self.device, non_blocking=True) for image in batch["img"])
-        pairs = zip(decoded, batch["crops"], strict=True)
-        return torch.stack([make_views_on_device(image, crops, self.view_config) for image, crops in pairs])
-
-    def _encode(self, images: Tensor) -> Tensor:
-        """Features of many views, so many at once as the memory allows: (N, 3, H, W) -> (N, E)."""
-        while True:
-            try:
-                return torch.cat([self.encode_image(chunk) for chunk in images.split(self.views_at_once)])
-            except torch.OutOfMemoryError:
-                if self.views_at_once == 1:
-                    raise
-            # Not inside the handler, whose traceback would keep the tensors alive.
-            self.views_at_once //= 2
-            print(f"Out of memory: going on with {self.views_at_once} views at once (VIEW_BATCH)")
-            torch.cuda.empty_cache()
-
-    def probabilities(self, prepared: tuple[Tensor, Tensor], part: Part) -> Tensor:
-        """Class probabilities of a batch under one method: (B, K)."""
-        features, images = prepared
-        return part.method.predict(features, images if part.method.needs_images else None)
-
-    def parts(self) -> list[Part]:
-        """Every method with every prompt."""
-        return [
-            self._part(prompt, classifier, name, method)
-            for prompt, classifier in self.classifiers().items()
-            for name, method in self.methods.items()
-        ]
-
-    def _part(self, prompt: str, classifier: Classifier, name: str, method: Method) -> Part:
-        self.evaluator.reset()
-        entries = {"prompt_sha256": tensor_sha256(classifier.fingerprint())}
-        if method.online:
-            entries["order"] = f"torch.randperm with seed {self.view_config.seed}"
-        part = Part(self.record, self.evaluator, Meter(self.device), entries, dataclasses.replace(method))
-        with part.meter:
-            part.method.start(classifier, self.view_config.seed)
-        return part
-
-    def before_test(self) -> None:
-        """Each method encodes the prompts that it needs."""
-        self.views_at_once = self.views_node.VIEW_BATCH
-
-    @property
-    def loss_scale(self) -> float:
-        """Factor on a loss before its backward pass."""
-        return FP16_LOSS_SCALE if self.precision in ("fp16", "amp") else 1.0
-
-
-class TestTimeTrainer(ViewTest, UntrainedTrainer):
+class TestTimeTrainer(ClipTrainer):
     """A test-time method on any prompt. The registered trainers are its subclasses, one for each method."""
 
     __test__ = False  # for pytest, which takes the name for a test's
     config_node = "PROMPT"
     views_name = "VIEWS"
+    kind = "views"
 
     def check_cfg(self, cfg: CfgNode) -> None:
-        """Refuses views and settings that cannot work, before anything is loaded."""
+        """Refuses a place of the class name that does not exist."""
         super().check_cfg(cfg)
         check_position(cfg.TRAINER.PROMPT.CLASS_TOKEN_POSITION)
-        with within(f"TRAINER.{self.views_name}"):
-            self.view_config = view_config(cfg, cfg.TRAINER[self.views_name])
-        names = self.method_names(cfg)
-        self.methods = {name: build_method(cfg, name, name.upper(), self.view_config.n_views) for name in names}
-        if not any(method.uses_views for method in self.methods.values()):
-            self.view_config = dataclasses.replace(self.view_config, n_views=1)
 
-    def method_names(self, cfg: CfgNode) -> list[str]:
-        """The methods to test: here the one that the trainer is named after."""
-        return [type(self).__name__]
+    def make_tester(self, cfg: CfgNode) -> ViewTest:
+        """The method that the trainer is named after."""
+        name = type(self).__name__
+        return ViewTest(self, cfg, self.views_name, {name: name.upper()}, self.classifiers)
 
     def build_model(self) -> None:
         """Nothing is built before it is known which prompt is wanted."""
@@ -182,7 +44,7 @@ class TestTimeTrainer(ViewTest, UntrainedTrainer):
             self.dm.dataset,
             node.CLASS_TOKEN_POSITION,
             self.autocast,
-            self.loss_scale,
+            self.tester.loss_scale,
             best=self.cfg.TEST.FINAL_MODEL == "best_val",
             on_shared=self.on_shared,
         )

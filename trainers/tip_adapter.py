@@ -31,9 +31,10 @@ from tlla.prompts.templates import zeroshot_features
 from tlla.training.cache_model import Cache, grid, load_cache, make_keys, search
 from tlla.workers import fit_workers
 
-from .base import LearningTrainer, registered
+from .base import ClipTrainer, registered
 from .harness import distributed
-from .harness.entries import Part
+from .harness.identity import compare_settings
+from .harness.split_guard import separate_splits
 from .prompt_source import find_templates
 
 BEST = "model-best.pth.tar"
@@ -74,7 +75,7 @@ def check_settings(node: CfgNode) -> None:
         raise InputError(f"SEARCH_STEP must be two whole numbers, but got {tuple(node.SEARCH_STEP)}")
 
 
-class CacheTrainer(LearningTrainer):
+class CacheTrainer(ClipTrainer):
     """What both have in common: the cache, the search, the test."""
 
     learned = "tip_adapter"
@@ -183,14 +184,14 @@ class CacheTrainer(LearningTrainer):
         features = self.encode_image(images)
         return self.cache(features, self.clip_logits(features))
 
-    def parts(self) -> list[Part]:
-        """The record of a test also holds what it was tested with."""
-        parts = super().parts()
-        cache = {"beta": self.cache.beta.item(), "alpha": self.cache.alpha.item()}
-        for part in parts:
-            part.entries |= cache | {"cache_sha256": tensor_sha256(self.cache.keys)}
-            part.entries["cache_labels_sha256"] = tensor_sha256(self.cache.labels)
-        return parts
+    def describe_tested(self) -> dict[str, Any]:
+        """Also the cache and its strength."""
+        return super().describe_tested() | {
+            "beta": self.cache.beta.item(),
+            "alpha": self.cache.alpha.item(),
+            "cache_sha256": tensor_sha256(self.cache.keys),
+            "cache_labels_sha256": tensor_sha256(self.cache.labels),
+        }
 
     def prompt(self) -> Tensor:
         """The text features."""
@@ -207,8 +208,8 @@ class TipAdapter(CacheTrainer):
     def train(self) -> None:
         """Fills the cache, searches, saves, tests."""
         self.time_start = time.time()
-        self.separate_splits()
-        self.compare_settings(self.output_dir)
+        separate_splits(self)
+        compare_settings(self, self.output_dir)
         self.fill_cache()
         self.choose_strength()
         self.save_model(0, self.output_dir)

@@ -6,14 +6,13 @@ gives TLLA, a CoOp run the paper's ablation "STSS+CoOp". For STSS on any other p
 
 from yacs.config import CfgNode
 
-from tlla.errors import within
 from tlla.methods import METHODS
 from tlla.prompts.classifier import Classifier, PromptClassifier
 
 from .base import registered
-from .harness.view_data import add_view_keys, view_config
-from .sapt import SAPT
-from .testtime import ViewTest, add_method_keys, build_method
+from .harness.view_data import add_view_keys
+from .harness.view_test import ViewTest, add_method_keys
+from .prompt_trainer import PromptTrainer
 
 
 def add_config(cfg: CfgNode) -> None:
@@ -24,20 +23,18 @@ def add_config(cfg: CfgNode) -> None:
 
 
 @registered
-class TLLA(ViewTest, SAPT):
+class TLLA(PromptTrainer):
     """Trains as SAPT does; scores all views of a test image by entropy plus sharpness, and the lowest ones vote."""
 
+    config_node = "SAPT"
     training = "SAPT"
     views_name = "TLLA"
+    kind = "views"
 
-    def check_cfg(self, cfg: CfgNode) -> None:
-        """Refuses settings of STSS that cannot work, before anything is loaded."""
-        super().check_cfg(cfg)
-        node = cfg.TRAINER[self.views_name]
-        with within(f"TRAINER.{self.views_name}"):
-            self.view_config = view_config(cfg, node)
-        self.methods = {"STSS": build_method(cfg, "STSS", self.views_name, node.N_VIEWS)}
+    def make_tester(self, cfg: CfgNode) -> ViewTest:
+        """STSS, whose settings are in TRAINER.TLLA."""
+        return ViewTest(self, cfg, self.views_name, {"STSS": self.views_name}, self.classifiers)
 
     def classifiers(self) -> dict[str, Classifier]:
         """The prompt as it is trained."""
-        return {"": PromptClassifier(self.model, self.autocast, self.loss_scale)}
+        return {"": PromptClassifier(self.model, self.autocast, self.tester.loss_scale)}

@@ -7,7 +7,7 @@ from yacs.config import CfgNode
 from tlla.clip import logit_scale
 from tlla.prompts.templates import zeroshot_features
 
-from .base import UntrainedTrainer, registered
+from .base import ClipTrainer, registered
 from .prompt_source import find_templates
 
 
@@ -19,7 +19,7 @@ def add_config(cfg: CfgNode) -> None:
 
 
 @registered
-class ZeroshotCLIP(UntrainedTrainer):
+class ZeroshotCLIP(ClipTrainer):
     """Classifies by the similarity of image features and the text features of a template or an ensemble."""
 
     config_node = "ZSCLIP"

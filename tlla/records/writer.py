@@ -85,7 +85,7 @@ class RunRecord:
         self.per_class, self.confusion = per_class, confusion
         self.content: dict[str, Any] = dict(content)
 
-    def part(self, folder: Path, **entries: Any) -> "RunRecord":
+    def entry(self, folder: Path, **entries: Any) -> "RunRecord":
         """A record of its own for one of several methods or prompts that share a run."""
         record = copy.copy(self)
         record.folder = folder

@@ -44,13 +44,13 @@ class Meter:
 
 
 @dataclass
-class Part:
+class Entry:
     """One of the methods that share a pass over the images."""
 
     record: RunRecord
     evaluator: Any
-    meter: Meter  # of the method's own work; what all parts share has another
-    entries: dict[str, Any]  # for the record of the split
+    meter: Meter  # of the method's own work; what all entries share has another
+    facts: dict[str, Any]  # for the record of the split
     method: Method | None = None
     title: str = ""
     share: float = 1.0  # of the shared time: a method that looks at one view needs one of V encoded
@@ -74,7 +74,7 @@ class Part:
             "peak_memory_mb": max(shared.peak_mb, self.meter.peak_mb),
         }
         bad = {"skipped": skipped} if skipped else {}
-        self.record.add_split(split, predictions, results, seconds, **costs, **bad, **self.entries)
+        self.record.add_split(split, predictions, results, seconds, **costs, **bad, **self.facts)
         return results
 
 

@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 from yacs.config import CfgNode
 
-from tlla.backbones import Backbone
 from tlla.errors import InputError
 from tlla.fingerprint import flat_config, key_of
 from tlla.metrics import score
@@ -22,8 +21,9 @@ from tlla.records.writer import ImageColumns
 from tlla.workers import fit_workers
 
 from . import distributed
-from .entries import Meter, Part
-from .partial_results import Ledger
+from .entries import Entry, Meter
+from .image_test import ImageTest
+from .partial_results import PartialResults
 
 # Keys that change no result, so that a test may go on under other values.
 VOLATILE = (
@@ -54,84 +54,63 @@ class Tested(Protocol):
     device: torch.device
     dm: Any
     record: Any
-    clip_model: Backbone
     num_classes: int
-
-    @property
-    def code_key(self) -> str:
-        """Of the code that a result depends on."""
-
-    def images_key(self, split: str) -> list[Any]:
-        """All that can change the features of a split's images, but for settings and code."""
-
-    def eval_dataset(self, split: str) -> Dataset:
-        """The images of a split."""
-
-    def eval_batch_size(self) -> int:
-        """Images at once."""
-
-    def eval_order(self, total: int) -> list[int]:
-        """The order in which the images are seen."""
-
-    def prepare(self, batch: dict[str, Tensor]) -> Any:
-        """What all parts share of a batch."""
-
-    def probabilities(self, prepared: Any, part: Part) -> Tensor:
-        """Class probabilities of a batch under one part, (B, K)."""
+    tester: ImageTest
 
 
-def evaluate(trainer: Tested, split: str, parts: list[Part], shared: Meter) -> list[dict[str, float]]:
-    """Tests all parts on a split, and records them; returns what each part's evaluator found, on every process."""
-    ordered = any(part.method and part.method.online for part in parts)
+def evaluate(trainer: Tested, split: str, entries: list[Entry], shared: Meter) -> list[dict[str, float]]:
+    """Tests all entries on a split, and records them; returns what each entry's evaluator found, on every process."""
+    ordered = any(entry.method and entry.method.online for entry in entries)
     if ordered and distributed.world_size() > 1:
-        names = [part.method.__class__.__name__ for part in parts if part.method and part.method.online]
+        names = [entry.method.__class__.__name__ for entry in entries if entry.method and entry.method.online]
         raise InputError(
             f"{' and '.join(dict.fromkeys(names))} learns from the test images in their order, which cannot be divided "
             "among processes: run it without torchrun, or leave it out of TRAINER.COMPARE.METHODS"
         )
-    get_state = (lambda: [part.method.state() for part in parts]) if ordered else None
-    name = name_of_test(trainer, split, parts, code=trainer.code_key)
-    ledger = Ledger(trainer.record.folder, name, trainer.cfg.TEST.SAVE_EVERY, get_state)
+    get_state = (lambda: [entry.method.state() for entry in entries]) if ordered else None
+    name = name_of_test(trainer, split, entries, code=trainer.tester.code_key)
+    partial = PartialResults(trainer.record.folder, name, trainer.cfg.TEST.SAVE_EVERY, get_state)
     if distributed.is_first():
         if trainer.cfg.TEST.FRESH:
-            ledger.remove()
-        ledger.load()
-    ledger.done, ledger.state = distributed.from_first((ledger.done, ledger.state))
-    if ordered and ledger.done:
-        for part, state in zip(parts, ledger.state, strict=True):
-            part.method.load_state(state)
-    _run_batches(trainer, split, parts, shared, ledger)
-    return _finish(trainer, split, parts, shared, ledger)
+            partial.remove()
+        partial.load()
+    partial.done, partial.state = distributed.from_first((partial.done, partial.state))
+    if ordered and partial.done:
+        for entry, state in zip(entries, partial.state, strict=True):
+            entry.method.load_state(state)
+    _run_batches(trainer, split, entries, shared, partial)
+    return _finish(trainer, split, entries, shared, partial)
 
 
-def name_of_test(trainer: Tested, split: str, parts: list[Part], without: Collection[str] = (), code: str = "") -> str:
+def name_of_test(
+    trainer: Tested, split: str, entries: list[Entry], without: Collection[str] = (), code: str = ""
+) -> str:
     """The split and the fingerprint of all that can change a result, but for the config keys or nodes `without`.
 
     What a cut test has left needs the same `code`; a finished result does not: then a new method would end them all.
     """
-    methods = [part.method for part in parts if part.method]
+    methods = [entry.method for entry in entries if entry.method]
     everything = {
         "config": flat_config(trainer.cfg, (*VOLATILE, *without)),
-        "parts": [[part.title, part.entries] for part in parts],
+        "parts": [[entry.title, entry.facts] for entry in entries],
         "classes": list(trainer.dm.dataset.classnames),
         "prompts": [method.classifier.identity() for method in methods],
         "seeds": [method.seed for method in methods],
-        "images": trainer.images_key(split),
+        "images": trainer.tester.images_key(split),
         "code": code,
     }
     return str(distributed.from_first(f"{split}-{key_of(everything)}"))  # others may see other times of the files
 
 
-def _run_batches(trainer: Tested, split: str, parts: list[Part], shared: Meter, ledger: Ledger) -> None:
-    dataset = GuardedDataset(trainer.eval_dataset(split), trainer.cfg.TEST.SKIP_BAD_IMAGES)
-    order = trainer.eval_order(len(dataset))
-    size = trainer.eval_batch_size()
+def _run_batches(trainer: Tested, split: str, entries: list[Entry], shared: Meter, partial: PartialResults) -> None:
+    dataset = GuardedDataset(trainer.tester.dataset(split), trainer.cfg.TEST.SKIP_BAD_IMAGES)
+    order, size = trainer.tester.order(len(dataset)), trainer.tester.batch_size()
     batches = [order[start : start + size] for start in range(0, len(order), size)]
-    missing = [number for number in range(len(batches)) if number not in ledger.done]
+    missing = [number for number in range(len(batches)) if number not in partial.done]
     before = len(order) - sum(len(batches[number]) for number in missing)
     if before:
         print(f"Going on after {before:,} of {len(order):,} images, which an earlier process has tested (--fresh: not)")
-    elif others := ledger.others():
+    elif others := partial.others():
         print(f"{others[0]} is of other settings, images, weights or versions: it is not used")
     own = missing[distributed.rank() :: distributed.world_size()]
     loader = fit_workers(
@@ -149,17 +128,17 @@ def _run_batches(trainer: Tested, split: str, parts: list[Part], shared: Meter, 
     bar = tqdm(total=total, initial=before, unit="img", desc=split, mininterval=often, disable=silent)
     try:
         for number, (batch, bad) in zip(own, _timed(loader, shared), strict=True):
-            rows = _test_batch(trainer, batch, parts, shared) if batch else []
-            seconds = [meter.lap() for meter in (shared, *(part.meter for part in parts))]
-            ledger.add(number, {"rows": rows, "bad": bad, "seconds": seconds})
+            rows = _test_batch(trainer, batch, entries, shared) if batch else []
+            seconds = [meter.lap() for meter in (shared, *(entry.meter for entry in entries))]
+            partial.add(number, {"rows": rows, "bad": bad, "seconds": seconds})
             bar.update(len(batches[number]))
     except BaseException:
-        if not ledger.get_state:  # the batch that was cut short may have changed the state
-            ledger.flush()
+        if not partial.get_state:  # the batch that was cut short may have changed the state
+            partial.flush()
         raise
     finally:
         bar.close()
-    ledger.flush()
+    partial.flush()
 
 
 def _timed(loader: DataLoader, shared: Meter) -> Iterator:
@@ -171,28 +150,32 @@ def _timed(loader: DataLoader, shared: Meter) -> Iterator:
         yield batch
 
 
-def _test_batch(trainer: Tested, batch: dict[str, Tensor], parts: list[Part], shared: Meter) -> list[dict[str, Tensor]]:
-    """Each part's columns."""
+def _test_batch(
+    trainer: Tested, batch: dict[str, Tensor], entries: list[Entry], shared: Meter
+) -> list[dict[str, Tensor]]:
+    """Each entry's columns."""
     with shared:
         label = batch["label"].to(trainer.device)
-        prepared = trainer.prepare(batch)
+        prepared = trainer.tester.prepare(batch)
     rows = []
-    for part in parts:
-        with part.meter:
-            probability = trainer.probabilities(prepared, part)
-        details = part.method.details if part.method else {}
+    for entry in entries:
+        with entry.meter:
+            probability = trainer.tester.probabilities(prepared, entry)
+        details = entry.method.details if entry.method else {}
         columns = {"label": label, **score(probability, label), **details}
         rows.append({"index": batch["index"], **{name: values.cpu() for name, values in columns.items()}})
     return rows
 
 
-def _finish(trainer: Tested, split: str, parts: list[Part], shared: Meter, ledger: Ledger) -> list[dict[str, float]]:
+def _finish(
+    trainer: Tested, split: str, entries: list[Entry], shared: Meter, partial: PartialResults
+) -> list[dict[str, float]]:
     """Puts the results of all processes and of earlier ones together; the first process records them."""
     done: dict[int, dict[str, Any]] = {}
-    for own in distributed.gather(ledger.done):
+    for own in distributed.gather(partial.done):
         done |= own
     results = [done[number] for number in sorted(done)]
-    for i, meter in enumerate((shared, *(p.meter for p in parts))):
+    for i, meter in enumerate((shared, *(p.meter for p in entries))):
         meter.seconds = sum(result["seconds"][i] for result in results) / distributed.world_size()
     batches = [result["rows"] for result in results if result["rows"]]  # no rows: none of its images could be read
     skipped = [{"index": index, "reason": reason} for result in results for index, reason in result["bad"]]
@@ -204,10 +187,10 @@ def _finish(trainer: Tested, split: str, parts: list[Part], shared: Meter, ledge
         print(f"Skipped {len(skipped)} images that cannot be read; results.json lists them")
     found = None
     if distributed.is_first():
-        predictions = map(ImageColumns, zip(*batches, strict=True))  # of each part
-        pairs = zip(parts, predictions, strict=True)
-        found = [part.finish(split, own, shared, trainer.num_classes, skipped) for part, own in pairs]
-        ledger.remove()
+        predictions = map(ImageColumns, zip(*batches, strict=True))  # of each entry
+        pairs = zip(entries, predictions, strict=True)
+        found = [entry.finish(split, own, shared, trainer.num_classes, skipped) for entry, own in pairs]
+        partial.remove()
     return distributed.from_first(found)
 
 

@@ -6,8 +6,10 @@ from typing import Any
 
 from tlla import fingerprint
 from tlla.errors import InputError
-from tlla.fingerprint import files_sha256, flat_config, split_sha256, weights_sha256
+from tlla.fingerprint import flat_config, split_sha256, weights_sha256
 from tlla.prompts.checkpoint import epochs_in, read_checkpoint
+
+from . import distributed
 
 # No result of a training depends on these keys, or what they name is compared itself: images, classes, weights.
 WITHOUT = (
@@ -32,7 +34,7 @@ SHOWN = 4  # differences in a message
 
 
 def training_identity(trainer: Any) -> dict[str, Any]:
-    """All that the training of a LearningTrainer depends on, as a flat dict of plain values.
+    """All that the training of a ClipTrainer depends on, as a flat dict of plain values.
 
     TEST.FINAL_MODEL best_val chooses an epoch by the val images, as they are tested: then these, and the node of the
     trainer's name, count as well.
@@ -42,7 +44,8 @@ def training_identity(trainer: Any) -> dict[str, Any]:
     nodes = {f"TRAINER.{trainer.config_node}", *([f"TRAINER.{cfg.TRAINER.NAME.upper()}"] if best else ())}
     unused = [f"TRAINER.{name}" for name in cfg.TRAINER if name != "NAME" and f"TRAINER.{name}" not in nodes]
     free = [f"{node}.{key}" for node in nodes for key in (*trainer.free_keys, "VIEW_BATCH")]
-    parts = {"train_x": dataset.train_x or (), **({"val": dataset.val} if best and dataset.val else {})}
+    splits = {"train_x": dataset.train_x or (), **({"val": dataset.val} if best and dataset.val else {})}
+    root, files = getattr(dataset, "dataset_dir", ""), trainer.split_files.sha256
     init = cfg.MODEL.INIT_WEIGHTS
     return {
         **flat_config(cfg, (*WITHOUT, *unused, *free)),
@@ -51,9 +54,24 @@ def training_identity(trainer: Any) -> dict[str, Any]:
         BACKBONE: cfg.MODEL.BACKBONE.NAME,
         WEIGHTS: weights_sha256(trainer.clip_model)[:12],
         **{f"class {label}": name for label, name in enumerate(dataset.classnames)},
-        **{f"split_sha256 of {n}": split_sha256(x, getattr(dataset, "dataset_dir", ""))[:12] for n, x in parts.items()},
-        **{f"size and time of {n}'s files": files_sha256(i.impath for i in x)[:12] for n, x in parts.items()},
+        **{f"split_sha256 of {name}": split_sha256(items, root)[:12] for name, items in splits.items()},
+        **{f"size and time of {name}'s files": files[name][:12] for name in splits},
     }
+
+
+def compare_settings(trainer: Any, directory: str, explicit: bool | None = None) -> list[dict[str, Any]]:
+    """`compare_with_checkpoint` for the training of a ClipTrainer and another one in a folder, once for all processes.
+
+    Returns:
+        After which epochs the settings changed, for the record.
+    """
+    found = None
+    if distributed.is_first():
+        found = compare_with_checkpoint(trainer.identity, Path(directory) / trainer.learned, explicit)
+    history, notes = distributed.from_first(found)
+    for line in notes:
+        print(line)
+    return history
 
 
 def compare_with_checkpoint(
@@ -93,6 +111,7 @@ def compare_with_checkpoint(
         )
     younger = [key for key in identity if key.isupper() and key not in there]  # keys of the config
     identity = {key: value for key, value in identity.items() if key not in younger}
+    there = {key: value for key, value in there.items() if value or key in identity}  # an older version's, switched off
     found = fingerprint.differences(there, identity)
     longer = found and there.get(LAST) != identity[LAST] and epoch <= identity[LAST]
     serious = [line for line in found if not (longer and line.startswith(f"{LAST} "))]

@@ -20,7 +20,7 @@ import torch
 from tlla.files import write_bytes
 
 
-class Ledger:
+class PartialResults:
     """Results by batch number.
 
     Args:

@@ -10,7 +10,8 @@ from yacs.config import CfgNode
 
 from tlla.errors import InputError
 from tlla.views.make import ViewConfig, draw_crops, make_views
-from tlla.views.read import read_image
+
+from .image_data import read_item
 
 VIEW_KEYS = ("N_VIEWS", "AUGMIX", "CROP_SCALE", "ON_DEVICE")  # those that change the views, the seed apart
 
@@ -55,12 +56,8 @@ class ViewDataset(Dataset):
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        item = self.items[index]
-        try:
-            image = read_image(item.impath)
-        except InputError as error:
-            raise InputError(f"{error} (item {index} of {len(self)})") from error
-        row = {"label": item.label, "index": index}
+        image = read_item(self.items, index)
+        row = {"label": self.items[index].label, "index": index}
         if not self.on_device:
             return {"img": make_views(image, index, self.config), **row}
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -19,7 +19,7 @@ def run_data(measured: Measured, limit: int) -> dict[str, Any]:
         "kept": method.top_s,
         "lam": method.lam,
         "vote": vote_words(measured),
-        "augmix": measured.trainer.view_config.augmix,
+        "augmix": measured.trainer.tester.config.augmix,
         **summary(measured),
         "images": gallery(measured, limit),
     }

@@ -12,7 +12,7 @@ from .measure import Measured
 
 def main_facts(measured: Measured) -> list[tuple[str, str]]:
     """Data, model, prompt, seed, settings, and when the results were written."""
-    record, method, views = measured.record, measured.method, measured.trainer.view_config
+    record, method, views = measured.record, measured.method, measured.trainer.tester.config
     written = datetime.fromtimestamp((measured.folder / RESULTS).stat().st_mtime)
     low, high = views.scale
     return [
@@ -42,7 +42,7 @@ def prompt_source(measured: Measured) -> str:
         path = Path(loaded["path"])
         by = (loaded.get("trained_by") or trained_by(path.parents[1]))["name"]
         return f"{'a run' if by == UNKNOWN else by}'s of epoch {loaded['epoch']}, {path.parents[1]}"
-    if getattr(measured.trainer, "trains", True):
+    if measured.trainer.learned:
         return "trained in this run"
     template = measured.trainer.cfg.TRAINER.PROMPT.TEMPLATE
     return str(template or getattr(measured.trainer.dm.dataset, "template", DEFAULT_TEMPLATE))

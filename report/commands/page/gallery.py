@@ -41,7 +41,7 @@ def _image(measured: Measured, row: int) -> dict[str, Any]:
     picture = read_image(item.impath)
     root = getattr(measured.trainer.dm.dataset, "dataset_dir", "") or Path(item.impath).parent
     width, height = picture.size
-    boxes = view_boxes(width, height, int(views.index[row]), measured.trainer.view_config)
+    boxes = view_boxes(width, height, int(views.index[row]), measured.trainer.tester.config)
     return {
         "file": Path(os.path.relpath(item.impath, root)).as_posix(),
         "label": int(views.label[row]),

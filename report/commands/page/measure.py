@@ -10,7 +10,7 @@ from tlla.fingerprint import versions
 from tlla.methods.stss import STSS
 from tlla.records.record import Record, read_record
 from tlla.records.store import read_rows
-from trainers.testtime import ViewTest
+from trainers.base import ClipTrainer
 
 from .scored_views import SPLIT, Views, all_views
 
@@ -23,7 +23,7 @@ class Measured:
 
     folder: Path
     record: Record
-    trainer: ViewTest
+    trainer: ClipTrainer
     method: STSS
     views: Views
 
@@ -58,10 +58,10 @@ def measure(folder: str | Path, root: str = "") -> Measured:
         folder, "list of test images", record.content["split_sha256"], trainer.record.content["split_sha256"], SPLIT
     )
     trainer.set_model_mode("eval")
-    trainer.before_test()
-    (part,) = trainer.parts()
-    _check_same(folder, "prompt", record.test, part.entries, "prompt_sha256")
-    method = cast(STSS, part.method)
+    trainer.tester.start()
+    (entry,) = trainer.tester.entries()
+    _check_same(folder, "prompt", record.test, entry.facts, "prompt_sha256")
+    method = cast(STSS, entry.method)
     measured = Measured(Path(folder), record, trainer, method, all_views(trainer, method))
     _check_predictions(measured, rows)
     return measured

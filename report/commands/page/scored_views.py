@@ -13,8 +13,8 @@ from tlla.methods.stss import STSS
 from tlla.metrics import score
 from tlla.selection import lowest, select_and_vote, vote
 from tlla.workers import fit_workers
+from trainers.base import ClipTrainer
 from trainers.harness.evaluation import GuardedDataset, collate
-from trainers.testtime import ViewTest
 
 SPLIT = "test"
 TOP = 5  # classes of an image whose probabilities are kept
@@ -57,7 +57,7 @@ class Views:
     view_confidence: Tensor
 
 
-def all_views(trainer: ViewTest, method: STSS) -> Views:
+def all_views(trainer: ClipTrainer, method: STSS) -> Views:
     """Tests all images, in the run's own batches; `method` has been started with the run's prompt."""
     batches = [_views(trainer, method, batch) for batch in _batches(trainer) if batch]
     columns = {field.name: torch.cat([getattr(b, field.name) for b in batches]) for field in fields(Views)}
@@ -65,10 +65,10 @@ def all_views(trainer: ViewTest, method: STSS) -> Views:
     return Views(**{name: values[place] for name, values in columns.items()})
 
 
-def _batches(trainer: ViewTest) -> Iterator[dict[str, Any] | None]:
+def _batches(trainer: ClipTrainer) -> Iterator[dict[str, Any] | None]:
     """The batches of the run's test; None for one of which nothing can be read."""
-    dataset = GuardedDataset(trainer.eval_dataset(SPLIT), trainer.cfg.TEST.SKIP_BAD_IMAGES)
-    order, size = trainer.eval_order(len(dataset)), trainer.eval_batch_size()
+    dataset = GuardedDataset(trainer.tester.dataset(SPLIT), trainer.cfg.TEST.SKIP_BAD_IMAGES)
+    order, size = trainer.tester.order(len(dataset)), trainer.tester.batch_size()
     sampler = [order[start : start + size] for start in range(0, len(order), size)]
     workers = trainer.cfg.DATALOADER.NUM_WORKERS
     loader = fit_workers(DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate))
@@ -79,9 +79,9 @@ def _batches(trainer: ViewTest) -> Iterator[dict[str, Any] | None]:
 
 
 @torch.no_grad()
-def _views(trainer: ViewTest, method: STSS, batch: dict[str, Any]) -> Views:
+def _views(trainer: ClipTrainer, method: STSS, batch: dict[str, Any]) -> Views:
     label = batch["label"].to(trainer.device)
-    features, _ = trainer.prepare(batch)
+    features, _ = trainer.tester.prepare(batch)
     scores = method.scores(features)
     probability = select_and_vote(scores, method.top_s, method.vote)  # (B, K)
     own = score(probability, label)

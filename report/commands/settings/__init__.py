@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> list[Path]:
         centre = None
         for folder in folders:
             opened = open_stss(folder, *opts)
-            own = (opened.own, replace(opened.trainer.view_config, seed=0))
+            own = (opened.own, replace(opened.trainer.tester.config, seed=0))
             if centre not in (None, own):
                 raise InputError(f"{folder} has other settings or views than {folders[0]}: give it another name")
             centre = own

@@ -17,8 +17,8 @@ from tlla.errors import InputError
 from tlla.files import write_bytes
 from tlla.fingerprint import key_of
 from tlla.workers import fit_workers
+from trainers.base import ClipTrainer
 from trainers.harness.evaluation import GuardedDataset, collate
-from trainers.testtime import ViewTest
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class ViewBank:
         return zip(self.features.split(self.at_once), self.labels.split(self.at_once), strict=True)
 
 
-def view_bank(trainer: ViewTest, split: str, folder: Path) -> ViewBank:
+def view_bank(trainer: ClipTrainer, split: str, folder: Path) -> ViewBank:
     """The views of a split, encoded now or by an earlier call with the same images, views and image encoder.
 
     Args:
@@ -62,40 +62,40 @@ def view_bank(trainer: ViewTest, split: str, folder: Path) -> ViewBank:
         torch.save(_encode(trainer, split), buffer)
         write_bytes(file, buffer.getvalue())
     kept = torch.load(file, weights_only=True, mmap=True)
-    return ViewBank(kept["features"], kept["labels"], trainer.eval_batch_size())
+    return ViewBank(kept["features"], kept["labels"], trainer.tester.batch_size())
 
 
-def _key(trainer: ViewTest, split: str) -> str:
+def _key(trainer: ClipTrainer, split: str) -> str:
     """Fingerprint of all that can change a feature."""
     return key_of(
         {
-            "images": trainer.images_key(split),
-            "code": trainer.code_key,
-            "views": asdict(trainer.view_config),
-            "how": {name: trainer.views_node[name] for name in ("VIEW_BATCH", "ON_DEVICE")},
+            "images": trainer.tester.images_key(split),
+            "code": trainer.tester.code_key,
+            "views": asdict(trainer.tester.config),
+            "how": {name: trainer.tester.node[name] for name in ("VIEW_BATCH", "ON_DEVICE")},
             "skip": trainer.cfg.TEST.SKIP_BAD_IMAGES,
         }
     )
 
 
 @torch.no_grad()
-def _encode(trainer: ViewTest, split: str) -> dict[str, Tensor]:
+def _encode(trainer: ClipTrainer, split: str) -> dict[str, Tensor]:
     """Features and labels of all images that can be read, in the batches of a test, on the CPU."""
-    dataset: Dataset = GuardedDataset(trainer.eval_dataset(split), trainer.cfg.TEST.SKIP_BAD_IMAGES)
+    dataset: Dataset = GuardedDataset(trainer.tester.dataset(split), trainer.cfg.TEST.SKIP_BAD_IMAGES)
     loader = fit_workers(
         DataLoader(
             dataset,
-            batch_size=trainer.eval_batch_size(),
+            batch_size=trainer.tester.batch_size(),
             num_workers=trainer.cfg.DATALOADER.NUM_WORKERS,
             collate_fn=collate,
         )
     )
-    trainer.before_test()
+    trainer.tester.start()
     features, labels = [], []
     with tqdm(total=len(dataset), unit="img", desc=f"{trainer.cfg.DATASET.NAME} {split}") as bar:
         for batch, bad in loader:
             if batch:
-                features.append(trainer.prepare(batch)[0].cpu())
+                features.append(trainer.tester.prepare(batch)[0].cpu())
                 labels.append(batch["label"])
             bar.update(len(bad) + (len(batch["label"]) if batch else 0))
     if not features:

@@ -19,7 +19,7 @@ from tlla.methods.stss import STSS
 from tlla.prompts.classifier import Classifier
 from tlla.records.record import read_record
 from tlla.selection import VOTES, score_views, select_and_vote
-from trainers.testtime import ViewTest
+from trainers.base import ClipTrainer
 
 from ...reopen import check_prompt, open_run, trainer_class
 from .bank import ViewBank
@@ -62,7 +62,7 @@ class StssRun:
     """
 
     folder: Path
-    trainer: ViewTest
+    trainer: ClipTrainer
     classifier: Classifier
     own: Setting
     recorded: dict[str, int]
@@ -93,11 +93,11 @@ def open_stss(folder: Path, *opts: str) -> StssRun:
     else:
         raise InputError(f"{folder} is a run of {record.trainer}: name one of STSS, or one that learned a prompt")
     with contextlib.redirect_stdout(io.StringIO()):  # which prompts it has loaded
-        prompts = trainer.classifiers()
+        prompts = trainer.tester.classifiers()
     classifier = prompts[record.content["prompt"]] if "prompt" in record.content else next(iter(prompts.values()))
     if classifier.conditional or not classifier.tunable:
         raise InputError(f"{folder} has no prompt that is the same for all images: STSS's settings cannot be varied")
-    own = Setting(n_views=trainer.view_config.n_views, **dataclasses.asdict(trainer.methods[STSS.__name__]))
+    own = Setting(n_views=trainer.tester.config.n_views, **dataclasses.asdict(trainer.tester.methods[STSS.__name__]))
     splits = record.content["splits"] if of_stss and not opts else {}
     recorded = {split: test["correct"] for split, test in splits.items()}
     return StssRun(folder, trainer, classifier, own, recorded)
@@ -150,6 +150,6 @@ def class_features(run: StssRun, settings: Sequence[Setting]) -> dict[float, Ten
     for rho in sorted({setting.rho for setting in settings}):
         most = max(setting.n_perturb for setting in settings if setting.rho == rho)
         stss = STSS(rho=rho, n_perturb=most)
-        stss.start(run.classifier, run.trainer.view_config.seed)
+        stss.start(run.classifier, run.trainer.tester.config.seed)
         texts[rho] = stss.text
     return texts

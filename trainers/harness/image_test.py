@@ -1,0 +1,89 @@
+"""How images are tested, one view each: the side of a trainer that the evaluation loop asks. A trainer holds one."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+import tlla
+from tlla.fingerprint import EXTRAS, files_sha256, source_sha256, versions, weights_sha256
+
+from .entries import Entry, Meter
+
+SOURCE = (Path(tlla.__file__).parent, Path(__file__).parents[1])  # the code that a result depends on
+
+
+class ImageTest:
+    """Tests the trainer's `model_inference` on plain images.
+
+    Args:
+        trainer: A ClipTrainer; what it builds is read when a test begins, not before.
+    """
+
+    def __init__(self, trainer: Any):
+        self.trainer = trainer
+
+    def describe(self) -> dict[str, Any]:
+        """What is to be said otherwise in `ClipTrainer.describe_method`."""
+        return {}
+
+    def items(self, split: str) -> Sequence[Any]:
+        """The *val* or *test* split as the dataset lists it: with impath and label."""
+        dataset = self.trainer.dm.dataset
+        return dataset.val if split == "val" else dataset.test
+
+    def images_key(self, split: str) -> list[Any]:
+        """All that can change the features of a split's images, but for settings and code."""
+        trainer, kept = self.trainer, self.trainer.record.content
+        files = files_sha256(item.impath for item in self.items(split))
+        how = [trainer.clip_model.name, self._weights_sha256, trainer.precision, trainer.device.type]
+        return [kept["split_sha256"].get(split), files, *how, kept["versions"], versions(EXTRAS)]
+
+    @property
+    def code_key(self) -> str:
+        """sha256 of the code that a result depends on: nobody resumes what other code has begun."""
+        return source_sha256(*SOURCE)
+
+    @functools.cached_property
+    def _weights_sha256(self) -> str:
+        return weights_sha256(self.trainer.clip_model, exact=True)  # needs a second or two for a large CLIP
+
+    def dataset(self, split: str) -> Dataset:
+        """The *val* or *test* split; items are dicts with img, label and index."""
+        return (self.trainer.val_loader if split == "val" else self.trainer.test_loader).dataset
+
+    def batch_size(self) -> int:
+        """Images of a test batch."""
+        return self.trainer.cfg.DATALOADER.TEST.BATCH_SIZE
+
+    def order(self, total: int) -> list[int]:
+        """Indices of a split's images in the order in which they are tested."""
+        return list(range(total))
+
+    def start(self) -> None:
+        """Prepares what all batches of a test share."""
+        self.trainer.before_test()
+
+    def entries(self) -> list[Entry]:
+        """What is tested in this pass: one entry, unless several methods share it."""
+        trainer = self.trainer
+        trainer.evaluator.reset()
+        return [Entry(trainer.record, trainer.evaluator, Meter(trainer.device), trainer.describe_tested())]
+
+    def prepare(self, batch: dict[str, Tensor]) -> Any:
+        """What all entries need of a batch: here the images, (B, 3, H, W)."""
+        return batch["img"].to(self.trainer.device, non_blocking=True)
+
+    def probabilities(self, prepared: Any, entry: Entry) -> Tensor:
+        """Class probabilities of a batch under one entry: (B, K)."""
+        return self.trainer.model_inference(prepared).softmax(dim=-1)
+
+    def unfinished(self, entries: list[Entry], split: str) -> list[Entry]:
+        """Those entries that are to be tested."""
+        return entries
+
+    def finish(self, entries: list[Entry], split: str) -> None:
+        """Prints or writes what concerns all entries together; the first process calls it."""

@@ -1,0 +1,162 @@
+"""How images are tested with all their views: test-time methods on one or several text sides."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from yacs.config import CfgNode
+
+from tlla.clip import normalize
+from tlla.errors import within
+from tlla.fingerprint import tensor_sha256
+from tlla.methods import METHODS, Method, settings
+from tlla.prompts.classifier import Classifier
+from tlla.views.device import make_views_on_device
+
+from .entries import Entry, Meter
+from .image_test import ImageTest
+from .results import plain
+from .view_data import VIEW_KEYS, ViewDataset, view_config
+
+FP16_LOSS_SCALE = 1000.0  # TPT's
+
+
+def add_method_keys(node: CfgNode, method: type[Method]) -> None:
+    """Adds a method's settings to its node, with the method's defaults."""
+    for key, (_, default) in settings(method).items():
+        node[key] = default
+
+
+def build_method(cfg: CfgNode, name: str, node_name: str, n_views: int) -> Method:
+    """A method with the settings of TRAINER.<node_name>; InputError by key if they cannot work."""
+    method = METHODS[name]
+    with within(f"TRAINER.{node_name}"):
+        values = {field: cfg.TRAINER[node_name][key] for key, (field, _) in settings(method).items()}
+        built = method(**values)
+        built.check_views(n_views)
+    return built
+
+
+class ViewTest(ImageTest):
+    """Tests every method with every text side on the same views of the same images.
+
+    Args:
+        trainer: A ClipTrainer.
+        cfg: Its config: what cannot work is refused before anything is loaded.
+        views_name: TRAINER.<views_name> has the keys of the views.
+        methods: Names of methods, and in which node the settings of each are.
+        classifiers: Returns the text sides by name, when a test begins.
+
+    Raises:
+        InputError: Views or settings that cannot work, by key.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        cfg: CfgNode,
+        views_name: str,
+        methods: Mapping[str, str],
+        classifiers: Callable[[], dict[str, Classifier]],
+    ):
+        super().__init__(trainer)
+        self.node = cfg.TRAINER[views_name]
+        self.classifiers = classifiers
+        with within(f"TRAINER.{views_name}"):
+            self.config = view_config(cfg, self.node)
+        self.methods = {name: build_method(cfg, name, own, self.config.n_views) for name, own in methods.items()}
+        if not any(method.uses_views for method in self.methods.values()):
+            self.config = dataclasses.replace(self.config, n_views=1)
+
+    def describe(self) -> dict[str, Any]:
+        """Of the one method, or of the first of several, each of which has a record of its own."""
+        return self.describe_one(*next(iter(self.methods.items())))
+
+    def describe_one(self, name: str, method: Method) -> dict[str, Any]:
+        """What is to be said of a method."""
+        views = {key: value for key, value in plain(self.node).items() if key in VIEW_KEYS}
+        return {
+            "name": name,
+            "settings": {key: getattr(method, field) for key, (field, _) in settings(type(method)).items()},
+            "views": views if method.uses_views else None,
+            "deterministic": not method.uses_views,
+        }
+
+    def dataset(self, split: str) -> Dataset:
+        """Images with all their views: img (V, 3, H, W)."""
+        return ViewDataset(self.items(split), self.config, self.node.ON_DEVICE)
+
+    def batch_size(self) -> int:
+        """As many images as have VIEW_BATCH views."""
+        return max(1, self.node.VIEW_BATCH // self.config.n_views)
+
+    def order(self, total: int) -> list[int]:
+        """Online methods see the images in an order that the seed fixes; for all others it does not matter."""
+        if not any(method.online for method in self.methods.values()):
+            return super().order(total)
+        generator = torch.Generator().manual_seed(self.config.seed)
+        return torch.randperm(total, generator=generator).tolist()
+
+    def start(self) -> None:
+        """Each method encodes the prompts that it needs."""
+        self.views_at_once = self.node.VIEW_BATCH
+
+    def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Features (B, V, E) and normalised pixels (B, V, 3, H, W) of all views."""
+        images = normalize(self._views(batch), self.trainer.clip_model)
+        return self._encode(images.flatten(0, 1)).unflatten(0, images.shape[:2]), images
+
+    def _views(self, batch: dict[str, Any]) -> Tensor:
+        """Pixels of all views on the device, (B, V, 3, H, W)."""
+        device = self.trainer.device
+        if not self.node.ON_DEVICE:
+            return batch["img"].to(device, non_blocking=True)
+        decoded = (image.to(device, non_blocking=True) for image in batch["img"])
+        pairs = zip(decoded, batch["crops"], strict=True)
+        return torch.stack([make_views_on_device(image, crops, self.config) for image, crops in pairs])
+
+    def _encode(self, images: Tensor) -> Tensor:
+        """Features of many views, so many at once as the memory allows: (N, 3, H, W) -> (N, E)."""
+        while True:
+            try:
+                return torch.cat([self.trainer.encode_image(chunk) for chunk in images.split(self.views_at_once)])
+            except torch.OutOfMemoryError:
+                if self.views_at_once == 1:
+                    raise
+            # Not inside the handler, whose traceback would keep the tensors alive.
+            self.views_at_once //= 2
+            print(f"Out of memory: going on with {self.views_at_once} views at once (VIEW_BATCH)")
+            torch.cuda.empty_cache()
+
+    def entries(self) -> list[Entry]:
+        """Every method with every text side."""
+        return [
+            self.entry(prompt, classifier, name, method)
+            for prompt, classifier in self.classifiers().items()
+            for name, method in self.methods.items()
+        ]
+
+    def entry(self, prompt: str, classifier: Classifier, name: str, method: Method) -> Entry:
+        """One method with one text side, started."""
+        trainer, seed = self.trainer, self.config.seed
+        trainer.evaluator.reset()
+        facts = {"prompt_sha256": tensor_sha256(classifier.fingerprint())}
+        if method.online:
+            facts["order"] = f"torch.randperm with seed {seed}"
+        meter, own = Meter(trainer.device), dataclasses.replace(method)
+        with meter:
+            own.start(classifier, seed)
+        return Entry(trainer.record, trainer.evaluator, meter, facts, own)
+
+    def probabilities(self, prepared: tuple[Tensor, Tensor], entry: Entry) -> Tensor:
+        """Class probabilities of a batch under one method: (B, K)."""
+        features, images = prepared
+        return entry.method.predict(features, images if entry.method.needs_images else None)
+
+    @property
+    def loss_scale(self) -> float:
+        """Factor on a loss before its backward pass."""
+        return FP16_LOSS_SCALE if self.trainer.precision in ("fp16", "amp") else 1.0
