@@ -87,10 +87,6 @@ class Bench:
         """Loads one CLIP for all, keeps the columns, asks git for nothing, and stops where it is wanted."""
         base, results = self.of("base"), self.of("harness.results")
         partial = self.of("harness.partial_results").PartialResults
-            self.of("base"),
-            self.of("harness.results"),
-            self.of("harness.partial_results").PartialResults,
-        )
         load, add_split, add = base.load_clip, results.RunRecord.add_split, partial.add
 
         def loads(name, *args, **kwargs):
