@@ -1,4 +1,4 @@
-"""Facts about the datasets: sizes of CoOp's splits, licences, where the files are. Code and documents read this table.
+"""Facts about the datasets: sizes of the splits, licences, where the files are. Code and documents read this table.
 
 Checksums are MD5, those that torchvision publishes; None: none is published. Sizes are those of the downloads.
 """
@@ -45,9 +45,9 @@ class Entry:
     Attributes:
         folder: Its folder, below the data root.
         images: Folder of its images, below that.
-        counts: Number of train, val and test images in CoOp's split; None where a part is missing.
+        counts: Number of train, val and test images in the published split, CoOp's if it has one; None: no such part.
         tree: The expected tree below its folder: (path, what it is).
-        split_id: Id of CoOp's split file on Google Drive.
+        split_id: Id of the split file on Google Drive.
         sources: What a program can download.
         by_hand: What has to be done by hand.
     """

@@ -1,4 +1,4 @@
-"""The fifteen datasets against what CoOp's classes make of the same trees (zoo_trees.py says how that was recorded)."""
+"""CoOp's datasets against what CoOp's classes make of the same trees (zoo_trees.py says how that was recorded)."""
 
 import json
 import shutil
