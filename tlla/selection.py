@@ -48,7 +48,10 @@ def marginal_entropy(logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ViewScores:
-    """Scores of views, each (B, V) float32: `score` = `entropy` + lambda * `sharpness`; `logits` is (B, V, K)."""
+    """Scores of views, each (B, V) float32; `logits` is (B, V, K).
+
+    `score` = `entropy` + lambda * `sharpness`; of a method without a setting `lam`, lambda is 1.
+    """
 
     score: Tensor
     entropy: Tensor

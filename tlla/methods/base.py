@@ -33,6 +33,7 @@ class Method:
     needs_text_encoder: ClassVar[bool] = False  # changes the prompt: class features alone are not enough
     needs_images: ClassVar[bool] = False  # adapts the image encoder: predict also gets the views' pixels
     uses_views: ClassVar[bool] = True  # False: the plain view is all it looks at
+    scores_views: ClassVar[bool] = False  # has `scores`, `top_s` and `vote`, as STSS has, for --explain and the page
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -21,6 +21,7 @@ class STSS(Method):
     """Scores all views by entropy plus sharpness; the lowest vote. docs/ablation.md: how the defaults were chosen."""
 
     needs_text_encoder: ClassVar[bool] = True
+    scores_views: ClassVar[bool] = True
 
     rho: float = 0.5  # norm of the random perturbations of the prompt
     lam: float = dataclasses.field(default=1.0, metadata={"key": "LAMBDA"})  # weight of the sharpness; 0: entropy alone

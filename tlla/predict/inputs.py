@@ -10,7 +10,7 @@ import torch
 from ..clip import find_device, load_clip
 from ..errors import InputError
 from ..files import read_text
-from ..methods.choice import parse_settings
+from ..methods.choice import find_method, parse_settings
 from ..prompts.checkpoint import read_checkpoint
 from ..prompts.choose import find_checkpoint
 from ..prompts.saved import PromptInfo, read_info
@@ -49,9 +49,10 @@ def build_predictor(args: argparse.Namespace) -> Predictor:
     info = PromptInfo() if path is None else read_info(path, read_checkpoint(path))
     names = class_names(args, info)
     values = parse_settings(args.set)
-    if args.explain and args.method.lower() not in ("tlla", "stss"):
+    if args.explain and not find_method(args.method).scores_views:
         raise InputError(
-            f"--explain shows the views that STSS keeps, but --method is {args.method}: leave one of them out"
+            "--explain shows the views that a method keeps by their scores, as STSS does, but --method is "
+            f"{args.method}: leave one of them out"
         )
     try:
         model = load_clip(args.backbone or info.backbone or BACKBONE, _device(args.device))

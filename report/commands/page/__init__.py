@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a finished TLLA or STSS run: tables, and a gallery of test images with their views.
+"""One self-contained HTML page of a finished run that scores views (TLLA, STSS): tables, and a gallery of test images.
 
 All test images are tested again, which takes as long as the run's test did; the command refuses to write a page whose
 numbers are not the run's. Several runs share a page and are chosen there.
@@ -16,7 +16,7 @@ from tlla.files import write_text
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The runs, and how much of them to show."""
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a finished run of TLLA or STSS")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a finished run of TLLA, STSS ...")
     parser.add_argument("--images", type=int, default=200, metavar="N", help="images a run in the gallery (200)")
     parser.add_argument("--root", default="", help="where the data lies now, if not where the runs found it")
 

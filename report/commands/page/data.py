@@ -17,7 +17,7 @@ def run_data(measured: Measured, limit: int) -> dict[str, Any]:
         "facts": main_facts(measured),
         "versions": version_facts(measured),
         "kept": method.top_s,
-        "lam": method.lam,
+        "lam": getattr(method, "lam", 1.0),
         "vote": vote_words(measured),
         "augmix": measured.trainer.tester.config.augmix,
         **summary(measured),

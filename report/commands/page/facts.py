@@ -3,6 +3,8 @@
 from datetime import datetime
 from pathlib import Path
 
+from tlla.methods import Method, settings
+from tlla.methods.stss import STSS
 from tlla.records.origins import UNKNOWN, trained_by
 from tlla.records.store import RESULTS
 from trainers.prompt_source import DEFAULT_TEMPLATE
@@ -21,13 +23,20 @@ def main_facts(measured: Measured) -> list[tuple[str, str]]:
         ("Prompt", prompt_source(measured)),
         ("Seed", str(record.content["seed"])),
         ("Views", f"{views.n_views} an image, crops of {low:g} to {high:g} of its area{', AugMix' * views.augmix}"),
-        (
-            "Score",
-            f"entropy + {method.lam:g} \u00d7 sharpness, from {method.n_perturb} perturbations of norm {method.rho:g}",
-        ),
+        ("Score", score_words(method)),
         ("Vote", f"the {method.top_s} views of lowest score, by {vote_words(measured)}"),
         ("Results of", f"{written:%Y-%m-%d %H:%M}"),
     ]
+
+
+def score_words(method: Method) -> str:
+    """What the score of a view is: of STSS in words, of another method its name and settings."""
+    if isinstance(method, STSS):
+        return (
+            f"entropy + {method.lam:g} \u00d7 sharpness, from {method.n_perturb} perturbations of norm {method.rho:g}"
+        )
+    values = [f"{key} {getattr(method, field)}" for key, (field, _) in settings(type(method)).items()]
+    return f"{type(method).__name__}'s, {', '.join(values)}"
 
 
 def vote_words(measured: Measured) -> str:

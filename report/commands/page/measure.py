@@ -1,4 +1,4 @@
-"""A finished run of TLLA or STSS, tested again: refused unless the numbers are the run's own."""
+"""A finished run of a method that scores views, tested again: refused unless the numbers are the run's own."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any, cast
 from report.reopen import open_run
 from tlla.errors import InputError
 from tlla.fingerprint import versions
+from tlla.methods import METHODS
 from tlla.methods.stss import STSS
 from tlla.records.record import Record, read_record
 from tlla.records.store import read_rows
@@ -42,13 +43,14 @@ def measure(folder: str | Path, root: str = "") -> Measured:
         root: Where the data lies now; empty: where the run found it.
 
     Raises:
-        InputError: the folder holds no complete run of TLLA or STSS, or the numbers are not the run's.
+        InputError: the folder holds no complete run of a method that scores views, or the numbers are not the run's.
     """
     record = read_record(folder)
-    if record.method["name"] != STSS.__name__:
+    known = METHODS.get(record.method["name"])
+    if not (known and known.scores_views):
         raise InputError(
-            f"{folder} is a run of {record.trainer}, but a page shows the views of TLLA or STSS: name the folder of "
-            "such a run"
+            f"{folder} is a run of {record.trainer}, but a page shows the views of a method that scores them, such as "
+            "TLLA or STSS: name the folder of such a run"
         )
     if not record.test:
         raise InputError(f"{folder} has no results of the {SPLIT} split, which a page shows: test the run on it")
