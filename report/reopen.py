@@ -2,7 +2,10 @@
 
 import contextlib
 import io
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dassl.config import get_cfg_default
 from dassl.engine import TRAINER_REGISTRY, build_trainer
@@ -14,7 +17,7 @@ import datasets
 import trainers
 from tlla.command_line import take_pairs, take_texts
 from tlla.errors import InputError
-from tlla.fingerprint import tensor_sha256
+from tlla.fingerprint import flat_config, tensor_sha256
 from tlla.records.record import Record, read_record
 from trainers.base import ClipTrainer
 
@@ -57,12 +60,24 @@ def check_prompt(record: Record, prompt: Tensor) -> None:
         )
 
 
+def _known(content: Mapping[str, Any], cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's config without the keys that only another version has."""
+    return {
+        key: _known(value, cfg[key]) if isinstance(value, dict) and isinstance(cfg[key], dict) else value
+        for key, value in content.items()
+        if key in cfg
+    }
+
+
 def _config(record: Record, opts: tuple[str, ...]) -> CfgNode:
     cfg = get_cfg_default()
     trainers.add_configs(cfg)
     datasets.add_configs(cfg)
+    here = flat_config(cfg)
+    if unknown := [key for key, value in flat_config(record.config).items() if value and key not in here]:
+        print(f"Note: {record.folder} is of a version that had {', '.join(unknown)}, which is ignored", file=sys.stderr)
     try:
-        cfg.merge_from_other_cfg(CfgNode(take_texts(cfg, record.config)))
+        cfg.merge_from_other_cfg(CfgNode(take_texts(cfg, _known(record.config, cfg))))
         if cfg.SEED < 0:  # an older record: what was drawn is not in its config, and the views had the seed 0
             cfg.SEED = record.content["seed"]
             for node in (cfg.TRAINER.TLLA, cfg.TRAINER.VIEWS):
