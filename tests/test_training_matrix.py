@@ -3,19 +3,18 @@
 The trainers are those of the registry that learn, so that a new one is covered by itself.
 """
 
-import contextlib
-import inspect
 import json
-import re
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 import yaml
 from benchmark import CLASSES, Workplace
 from dassl.engine import TRAINER_REGISTRY, TrainerX
 
 import train
+from trainers.prompt_trainer import PromptTrainer
 
 TRAINERS = sorted(
     name for name in TRAINER_REGISTRY.registered_names() if getattr(TRAINER_REGISTRY.get(name), "learned", "")
@@ -95,29 +94,45 @@ def test_the_trainers_are_found():
     assert {"CoOp", "CoCoOp", "SAPT", "TLLA", "TipAdapter", "TipAdapterF"} <= set(TRAINERS)
 
 
-def source_of(kind: type) -> str:
-    """The text of a class of ours or of the toolkit; "" of one that type() has made, as test-time trainers are."""
-    if not kind.__module__.startswith(("trainers.", "tlla.", "dassl.engine.")):
-        return ""
-    with contextlib.suppress(OSError):
-        return inspect.getsource(kind)
-    return ""
-
-
-@pytest.mark.parametrize("name", TRAINER_REGISTRY.registered_names())
-def test_no_attribute_hides_a_method(name):
-    """An attribute of that name would be called in its place, and only on the way that sets it before it calls it."""
-    kind = TRAINER_REGISTRY.get(name)
-    source = "".join(map(source_of, kind.__mro__))
-    assigned = set(re.findall(r"self\.(\w+)(?:: [^=\n]+)? = ", source))
-    assert assigned and not [attribute for attribute in assigned if inspect.isroutine(getattr(kind, attribute, None))]
-
-
 def test_a_killed_run_goes_on_to_the_same_bits(cell, kill):
     output = f"{cell.straight}-killed"
     kill(cell, cell.argv(output))
     cell.run(output)
     assert cell.found(output) == cell.found(cell.straight)
+
+
+class Forgetful(PromptTrainer):
+    """Perturbs by a running mean of its gradients, which it does not save."""
+
+    config_node = "SAPT"
+    mean: torch.Tensor | float = 0.0
+
+    def perturbation(self, prompt, gradient):
+        self.mean = 0.9 * self.mean + gradient
+        return super().perturbation(prompt, self.mean)
+
+
+class Careful(Forgetful):
+    """The same, saved as CONTRIBUTING says."""
+
+    def trainer_state(self, epoch):
+        return {**super().trainer_state(epoch), "mean": self.mean}
+
+    def load_trainer_state(self, state):
+        super().load_trainer_state(state)
+        self.mean = state["mean"]
+
+
+@pytest.mark.parametrize(("kind", "same"), ((Forgetful, False), (Careful, True)))
+def test_a_state_that_is_not_saved_is_found(place, kill, monkeypatch, kind, same):
+    """The test of the registered trainers can tell one that forgets its state from one that keeps it."""
+    monkeypatch.setattr(TRAINER_REGISTRY, "_obj_map", {**TRAINER_REGISTRY._obj_map, kind.__name__: kind})
+    cell = Cell(place, kind.__name__, "last_step")
+    cell.run(cell.straight)
+    output = f"{kind.__name__}-killed"
+    kill(cell, cell.argv(output))
+    cell.run(output)
+    assert (cell.found(output) == cell.found(cell.straight)) == same
 
 
 def test_a_test_afterwards_gives_the_same_predictions(cell):
