@@ -321,7 +321,7 @@ def added(s: Settings, targets: Sequence[str]) -> list[Job]:
     jobs = []
     for name, _, cfg in (entry.partition("=") for entry in s.also):
         if name in METHODS:
-            continue  # a part of Compare
+            continue  # an entry of Compare
         if not traits.trains(name):
             raise InputError(f"--also {name}: it is no method at test time and trains nothing")
         if not cfg and not s.cfg:

@@ -13,6 +13,7 @@ from dassl.engine import TRAINER_REGISTRY
 from test_faults import fails
 
 import parse_test_res
+from report.reopen import open_run
 from tlla.prompts.checkpoint import epochs_in, read_checkpoint
 
 TRAINERS = sorted(
@@ -233,6 +234,32 @@ def test_a_checkpoint_of_a_version_without_some_setting_is_taken_with_a_word(pla
     results = place.run("SAPT", "older", *EPOCH)
     assert f"Note: {path} is of a version that had no TRAINER.SAPT.LAMBDA" in capfd.readouterr().out
     assert "resumed" not in results
+
+
+@pytest.mark.parametrize("epochs", (0, 2))
+def test_a_setting_that_is_gone_counts_if_it_was_in_use(place, capfd, epochs):
+    """CACHE_EPOCHS, which older versions had: 0 was off."""
+    shutil.copytree(place.folder / "SAPT", place.folder / f"cached{epochs}")
+    path = newest(place, f"cached{epochs}")
+    trainer = read_checkpoint(path)["trainer"]
+    trainer["identity"]["TRAINER.SAPT.CACHE_EPOCHS"] = epochs
+    rewrite(path, trainer=trainer)
+    if epochs:
+        message = fails(capfd, place.argv("SAPT", "cached2", *EPOCH))
+        assert "TRAINER.SAPT.CACHE_EPOCHS is 2 there and None here" in message
+    else:
+        assert "resumed" not in place.run("SAPT", "cached0", *EPOCH)
+
+
+def test_a_run_of_a_version_with_other_keys_is_opened_with_a_word(place, capfd):
+    shutil.copytree(place.folder / "SAPT", place.folder / "of_other_keys")
+    path = place.folder / "of_other_keys/results.json"
+    content = json.loads(path.read_text())
+    content["config"]["TRAINER"]["SAPT"] |= {"CACHE_EPOCHS": 2, "GONE": 0}
+    path.write_text(json.dumps(content))
+    opened = open_run(path.parent)
+    note = f"Note: {path.parent} is of a version that had TRAINER.SAPT.CACHE_EPOCHS, which is ignored"
+    assert note in capfd.readouterr().err and "CACHE_EPOCHS" not in opened.cfg.TRAINER.SAPT
 
 
 @pytest.mark.parametrize("note", ([1], {1: 2}, "text"))

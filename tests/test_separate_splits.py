@@ -141,3 +141,14 @@ def test_imagenets_val_chooses_nothing(imagenet, capsys):
         InputError, match="TEST.FINAL_MODEL best_val chooses the epoch by val images, but .* of ImageNet"
     ):
         separate_splits(stub("ImageNet", dataset, "best_val"))
+
+
+def test_one_look_at_each_file_serves_the_guard_and_the_identity(place, monkeypatch):
+    seen = []
+    trainer = train.build_trainer(train.build_cfg(train.parse_args(place.argv("SAPT", "looks"))))
+    stat = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **how: seen.append(str(path)) or stat(path, **how))
+    separate_splits(trainer)
+    assert trainer.identity["size and time of train_x's files"]
+    images = [path for path in seen if path.endswith(".png")]
+    assert len(images) == len(set(images)) == 24 + 12 + 15

@@ -108,6 +108,21 @@ def test_the_perturbation_has_norm_rho_over_the_whole_prompt(task):
     assert (seen[1] - seen[0]).norm().item() == pytest.approx(0.7, rel=1e-5)
 
 
+def test_another_perturbation_is_where_the_sharpness_is_looked_for():
+    """ASAM's (Kwon et al., arXiv 2102.11600, eq. 4): eps = rho * T^2 g / ||T g|| with T = |p|."""
+    prompt = torch.tensor([[1.0, -2.0, 0.5]])
+    rho, weight = 0.3, torch.tensor([[2.0, 1.0, 4.0]])
+
+    def asam(p, g):
+        return rho * p.square() * g / (p.abs() * g).norm()
+
+    step = sharpness_step(lambda p: (weight * p.square()).sum() / 2, prompt, rho, 1.0, 64.0, perturbation=asam)
+    gradient = weight * prompt
+    eps = rho * prompt**2 * gradient / (prompt * gradient).norm()
+    torch.testing.assert_close(step.gradient / 64, weight * (prompt + eps))
+    torch.testing.assert_close(step.sharpness, (weight * ((prompt + eps) ** 2 - prompt**2)).sum() / 2)
+
+
 @pytest.mark.parametrize("fails_at", (1, 2))
 def test_the_prompt_is_untouched_also_after_a_non_finite_pass(task, fails_at):
     loss_fn, ctx = task

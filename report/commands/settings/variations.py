@@ -69,7 +69,7 @@ class StssRun:
 
 
 def open_stss(folder: Path, *opts: str) -> StssRun:
-    """Opens a run that tested STSS (TLLA, a part of Compare), or one that learned a prompt, which gets STSS's defaults.
+    """Opens a run that tested STSS (TLLA, an entry of Compare) or learned a prompt, which then gets STSS's defaults.
 
     Args:
         folder: The run's.

@@ -1,4 +1,4 @@
-"""Compare keeps the parts that are tested already and adds the others."""
+"""Compare keeps the entries that are tested already and adds the others."""
 
 import json
 
@@ -18,7 +18,7 @@ def place(tmp_path_factory):
     return place
 
 
-def parts(place, output):
+def entries_of(place, output):
     """Of each method: what is in its folder, with the times at which it was written."""
     folders = (place.folder / output / "template").iterdir()
     return {f.name: {file.name: (file.stat().st_mtime_ns, file.read_text()) for file in f.iterdir()} for f in folders}
@@ -31,13 +31,13 @@ def without_times(place, output, name):
 
 def test_missing_methods_are_added_and_the_others_stay_as_they_are(place, capsys):
     place.run("Compare", "grown", "TRAINER.COMPARE.METHODS", str(ALL[::2]))
-    before = parts(place, "grown")
+    before = entries_of(place, "grown")
     capsys.readouterr()
     record = place.run("Compare", "grown")
     printed = capsys.readouterr().out
     assert f"kept (--fresh: not): {', '.join(f'template {name}' for name in METHODS if name in ALL[::2])}" in printed
     assert sorted(name for _, name in record["splits"]["test"]["parts"]) == ALL
-    after = parts(place, "grown")
+    after = entries_of(place, "grown")
     assert {name: after[name] for name in ALL[::2]} == before
     for name in ALL:
         assert without_times(place, "grown", name) == without_times(place, "whole", name)
@@ -60,9 +60,9 @@ SMALL = ("TRAINER.COMPARE.METHODS", "['ZERO', 'STSS', 'SingleView']")
 )
 def test_only_a_part_of_the_same_settings_is_kept(place, more, anew):
     place.run("Compare", "settings", *SMALL, "TEST.FRESH", "True")
-    before = parts(place, "settings")
+    before = entries_of(place, "settings")
     place.run("Compare", "settings", *SMALL, *more)
-    assert sorted(name for name, files in parts(place, "settings").items() if files != before[name]) == anew
+    assert sorted(name for name, files in entries_of(place, "settings").items() if files != before[name]) == anew
 
 
 @pytest.mark.parametrize("change", (None, "prompt_sha256", "config"))
