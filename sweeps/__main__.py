@@ -91,7 +91,7 @@ def _jobs(args: argparse.Namespace, s: Settings) -> list[Job]:
             )
         return plans.trainings(s, Prompt(args.trainer, args.cfg, args.ctp, args.nctx, args.csc == "True"), args.dataset)
     if args.plan == "rho-grid":
-        return rho.plan(s, args.cfg, tuple(args.values))
+        return rho.plan(s, args.cfg, args.trainer, tuple(args.values))
     if args.plan.startswith("base2new"):
         plan = plans.base2new_train if args.plan == "base2new-train" else plans.base2new_test
         return plan(s, args.dataset, args.cfg, args.trainer)
@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> int:
     print(summary.text())
     if args.plan == "rho-grid" and summary.good:
         choice = rho.choose(s, args.cfg, jobs)
-        path = rho.folder_of(s, args.cfg) / rho.RECORD
+        path = rho.folder_of(s, args.cfg, args.trainer) / rho.RECORD
         print(f"rho {choice['rho']:g} (mean accuracy on val: {choice['mean_val_accuracy']}), kept in {path}")
     return 0 if summary.good else 1
 

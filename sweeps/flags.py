@@ -82,7 +82,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for name in ("base2new-train", "base2new-test"):
         parsers[name].add_argument("seed", nargs="?", type=int)
         parsers[name].add_argument("--cfg", default=env.get("CFG") or LONG, help="config of the trainer (or CFG)")
-    for name in ("base2new-train", "base2new-test", "train"):
+    for name in ("base2new-train", "base2new-test", "train", "rho-grid"):
         parsers[name].add_argument("--trainer", default=env.get("TRAINER") or "SAPT", help="(or TRAINER)")
     parsers["eval"].add_argument("--trainer", default="TLLA", help="who tests: one that learns prompts, TPT, ZERO ...")
     parsers["eval"].add_argument("--test-cfg", help="config of the test (default: CFG)")

@@ -1,4 +1,4 @@
-"""SAPT's rho, chosen on the source's validation images, never on test images; the choice is kept in rho.json."""
+"""The rho of SAPT, or of a trainer like it, chosen on the source's validation images; the choice is in rho.json."""
 
 import dataclasses
 import json
@@ -12,7 +12,9 @@ from dassl.data.datasets import DATASET_REGISTRY
 from datasets.imagenet import ImageNetFamily
 from tlla.errors import InputError
 from tlla.files import write_text
+from tlla.fingerprint import flat_config
 
+from . import traits
 from .flags import RHOS
 from .job import Job
 from .plans import Prompt, Settings, shots
@@ -20,22 +22,28 @@ from .plans import Prompt, Settings, shots
 RECORD = "rho.json"
 
 
-def folder_of(s: Settings, cfg: str) -> Path:
+def folder_of(s: Settings, cfg: str, trainer: str) -> Path:
     """Where the runs and the choice are."""
-    return s.out / "rho_grid" / Path(s.source).stem / "SAPT" / f"{Path(cfg).stem}_{s.shots}shots"
+    return s.out / "rho_grid" / Path(s.source).stem / trainer / f"{Path(cfg).stem}_{s.shots}shots"
 
 
-def plan(s: Settings, cfg: str, values: tuple[float, ...] = RHOS) -> list[Job]:
-    """A training for each rho and seed, tested on val. InputError if the source has no val images of its own."""
+def plan(s: Settings, cfg: str, trainer: str, values: tuple[float, ...] = RHOS) -> list[Job]:
+    """A training for each rho and seed, tested on val.
+
+    Raises:
+        InputError: The source has no val images of its own, or the trainer learns no prompt, or has no rho.
+    """
+    if not (traits.learns_prompt(trainer) and traits.rho_key(trainer)):
+        raise InputError(f"--trainer {trainer} learns no prompt with a rho: choose one such as SAPT")
     if min(values, default=-1) < 0:
         raise InputError(f"--values must be numbers >= 0, but got {values}")
-    folder = folder_of(s, cfg).relative_to(s.out)
+    folder = folder_of(s, cfg, trainer).relative_to(s.out)
     jobs = []
     for rho in values:
         point = dataclasses.replace(s, rho=rho)
         for seed in s.seeds:
-            opts = (*shots(s), *Prompt("SAPT", cfg).opts(), "TEST.SPLIT", "val")
-            jobs.append(point.job("SAPT", cfg, s.source, seed, f"{folder}/rho{rho:g}", *opts))
+            opts = (*shots(s), *Prompt(trainer, cfg).opts(), "TEST.SPLIT", "val")
+            jobs.append(point.job(trainer, cfg, s.source, seed, f"{folder}/rho{rho:g}", *opts))
     name = jobs[0].config_values["DATASET"]["NAME"]
     if issubclass(DATASET_REGISTRY.get(name), ImageNetFamily):
         raise InputError(
@@ -61,7 +69,7 @@ def choose(s: Settings, cfg: str, jobs: list[Job]) -> dict[str, Any]:
             raise InputError(f"{s.source} has no val images apart from its test images: rho cannot be chosen on it")
         runs.append(
             {
-                "rho": job.config_values["TRAINER"]["SAPT"]["RHO"],
+                "rho": flat_config(job.config_values)[traits.rho_key(job.trainer)],
                 "seed": job.seed,
                 "val_accuracy": record["splits"]["val"]["accuracy"],
                 "val_sha256": sha256["val"],
@@ -83,7 +91,7 @@ def choose(s: Settings, cfg: str, jobs: list[Job]) -> dict[str, Any]:
         "mean_val_accuracy": {f"{rho:g}": mean for rho, mean in means.items()},
         "runs": runs,
     }
-    write_text(folder_of(s, cfg) / RECORD, json.dumps(content, indent=2) + "\n")
+    write_text(folder_of(s, cfg, jobs[0].trainer) / RECORD, json.dumps(content, indent=2) + "\n")
     return content
 
 

@@ -93,6 +93,15 @@ def test_rho_reaches_the_trainings_of_a_subclass_with_its_own_node(own):
     assert run.config_values["TRAINER"]["OWNSAPT"]["RHO"] == 0.3 and run.config_values["TRAINER"]["SAPT"]["RHO"] == 0.05
 
 
+def test_rho_is_chosen_for_a_trainer_with_its_own_node(own, capsys):
+    words = ["rho-grid", "emoji", FILE, "--trainer", "OwnSAPT", "--values", "0.1", "0.4", "--seeds", "1"]
+    runs = cli.make_plan(cli.parse_args(words))[1]
+    assert [run.config_values["TRAINER"]["OWNSAPT"]["RHO"] for run in runs] == [0.1, 0.4]
+    assert {run.config_values["TRAINER"]["SAPT"]["RHO"] for run in runs} == {0.05}
+    assert cli.main(["rho-grid", "emoji", FILE, "--trainer", "CoOp", "--dry-run"]) == 2
+    assert "--trainer CoOp learns no prompt with a rho" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("trainer", "key", "value"), [("OwnSAPT", "OWNSAPT.RHO", "-5.0"), ("OwnTLLA", "OWNTLLA.N_PERTURB", "-1")]
 )
