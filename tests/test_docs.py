@@ -1,34 +1,26 @@
 """The documentation: every command and code block is run or checked, every setting described, every link fits."""
 
 import doctest
+import pkgutil
 import re
 import sys
 from unittest import mock
 
 import pytest
-import torch
-import torch.nn.functional as F
-import yaml
-from docs_blocks import REPO, SHELL, Bash, Block, blocks, commands, files
-from docs_rules import RULES, Place, Store, answer
+from docs_blocks import REPO, SHELL, Block, blocks, calls, files, script
+from docs_rules import Place, Store, follow
 
 import datasets
 import trainers
 from scripts.docs import check_site, config_reference, pages
 from tlla.backbones import BACKBONES
+from tlla.errors import InputError
 from tlla.methods import METHODS
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 PROGRAMS = r"^(\$ )?(python3?|pip|bash|git|torchrun|mkdocs|export) "
-NAMES = {  # what a page's code is about, for blocks that are not whole programs
-    "README.md": lambda: {"view_features": unit(2, 64, 16), "text_features": unit(9, 5, 16)},
-}
-USED: dict[str, set] = {}  # page -> rules
-
-
-def unit(*shape: int) -> torch.Tensor:
-    """Random features of length 1."""
-    return F.normalize(torch.randn(*shape), dim=-1)
+PACKAGES = "tlla|trainers|datasets|report|sweeps|benchmarks"
+FOLDERS = rf"{PACKAGES}|toolkit|configs|scripts|docs|tests|assets"
 
 
 @pytest.fixture(scope="module")
@@ -50,92 +42,86 @@ class Near(doctest.OutputChecker):
 def run_python(block: Block, names: dict) -> None:
     """Runs a block; one that is a file of the project (`# tlla/x.py`) as that module, >>> lines as a doctest."""
     if block.text.startswith(">>>"):
-        test = doctest.DocTestParser().get_doctest(block.text, names, str(block), block.file, block.line)
+        test = doctest.DocTestParser().get_doctest(block.text, names, block.place, block.place, 0)
         failed, _ = doctest.DocTestRunner(Near(), optionflags=FLAGS).run(test, clear_globs=False)
-        assert not failed, f"{block}: the output is another one"
+        assert not failed, f"{block.place}: the output is another one"
         names.update(test.globs)
         return
     module = re.match(r"# (\S+)\.py\n", block.text)
     if module:
         name = module[1].replace("/", ".")
         names = {"__name__": name, "__package__": name.rpartition(".")[0]}
-    exec(compile(block.text, str(block), "exec"), names)
-
-
-def run_page(file: str, store: Store, folder, monkeypatch) -> None:
-    """Runs all blocks of a page in one folder, in order."""
-    used = USED.setdefault(file, set())
-    place = Place(folder, store)
-    bash = Bash(folder, lambda call: answer(call, place, used))
-    monkeypatch.chdir(place.root)
-    monkeypatch.setitem(sys.modules, "tlla.trainers", trainers)  # as installed
-    monkeypatch.setitem(sys.modules, "tlla.datasets", datasets)
-    names = NAMES.get(file, dict)()
-    for block in blocks(file):
-        named = re.match(r"# (\w\S*\.(?:yaml|csv|txt))\n", block.text)
-        if block.language in SHELL:
-            done = bash.run(commands(block), place.root, place.home)
-            assert done.returncode == 0, f"{block} fails:\n{block.text}\n{done.stdout[-2000:]}"
-        elif block.language == "python":
-            run_python(block, names)
-        elif named:
-            (place.root / named[1]).write_text(block.text)
+    exec(compile(block.text, block.place, "exec"), names)
 
 
 @pytest.mark.parametrize("file", files())
 def test_every_command_of_a_page_works(file, store, tmp_path, monkeypatch):
+    place = Place(tmp_path, store)
+    monkeypatch.chdir(place.root)
+    monkeypatch.setitem(sys.modules, "tlla.trainers", trainers)  # as installed
+    monkeypatch.setitem(sys.modules, "tlla.datasets", datasets)
+    names: dict = {}
     with mock.patch.dict(METHODS), mock.patch.dict(BACKBONES):  # what a page registers is not the project's
-        run_page(file, store, tmp_path, monkeypatch)
-
-
-def test_no_rule_is_stale(request):
-    if len(USED) < len(files()):
-        pytest.skip("needs the commands of all pages")
-    unused = [rule.pattern for rule in RULES if not any(rule in used for used in USED.values())]
-    assert not unused, f"no page has a command for these rules of tests/docs_rules.py: {unused}"
+        for block in blocks(file):
+            named = re.match(r"# (\w\S*\.(?:yaml|csv|txt))\n", block.text)
+            if block.language in SHELL:
+                for call in calls(script(block), place.root, place.home):
+                    print(f"{block.place}: {' '.join(call[0])}")  # shown when it fails
+                    follow(*call, place)
+            elif block.language == "python":
+                run_python(block, names)
+            elif named:
+                (place.root / named[1]).write_text(block.text)
+            else:
+                assert not re.search(PROGRAMS, block.text, re.M), f"{block.place}: mark it as bash"
 
 
 @pytest.mark.parametrize("file", files())
-def test_no_command_hides_in_a_block_without_language(file):
-    for block in blocks(file):
-        if block.language not in (*SHELL, "python"):
-            assert not re.search(PROGRAMS, block.text, re.M), f"{block}: mark it as bash"
+def test_every_file_and_module_that_a_page_names_exists(file):
+    text = (REPO / file).read_text(encoding="utf-8")
+    made = {re.match(r"(?:# (\S+))?", block.text)[1] for block in blocks(file)}  # an example's file
+    for path in re.findall(rf"(?<![\w/.$<-])(?:{FOLDERS})/[\w./-]+(?![\w*<{{])", text):
+        path = path.rstrip(".")
+        assert (REPO / path).exists() or path in made, f"{file} names {path}"
+    for name in re.findall(rf"`((?:{PACKAGES})(?:\.\w+)+)", text):
+        if not name.endswith((".md", ".py", ".csv")):
+            pkgutil.resolve_name(re.sub(r"^tlla\.(?=trainers|datasets)", "", name))
 
 
-def test_a_command_that_no_rule_knows_fails(store, tmp_path):
-    place, used = Place(tmp_path, store), set()
-    bash = Bash(tmp_path, lambda call: answer(call, place, used))
-    for script, part in (
-        ("python -m unheard_of", "no rule in tests/docs_rules.py"),
-        ("curl example.org", "curl: command not found"),
+def test_a_wrong_command_fails(store, tmp_path, capsys):
+    place = Place(tmp_path, store)
+    for text, part in (
+        ("python -m unheard_of", "unheard_of"),
         ("python train.py --trainer SAPT --config-file configs/none.yaml", "there is no config file"),
         ("python train.py --trainer SAPT TRAINER.SAPT.RO 1", "TRAINER.SAPT.RHO"),
-        ("python train.py --no-such-flag", "arguments are refused"),
-        ("python -m benchmarks.views --no-such-flag", "error"),
+        ("python train.py --no-such-flag", "unrecognized arguments"),
+        ("python train.py --trainer SAPT --dataset-config-file configs/datasets/imagenet_r.yaml", "no training images"),
+        ("python -m datasets check OxfordPet --root data", "OxfordPets"),
+        ("python -m benchmarks.views --no-such-flag", "unrecognized arguments"),
         ("bash scripts/sapt/train.sh no_such_dataset vit_b16_c4_ep50", "no_such_dataset"),
         ("pip install -r none.txt", "none.txt"),
         ("pip install 'tlla[none]'", "none"),
     ):
-        done = bash.run(script, place.root, place.home)
-        assert done.returncode != 0 and part in done.stdout, (script, done.stdout)
+        with pytest.raises((AssertionError, ImportError, InputError)) as error:
+            follow(*calls(text, place.root, place.home)[-1], place)
+        assert part in f"{error.value}{capsys.readouterr()}", text
+    with pytest.raises(AssertionError, match="curl: command not found"):
+        calls("curl example.org", place.root, place.home)
 
 
-def test_a_shell_block_means_what_it_means_to_a_reader(store, tmp_path):
-    seen = []
-    place = Place(tmp_path, store)
-    bash = Bash(tmp_path, lambda call: (seen.append(call), (0, "said\n"))[1])
-    script = "export DATA=~/d  # a comment\npython a \\\n    --b $DATA 'c d'\npip x | cat\n"
-    assert bash.run(script, place.root, place.home).stdout == "said\nsaid\n"
-    assert seen[0].args == ("a", "--b", f"{place.home}/d", "c d") and seen[0].env["DATA"] == f"{place.home}/d"
-    assert seen[1].program == "pip"
-    console = Block("x.md", 1, "console", "$ python a \\\n    b\nprinted\n$ pip c\n")
-    assert commands(console) == "python a \\\n    b\npip c\n"
+def test_a_shell_block_means_what_it_means_to_a_reader(tmp_path):
+    text = "export DATA=~/d  # a comment\npython a \\\n    --b $DATA 'c d'\necho x | pip\n"
+    first, second = calls(text, tmp_path, tmp_path)
+    assert first == (["python", "a", "--b", f"{tmp_path}/d", "c d"], tmp_path, {"DATA": f"{tmp_path}/d"})
+    assert second[0] == ["pip"] and (tmp_path / "stdin").read_text() == "x\n"
+    console = Block("x.md:1", "console", "$ python a \\\n    b\nprinted\n$ pip c\n")
+    assert script(console) == "python a \\\n    b\npip c\n"
 
 
 def test_every_setting_is_on_the_page_with_a_description():
-    cfg, described = config_reference.read()
+    values, described = config_reference.read()
     page = config_reference.page()
-    for key, _, value in config_reference.leaves(cfg):
+    for key, value in values.items():
         assert described[key], f"{key} has no comment beside the line that sets it"
         row = next((line for line in page.splitlines() if line.startswith(f"| `{key}` |")), None)
         assert row, f"{key} is not on the page"
@@ -143,16 +129,15 @@ def test_every_setting_is_on_the_page_with_a_description():
     assert described["TRAINER.SAPT.RHO"].startswith("radius of the perturbation")
     assert described["TRAINER.TLLA.TOP_S"] == described["TRAINER.STSS.TOP_S"] == "views that vote"
     assert described["DATASET.CLASSNAMES"].startswith("ImageNet and its variants")
+    assert described["SEED"].startswith("0 or more: fixed") and described["TRAINER.COCOOP.PREC"].endswith("always fp32")
     assert described["DATALOADER.TRAIN_U.SAME_AS_X"].startswith("True: the loader of unlabelled")
 
 
 def test_links_of_a_page_fit_the_site():
-    text = "[a](docs/start.md) [b](CONTRIBUTING.md#add-a-dataset) [c](train.py) [d](https://x.org) "
-    text += "![f](docs/figures/x.png)"
     with pytest.raises(ValueError, match="docs/figures/x.png"):
-        pages.fit_links(text, "README.md")
-    text = text.replace("x.png", "results.png") + "\n```\n[e](no.md)\n```\n"
-    fitted = pages.fit_links(text, "README.md")
+        pages.fit_links("![f](docs/figures/x.png)", "README.md")
+    text = "[a](docs/start.md) [b](CONTRIBUTING.md#add-a-dataset) [c](train.py) [d](https://x.org) "
+    fitted = pages.fit_links(text + "![f](docs/figures/results.png)\n```\n[e](no.md)\n```\n", "README.md")
     assert "[a](start.md) [b](contributing.md#add-a-dataset) c [d](https://x.org)" in fitted
     assert "![f](figures/results.png)" in fitted and "[e](no.md)" in fitted
     assert pages.fit_links("[r](../../README.md)", "docs/how-to/x.md") == "[r](../index.md)"
@@ -164,7 +149,7 @@ def test_a_page_includes_a_section_with_its_links_moved():
     with pytest.raises(ValueError, match="#none"):
         pages.section(text, "none")
     shown = pages.include("<!-- include ../README.md -->\n", "docs/index.md")
-    assert "(start.md)" not in shown and "](methods.md)" in shown and "bash scripts/demo.sh" in shown
+    assert "](methods.md)" in shown and "bash scripts/demo.sh" in shown
 
 
 def test_everything_that_a_page_loads_from_elsewhere_is_found(tmp_path):
@@ -184,11 +169,6 @@ def test_everything_that_a_page_loads_from_elsewhere_is_found(tmp_path):
 
 
 def test_every_page_has_its_place_in_the_navigation():
-    def paths(part) -> list[str]:
-        if isinstance(part, str):
-            return [part]
-        return [path for one in (part if isinstance(part, list) else part.values()) for path in paths(one)]
-
-    listed = paths(yaml.safe_load((REPO / "mkdocs.yml").read_text())["nav"])
+    listed = re.findall(r"^ +- [^:]+: (\S+\.md)$", (REPO / "mkdocs.yml").read_text(), re.M)
     written = {path.relative_to(REPO / "docs").as_posix() for path in (REPO / "docs").rglob("*.md")}
     assert written | set(pages.GENERATED) | {"reference/config.md"} == set(listed) and len(set(listed)) == len(listed)

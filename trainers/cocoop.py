@@ -1,8 +1,8 @@
 """CoCoOp: conditional context optimization (Zhou et al., arXiv 2203.05557).
 
-Same logits and updates as KaiyangZhou/CoOp, trainers/cocoop.py. Differs: context and meta-net are fp32 for every PREC
-(upstream: fp16 for PREC fp16), the text is cut at the longest EOS, image features are computed without a graph, and
-checkpoints hold the context and the meta-net alone and load strictly.
+Same logits and updates as KaiyangZhou/CoOp@ff61507, trainers/cocoop.py. Differences: context and meta-net are fp32 for
+every PREC (upstream: fp16 for PREC fp16), the text is cut at the longest EOS, image features are computed without a
+graph, and checkpoints hold the context and the meta-net alone and load strictly.
 
 A step encodes B * K prompts, hence upstream's batch of one image. Here they pass the text encoder in chunks of bounded
 memory (`tlla.prompts.chunks`), in training and in a test. Each of several processes takes a share of the images of a

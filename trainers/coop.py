@@ -1,8 +1,9 @@
 """CoOp: context optimization (Zhou et al., "Learning to Prompt for Vision-Language Models", arXiv 2109.01134).
 
-Same logits and updates as KaiyangZhou/CoOp, trainers/coop.py. Differs: the context is fp32 for every PREC, the text is
-cut at the longest EOS, image features are computed without a graph, and checkpoints load strictly. With CTX_INIT,
-upstream ignores CSC and takes as many tokens as there are words; here CSC holds, and the words give all their tokens.
+Same logits and updates as KaiyangZhou/CoOp@ff61507, trainers/coop.py. Differences: the context is fp32 for every PREC,
+the text is cut at the longest EOS, image features are computed without a graph, and checkpoints load strictly. With
+CTX_INIT, upstream ignores CSC and uses as many tokens as there are words; here CSC holds, and all tokens of the words
+are used.
 """
 
 from yacs.config import CfgNode

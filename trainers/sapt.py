@@ -1,4 +1,7 @@
-"""SAPT: sharpness-aware prompt tuning (arXiv 2501.18864, eq. 2-4). CoOp whose prompt sits in a flat minimum."""
+"""SAPT: sharpness-aware prompt tuning (arXiv 2501.18864, eq. 2-4). CoOp whose prompt sits in a flat minimum.
+
+The authors' code is not public. Based on KaiyangZhou/CoOp@ff61507, trainers/coop.py; coop.py names the differences.
+"""
 
 from yacs.config import CfgNode
 

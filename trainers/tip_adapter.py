@@ -1,7 +1,7 @@
 """Tip-Adapter: a cache of the training images beside zero-shot CLIP; Tip-Adapter-F also trains the keys.
 
-arXiv 2111.03930 and 2207.09519; gaopengcuhk/Tip-Adapter, main.py and utils.py, whose logits, keys, grid and training
-steps these are. Where we differ:
+arXiv 2111.03930 and 2207.09519; gaopengcuhk/Tip-Adapter@d0e2d6f, main.py and utils.py, whose logits, keys, grid and
+training steps these are. Differences:
 - Upstream's F keeps its best epoch by TEST accuracy, and reports the better of the test accuracies before and after the
   search. Here the epoch is the best on val (TEST.FINAL_MODEL best_val) or the last, and one model is tested once.
 - Upstream's ImageNet has its test images as val. Where val and test share images, nothing is chosen: BETA and ALPHA

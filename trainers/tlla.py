@@ -2,6 +2,7 @@
 
 With ``--eval-only --model-dir <run>`` the prompt may come from any run that learned one of the same shape: a SAPT run
 gives TLLA, a CoOp run the paper's ablation "STSS+CoOp". For STSS on any other prompt there is the trainer STSS.
+The authors' code is not public.
 """
 
 from yacs.config import CfgNode

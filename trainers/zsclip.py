@@ -1,4 +1,7 @@
-"""Zero-shot CLIP with a hand-written template (arXiv 2103.00020). Nothing is trained."""
+"""Zero-shot CLIP with a hand-written template (Radford et al., arXiv 2103.00020). Nothing is trained.
+
+Upstream: KaiyangZhou/CoOp@ff61507, trainers/zsclip.py, ZeroshotCLIP and (ensembles) ZeroshotCLIP2.
+"""
 
 import torch
 from torch import Tensor

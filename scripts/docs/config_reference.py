@@ -6,14 +6,10 @@ or of a field of a test-time method.
     python -m scripts.docs.config_reference    # prints the page
 """
 
-import ast
-import contextlib
 import inspect
 import io
-import sys
-import tokenize
+import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +20,6 @@ import datasets
 import trainers
 from tlla.methods import METHODS, settings
 
-Place = tuple[str, int]  # file, line
 ACCEPTED = "accepted for upstream's files, used by no trainer here"
 HEAD = """# All settings
 
@@ -45,95 +40,69 @@ TITLES = {
 }
 
 
-@cache
-def comments(file: str) -> dict[int, str]:
-    """Comments of a source file by line, without the #."""
-    with open(file, "rb") as source:
-        tokens = tokenize.tokenize(source.readline)
-        return {t.start[0]: t.string.lstrip("# ") for t in tokens if t.type == tokenize.COMMENT}
-
-
-@contextlib.contextmanager
-def _watch(places: dict[tuple[int, str], Place]) -> Iterator[None]:
-    """Notes which line sets which key of which node."""
-    plain = CfgNode.__setattr__
-
-    def noting(node: CfgNode, name: str, value: Any) -> None:
-        caller = sys._getframe(1)
-        places[id(node), name] = (caller.f_code.co_filename, caller.f_lineno)
-        plain(node, name, value)
-
-    CfgNode.__setattr__ = noting
-    try:
-        yield
-    finally:
-        CfgNode.__setattr__ = plain
-
-
-def _of_defaults() -> dict[str, Place]:
-    """Lines of the toolkit's defaults, by full key."""
-    file = inspect.getsourcefile(defaults)
-    body = ast.parse(Path(file).read_text(encoding="utf-8")).body
-    tables = {n.targets[0].id: n.value for n in body if isinstance(n, ast.Assign) and isinstance(n.value, ast.Dict)}
-    found: dict[str, Place] = {}
-
-    def walk(table: ast.expr, prefix: str) -> None:
-        if isinstance(table, ast.Name):
-            table = tables[table.id]
-        for key, value in zip(table.keys, table.values, strict=True):
-            if key is None:  # ** of another table
-                walk(value, prefix)
-                continue
-            found[prefix + key.value] = (file, key.lineno)
-            if isinstance(value, (ast.Dict, ast.Name)):
-                walk(value, f"{prefix}{key.value}.")
-
-    walk(tables["DEFAULTS"], "")
+def _of_defaults() -> dict[str, str]:
+    """Comments of the toolkit's defaults by full key, read by their indentation; of a shared table by name."""
+    path: list[str] = []
+    found = {}
+    for indent, key, text in re.findall(r'^( +)"(\w+)":(?:.*?  # (.*))?', inspect.getsource(defaults), re.M):
+        path[len(indent) // 4 - 1 :] = [key]
+        found[".".join(path)] = text
     return found
 
 
-def _of_fields(method: type) -> dict[str, Place]:
-    """Lines of the fields of a method and its bases, by field."""
-    found: dict[str, Place] = {}
+def _of_trainers() -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+    """Comments of the lines ``cfg.A.KEY = ...`` and ``node.KEY = ...``: by node, and those of no node's own file."""
+    of_node: dict[str, dict[str, str]] = {}
+    shared: dict[str, str] = {}
+    for package in (trainers, datasets):
+        for file in sorted(Path(package.__file__).parent.rglob("*.py")):
+            source = file.read_text(encoding="utf-8")
+            found = dict(re.findall(r"^ +(?:cfg|node)\.([A-Z][\w.]*) = .*?  # (.*)", source, re.M))
+            nodes = re.findall(r"^ +cfg\.TRAINER\.(\w+) = ", source, re.M)
+            of_node |= {node: found for node in nodes}
+            shared |= {key: text for key, text in found.items() if "." in key or not nodes}
+    return of_node, shared
+
+
+def _of_fields(method: type) -> dict[str, str]:
+    """Comments of the fields of a method and its bases, by field."""
+    found: dict[str, str] = {}
     for cls in reversed(method.__mro__[:-1]):
-        file = inspect.getsourcefile(cls)
-        lines, start = inspect.getsourcelines(cls)
-        body = ast.parse(inspect.cleandoc("".join(lines)) if lines[0][0].isspace() else "".join(lines)).body[0].body
-        for node in body:
-            if isinstance(node, ast.AnnAssign):
-                found[node.target.id] = (file, start + node.lineno - 1)
+        found |= dict(re.findall(r"^ +(\w+): [^=#]+ = .*?  # (.*)", inspect.getsource(cls), re.M))
     return found
 
 
-def leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, CfgNode, Any]]:
-    """Full key, node and value of every setting."""
+def leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Full key and value of every setting."""
     for name, value in node.items():
         if isinstance(value, CfgNode):
             yield from leaves(value, f"{prefix}{name}.")
         else:
-            yield prefix + name, node, value
+            yield prefix + name, value
 
 
-def read() -> tuple[CfgNode, dict[str, str]]:
-    """The default config with all keys, and the description of each key; "" where there is none."""
-    places: dict[tuple[int, str], Place] = {}
+def read() -> tuple[dict[str, Any], dict[str, str]]:
+    """The default and the description of each key; "" where there is no description."""
     cfg = get_cfg_default()
-    with _watch(places):
-        trainers.add_configs(cfg)
-        datasets.add_configs(cfg)
-    of_defaults = _of_defaults()
-    fields = {name.upper(): method for name, method in METHODS.items()} | {"TLLA": METHODS["STSS"]}
-    found = {}
-    for key, node, _ in leaves(cfg):
-        section, name = (key.rpartition(".")[0]).rpartition(".")[2], key.rpartition(".")[2]
-        place = places.get((id(node), name)) or of_defaults.get(key)
-        if section in fields and name in settings(fields[section]):
-            place = _of_fields(fields[section])[settings(fields[section])[name][0]]
-        found[key] = comments(place[0]).get(place[1], "") if place else ""
-        if section in defaults.TRAINER_DEFAULTS:
-            found[key] = ACCEPTED
-    found["TRAINER.NAME"] = "the trainer; --trainer"
-    return cfg, found
+    trainers.add_configs(cfg)
+    datasets.add_configs(cfg)
+    values = dict(leaves(cfg))
+    of_defaults, (of_node, shared) = _of_defaults(), _of_trainers()
+    methods = {name.upper(): method for name, method in METHODS.items()} | {"TLLA": METHODS["STSS"]}
+    described = {}
+    for key in values:
+        *nodes, name = key.split(".")
+        node = nodes[-1] if nodes else ""
+        found = [of_defaults.get(key), shared.get(key)]
+        if node in methods and name in settings(methods[node]):
+            found = [_of_fields(methods[node]).get(settings(methods[node])[name][0])]
+        elif nodes[:1] == ["TRAINER"]:
+            found = [shared.get(key), of_node.get(node, {}).get(name), shared.get(name)]
+        elif nodes:
+            found.append(of_defaults.get(name))
+        described[key] = ACCEPTED if node in defaults.TRAINER_DEFAULTS else next(filter(None, found), "")
+    described["TRAINER.NAME"] = "the trainer; --trainer"
+    return values, described
 
 
 def _cell(text: str) -> str:
@@ -150,8 +119,7 @@ def _row(key: str, value: Any, text: str) -> str:
 
 def page() -> str:
     """The page, Markdown: a table for each node."""
-    cfg, described = read()
-    values = {key: value for key, _, value in leaves(cfg)}
+    values, described = read()
     groups: dict[str, list[str]] = {}
     for key in values:
         parts = key.split(".")

@@ -1,6 +1,7 @@
 """Pre-training pictures: drawings on white or in scenes, and what is true of each (size, ground, number, colour ...).
 
-All on batches of tensors; nothing here serves the test scenes, whose grounds and clutter come from datasets/scenes.py.
+All on batches of tensors; nothing here serves the test scenes, whose grounds and clutter are those of
+datasets/scene_pictures.py.
 """
 
 import math

@@ -1,7 +1,7 @@
 """What online methods with a cache share: features of past images, filed by predicted class; those of low entropy stay.
 
-The cache is TDA's (Karmanov et al., arXiv 2403.18293; kdiAAA/TDA, tda_runner.py, update_cache), as tensors that are
-allocated once, so that a look-up is one matrix product.
+The cache is TDA's (Karmanov et al., arXiv 2403.18293; kdiAAA/TDA@e697fb0, tda_runner.py, update_cache), as tensors that
+are allocated once, so that a look-up is one matrix product.
 
 Letters in shapes: V views, s kept views, K classes, E joint space.
 """

@@ -1,7 +1,7 @@
 """C-TPT: test-time prompt tuning that keeps the class features apart, for calibration (Yoon et al., arXiv 2403.14119).
 
-Upstream: hee-suk-yoon/C-TPT, tpt_classification.py and clip/custom_clip.py. Its option --two_step, a step for each term
-in turn, is left out: no script of theirs sets it. What else differs from that code is as in TPT.
+Upstream: hee-suk-yoon/C-TPT@085e6c2, tpt_classification.py and clip/custom_clip.py. Its option --two_step, one step for
+each term, is left out: none of its scripts sets it. The other differences to that code are those of TPT.
 """
 
 import dataclasses

@@ -1,10 +1,10 @@
 """DPE: text and image prototypes that evolve together from image to image (Zhang et al., arXiv 2410.12790).
 
-Upstream: zhangce01/DPE-CLIP, main_dpe.py. As in that code: the confident views enter the cache and the loss, but the
-plain view alone is classified, except on ImageNet-A (PREDICT_ON confident); InfoNCE goes from images to texts only; the
-entropy in the condition for an update is in nats, over log2 K; the mean text prototypes are normalised only where they
-are used. Its residuals are fp16, ours fp32; it fixes the logit scale at 100, ours is the classifier's. Its class
-features also come from sentences by GPT-3 (CuPL): here, what the classifier has.
+Upstream: zhangce01/DPE-CLIP@fecae5a, main_dpe.py. As in that code: the confident views enter the cache and the loss,
+but only the centre crop is classified, except on ImageNet-A (PREDICT_ON confident); InfoNCE goes from images to texts
+only; the entropy in the condition for an update is in nats, divided by log2 K; the mean text prototypes are normalised
+only where they are used. Its residuals are fp16, ours fp32; it fixes the logit scale at 100, ours is the classifier's.
+Its class features also use sentences by GPT-3 (CuPL); ours are the classifier's.
 
 The authors tuned alpha, beta, lr and align on each test set (configs/trainers/DPE); the defaults are ImageNet's, for
 all sets.

@@ -1,4 +1,7 @@
-"""TPT's confidence filter without tuning (Shu et al., arXiv 2209.07511, eq. 3)."""
+"""TPT's confidence filter without tuning (Shu et al., arXiv 2209.07511, eq. 3).
+
+Upstream: azshue/TPT@63ecbac, tpt_classification.py, select_confident_samples.
+"""
 
 from dataclasses import dataclass
 

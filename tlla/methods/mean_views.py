@@ -1,4 +1,7 @@
-"""The mean over all views: what augmentation alone gives, without selection."""
+"""The mean over all views: what augmentation alone gives, without selection.
+
+No upstream code: a reference for the other methods.
+"""
 
 from dataclasses import dataclass
 

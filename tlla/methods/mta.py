@@ -1,8 +1,8 @@
 """MTA: mean shift over the views' features, with a learned inlierness of each view (Zanella et al., arXiv 2405.02266).
 
-Upstream: MaxZanella/MTA, mta.py; the numbers of iterations are that code's. Where its formulas end in 0/0, ours have a
-limit: a view has at least one neighbour (there: none with fewer than 5 views), a single view is its own mode, and equal
-views get a bandwidth just above 0.
+Upstream: MaxZanella/MTA@cafafdf, mta.py; the numbers of iterations are that code's. Where its formulas give 0/0, ours
+have a limit: a view has at least one neighbour (there: none with fewer than 5 views), a single view is its own mode,
+and equal views get a bandwidth just above 0.
 """
 
 from collections.abc import Callable

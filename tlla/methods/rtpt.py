@@ -1,6 +1,6 @@
 """R-TPT: test-time prompt tuning view by view, and a vote of the views that have near neighbours (arXiv 2504.11195).
 
-Upstream: TomSheng21/R-TPT, rtpt.py. Its attack on the test images is no part of this method. Differences to that code:
+Upstream: TomSheng21/R-TPT@e085f13, rtpt.py. Its attack on the test images is not part of this method. Differences:
 - To leave a view out of its own neighbours it drops all cosines >= 1. By rounding, a view's own cosine can be below 1,
   and then the view is its own nearest neighbour. Here the diagonal is dropped, and nothing else.
 - It needs at least 20 views; here all others are neighbours if there are fewer, and a single view has weight 1.

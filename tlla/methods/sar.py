@@ -1,16 +1,17 @@
 """SAR: sharpness-aware, reliable entropy minimisation, one image at a time (Niu et al., arXiv 2302.12400, eq. 2-5).
 
-Upstream: mr-eggplant/SAR, sar.py and sam.py, an online method on batches. TLLA's paper (arXiv 2501.18864) compares with
-"SAR (single sample)" and does not say how a single image makes a batch. Our reading, close to the other methods here:
+Upstream: mr-eggplant/SAR@20f6e24, sar.py and sam.py, an online method on batches. TLLA's paper (arXiv 2501.18864)
+compares with "SAR (single sample)" and does not say how a single image makes a batch. Our reading:
 - The batch is the image's most confident views, and everything is as before after each image. Then SAR's restart, for
   when the moving average of the entropy collapses, has nothing to do and is left out.
-- The prediction is the adapted encoder's on the plain view. SAR returns the logits from before the step, which would be
-  no adaptation at all here.
+- The prediction is the adapted encoder's on the centre crop. SAR returns the logits from before the step, which would
+  be no adaptation at all here.
 - Tuned are weights and biases of the image encoder's norm layers, without the last stage of a ResNet, the last quarter
   of a ViT's blocks (SAR names the last three of twelve) and its final norm. CLIP's ln_pre, that SAR's ViT lacks, is in.
 - Batch norm uses its stored statistics: some crops of one image are no sample of the data. SAR uses the batch's.
-- The threshold is e0 times ln K, not ln 1000, as in SAR's port to CLIP (mariodoebler/test-time-adaptation); so is the
-  learning rate. SAR's own is 0.001 * batch / 64 for a ViT and 0.00025 for a ResNet, less for small batches.
+- The threshold is e0 times ln K, not ln 1000, as in SAR's port to CLIP (mariodoebler/test-time-adaptation@8b2ed63,
+  classification/methods/sar.py); so is the learning rate. SAR's own is 0.001 * batch / 64 for a ViT and
+  0.00025 for a ResNet, less for small batches.
 """
 
 import math

@@ -1,4 +1,7 @@
-"""Plain CLIP: the plain view alone (arXiv 2103.00020)."""
+"""Plain CLIP: the centre crop alone (Radford et al., arXiv 2103.00020).
+
+Upstream: openai/CLIP@d05afc4, clip/model.py, CLIP.forward.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,6 +1,7 @@
 """STSS: views with low entropy that stays low around the prompt vote (arXiv 2501.18864, section 4.2, eq. 5-8).
 
 With a SAPT prompt this is TLLA, with a CoOp prompt the paper's ablation "STSS+CoOp". No backprop, no parameter update.
+The authors' code is not public.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
 """TDA: two caches of past images, for and against classes, correct the logits (Karmanov et al., arXiv 2403.18293).
 
-Upstream: kdiAAA/TDA, tda_runner.py and utils.py. As in that code: an image enters the caches before it is classified,
-so it sees itself; the entropy that decides about the second cache is in nats, but is divided by log2 K, so that the
-ratio ends at ln 2; the mean feature of the views is not normalised. Upstream fixes the logit scale at 100, ours is the
-classifier's; its caches are fp16, ours fp32.
+Upstream: kdiAAA/TDA@e697fb0, tda_runner.py and utils.py. As in that code: an image enters the caches before it is
+classified, so it sees itself; the entropy that decides about the second cache is in nats, but is divided by log2 K, so
+that the ratio is at most ln 2; the mean feature of the views is not normalised. Upstream fixes the logit scale at 100,
+ours is the classifier's; its caches are fp16, ours fp32.
 
 The authors tuned alpha and beta on each test set (configs/trainers/TDA); the defaults are ImageNet's, for all sets.
 """

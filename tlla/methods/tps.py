@@ -1,7 +1,8 @@
 """TPS: test-time prototype shifting, prompt tuning without a text encoder (Sui et al., arXiv 2403.12952).
 
-Upstream: elaine-sui/TPS, shift_classification.py, model/learnable_shift.py and model/shifter.py, with a shift for each
-class (--per_label --do_shift). Its other prototypes, from templates and class descriptions, are the classifier's task.
+Upstream: elaine-sui/TPS@556db0f, shift_classification.py, model/learnable_shift.py and model/shifter.py, with a shift
+for each class (--per_label --do_shift). Its other prototypes, from templates and class descriptions, are the
+classifier's task.
 It runs under fp16 autocast; here the loss is fp32. At least one view is kept, as in TPT.
 """
 

@@ -1,8 +1,8 @@
 """VTE, vision-text-space ensemble: the mean feature of the most confident views (Döbler et al., arXiv 2405.14977).
 
-Upstream: mariodoebler/test-time-adaptation, classification/methods/vte.py. The text side of the ensemble, 80 templates
-(upstream's CLIP.PROMPT_MODE ensemble), is the classifier's. As upstream, the mean feature is not normalised again, so
-that views which disagree flatten the distribution.
+Upstream: mariodoebler/test-time-adaptation@8b2ed63, classification/methods/vte.py. The text side of the ensemble, 80
+templates (upstream's CLIP.PROMPT_MODE ensemble), is the classifier's. As upstream, the mean feature is not normalised
+again, so that views which disagree flatten the distribution.
 """
 
 from dataclasses import dataclass

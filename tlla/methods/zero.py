@@ -1,6 +1,6 @@
 """ZERO: the confident views vote at zero temperature (Farina et al., arXiv 2405.18330).
 
-Upstream: FarinaMatteo/zero, ttas/zero.py and utils/tools.py. Differences to that code:
+Upstream: FarinaMatteo/zero@c609f7c, ttas/zero.py and utils/tools.py. Differences to that code:
 - Its zero temperature is the epsilon of the logits' dtype, applied to cosines. It runs under fp16 autocast, where this
   is 9.765625e-4: cosines of 0.2500 and 0.2498 share a vote. Here a vote is one-hot; `softening` gives shared votes.
 - If no discarded view decides a tie, it means to ask the first of them, but masks the wrong classes. Here the tied
