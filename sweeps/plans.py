@@ -171,7 +171,7 @@ class Prompt:
         """The prompt as its checkpoint has it, if it is given."""
         if self.trainer not in dict(s.prompts):
             return self
-        ctx = self.train(s, s.source, s.seeds[0]).read_prompt()["ctx"]
+        ctx = self.train(s, s.source, s.seeds[0]).read_prompt().ctx
         return replace(self, n_ctx=ctx.shape[-2], csc=ctx.dim() == 3)
 
 

@@ -39,7 +39,7 @@ def place(tmp_path_factory):
 
 
 def saved(place, output, name="model.pth.tar-3"):
-    return read_checkpoint(place.folder / output / "tip_adapter" / name)["state_dict"]
+    return read_checkpoint(place.folder / output / "tip_adapter" / name).state
 
 
 def predicted(place, output):
@@ -307,7 +307,7 @@ def test_val_images_that_are_test_images_choose_nothing(place, shared, capsys):
     assert "the last epoch is tested" in capsys.readouterr().out
     folder = place.folder / "shared_TipAdapterF_val/tip_adapter"
     assert not (folder / "model-best.pth.tar").exists()
-    assert torch.equal(read_checkpoint(folder / "model.pth.tar-3")["state_dict"]["keys"], trainer.cache.keys.data)
+    assert torch.equal(read_checkpoint(folder / "model.pth.tar-3").state["keys"], trainer.cache.keys.data)
 
 
 @pytest.mark.parametrize("trainer", ("TipAdapter", "TipAdapterF"))
@@ -416,7 +416,7 @@ def test_a_cache_that_does_not_fit_is_refused_and_changes_nothing(tiny_clip, tmp
     state = cache.state_dict() | {"keys": torch.ones(24, 32)} | change
     torch.save({"state_dict": state}, tmp_path / "m")
     with pytest.raises(ValueError, match=part):
-        tlla.training.cache_model.load_cache(tmp_path / "m", cache, tiny_clip)
+        tlla.training.cache_model.load_cache(read_checkpoint(tmp_path / "m"), cache, tiny_clip)
     assert cache.keys.abs().max() == 0
 
 

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from tlla.errors import InputError
 from tlla.files import write_text
 from tlla.landscape.flatness import random_rise
-from tlla.prompts.checkpoint import epochs_in, load_context
+from tlla.prompts.checkpoint import epochs_in
+from tlla.prompts.saved import Prompt
 from tlla.sharpness import check_sharpness, sharpness_step
 
 from .. import style
@@ -77,7 +78,7 @@ def curve(run: PromptRun, files: Mapping[int, Path], args: argparse.Namespace) -
     held_out = run.encode(items)
     points = []
     for epoch, path in tqdm(files.items(), unit="epoch", desc=f"{run.name} seed {run.seed}"):
-        load_context(path, run.trainer.model.prompt_learner)
+        Prompt.load(path).put_into(run.trainer.model.prompt_learner)
         points.append({"epoch": epoch, **measure(run, training, held_out, args)})
     return points
 

@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from tlla.clip import image_size, normalize
+from tlla.clip import image_size
 from tlla.prompts.prompted import PromptedCLIP
 from tlla.sharpness import sharpness_step
-from tlla.views.make import ViewConfig, make_views
+from tlla.views.encode import ViewEncoder
+from tlla.views.make import ViewConfig
 
 from .assets import FOLDER, read_index
 
@@ -25,17 +25,13 @@ LRS = (0.002, 0.01, 0.02, 0.05)
 RHOS = (0.05, 0.1, 0.3, 0.5, 0.7)  # the paper's grid
 
 
-@torch.no_grad()
 def view_features(
     model: PromptedCLIP, paths: Sequence[str], scale: tuple[float, float], n_views: int, seed: int
 ) -> Tensor:
     """Features of all views of images, given as the index does or by full paths: (N, V, E). The trainer's views."""
     config = ViewConfig(image_size(model.clip), n_views, scale, seed=seed)
-    rows = []
-    for i, path in enumerate(tqdm(paths, desc=f"views {scale[0]:g}-{scale[1]:g}", leave=False, disable=None)):
-        image = Image.open(FOLDER / path).convert("RGB")
-        rows.append(model.encode_image(normalize(make_views(image, i, config))))
-    return torch.stack(rows)
+    bar = tqdm(paths, desc=f"views {scale[0]:g}-{scale[1]:g}", leave=False, disable=None)
+    return ViewEncoder(model.clip).images((FOLDER / path for path in bar), config)
 
 
 class Source:
