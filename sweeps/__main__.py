@@ -50,7 +50,7 @@ def make_plan(args: argparse.Namespace) -> tuple[Settings, list[Job]]:
     if args.rho is not None:
         if args.plan == "rho-grid":
             raise InputError("rho-grid tries several rho: give them by --values, and leave --rho out")
-        s = dataclasses.replace(s, rho=rho.read(args.rho, s.source))
+        s = dataclasses.replace(s, rho=rho.read_rho(args.rho, s.source))
     jobs = ordered(_jobs(args, s))
     _check_used(args, s, jobs)
     check(jobs)

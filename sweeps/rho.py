@@ -87,7 +87,7 @@ def choose(s: Settings, cfg: str, jobs: list[Job]) -> dict[str, Any]:
     return content
 
 
-def read(value: str, source: str) -> float:
+def read_rho(value: str, source: str) -> float:
     """--rho: a number, or the rho.json of the same source."""
     if not value.endswith(".json"):
         try:

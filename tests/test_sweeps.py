@@ -274,7 +274,7 @@ def test_rho_is_the_best_on_val_and_the_smallest_of_equals(fake, capsys):
     given = commands(capsys, *CROSS_EMOJI, "--rho", str(file))
     assert all(line.endswith("TRAINER.SAPT.RHO 0.1") for line in given)
     with pytest.raises(InputError, match="was chosen on emoji, but the prompts are trained on imagenet"):
-        rho.read(str(file), "imagenet")
+        rho.read_rho(str(file), "imagenet")
     for key in ("val_images_in_test", "split_sha256"):  # one of them, or all
         for entry in file.parent.glob("rho0.*/seed1/results.json"):
             record = json.loads(entry.read_text())

@@ -29,7 +29,7 @@ from tlla.fingerprint import tensor_sha256, weights_sha256
 from tlla.prompts.checkpoint import find_checkpoint, read_checkpoint
 from tlla.prompts.info import PromptInfo
 from tlla.prompts.templates import zeroshot_features
-from tlla.training.cache_model import Cache, grid, load_cache, make_keys, search
+from tlla.training.cache_model import Cache, load_cache, make_keys, search, search_grid
 from tlla.workers import fit_workers
 
 from .base import ClipTrainer, registered
@@ -144,7 +144,7 @@ class CacheTrainer(ClipTrainer):
             return
         found = [(self.encode_image(batch["img"].to(self.device)), batch["label"]) for batch in self.val_loader]
         features, labels = (torch.cat(tensors) for tensors in zip(*found, strict=True))
-        betas, alphas = (grid(*pair) for pair in zip(node.SEARCH_SCALE, node.SEARCH_STEP, strict=True))
+        betas, alphas = (search_grid(*pair) for pair in zip(node.SEARCH_SCALE, node.SEARCH_STEP, strict=True))
         choice = search(
             features,
             labels.to(self.device),

@@ -105,16 +105,16 @@ def _of_fields(method: type) -> dict[str, Place]:
     return found
 
 
-def leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, CfgNode, Any]]:
+def config_leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, CfgNode, Any]]:
     """Full key, node and value of every setting."""
     for name, value in node.items():
         if isinstance(value, CfgNode):
-            yield from leaves(value, f"{prefix}{name}.")
+            yield from config_leaves(value, f"{prefix}{name}.")
         else:
             yield prefix + name, node, value
 
 
-def read() -> tuple[CfgNode, dict[str, str]]:
+def read_descriptions() -> tuple[CfgNode, dict[str, str]]:
     """The default config with all keys, and the description of each key; "" where there is none."""
     places: dict[tuple[int, str], Place] = {}
     cfg = get_cfg_default()
@@ -124,7 +124,7 @@ def read() -> tuple[CfgNode, dict[str, str]]:
     of_defaults = _of_defaults()
     fields = {name.upper(): method for name, method in METHODS.items()} | {"TLLA": METHODS["STSS"]}
     found = {}
-    for key, node, _ in leaves(cfg):
+    for key, node, _ in config_leaves(cfg):
         section, name = (key.rpartition(".")[0]).rpartition(".")[2], key.rpartition(".")[2]
         place = places.get((id(node), name)) or of_defaults.get(key)
         if section in fields and name in settings(fields[section]):
@@ -148,10 +148,10 @@ def _row(key: str, value: Any, text: str) -> str:
     return f"| `{key}` | `{shown}` | {kind} | {_cell(text)} |"
 
 
-def page() -> str:
+def reference_page() -> str:
     """The page, Markdown: a table for each node."""
-    cfg, described = read()
-    values = {key: value for key, _, value in leaves(cfg)}
+    cfg, described = read_descriptions()
+    values = {key: value for key, _, value in config_leaves(cfg)}
     groups: dict[str, list[str]] = {}
     for key in values:
         parts = key.split(".")
@@ -172,4 +172,4 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    print(reference_page(), end="")

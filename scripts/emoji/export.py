@@ -51,7 +51,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return torch.load(io.BytesIO(file.read()), weights_only=True)
 
 
-def read(path: Path = WEIGHTS) -> nn.Module:
+def exported_model(path: Path = WEIGHTS) -> nn.Module:
     """The model as a user gets it: through OpenAI's build_model, then in fp32."""
     return build_model(read_weights(path)).float().eval()
 

@@ -18,7 +18,7 @@ from tlla.sharpness import sharpness_step
 from tlla.views.encode import ViewEncoder
 from tlla.views.make import ViewConfig
 
-from .assets import FOLDER, read_index
+from .assets import FOLDER, benchmark_index
 
 EPOCHS, BATCH, SHOTS, SEEDS = 50, 32, 16, (1, 2, 3)
 LRS = (0.002, 0.01, 0.02, 0.05)
@@ -34,11 +34,11 @@ def view_features(
     return ViewEncoder(model.clip).images((FOLDER / path for path in bar), config)
 
 
-class Source:
+class SourceStyle:
     """The source's train and val images, their labels, and which of them are val."""
 
     def __init__(self, model: PromptedCLIP):
-        parts = read_index()["items"]["noto"]
+        parts = benchmark_index()["items"]["noto"]
         self.items = parts["train"] + parts["val"]
         self.labels = torch.tensor([label for _, label, _ in self.items])
         self.is_val = torch.arange(len(self.items)) >= len(parts["train"])
@@ -81,7 +81,7 @@ def accuracy(scores: Tensor, labels: Tensor) -> float:
     return 100.0 * (scores.argmax(dim=-1) == labels).float().mean().item()
 
 
-def tune_prompts(model: PromptedCLIP, source: Source) -> dict:
+def tune_prompts(model: PromptedCLIP, source: SourceStyle) -> dict:
     """Trains CoOp over learning rates, then SAPT over rho at CoOp's best.
 
     Returns:

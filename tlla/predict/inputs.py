@@ -46,7 +46,7 @@ def build_predictor(args: argparse.Namespace) -> Predictor:
     """Loads what the arguments name. InputError if something does not exist or does not fit."""
     prompt = find_prompt(args.prompt or TEMPLATE, args.load_epoch)
     info, path = (prompt.info, prompt.path) if isinstance(prompt, Prompt) else (PromptInfo(), None)
-    names = class_names(args, info)
+    names = find_class_names(args, info)
     values = parse_settings(args.set)
     if args.explain and not find_method(args.method).scores_views:
         raise InputError(
@@ -82,7 +82,7 @@ def _device(name: str | None) -> torch.device:
     return find_device(name or ("cuda" if torch.cuda.is_available() else "cpu"), "--device")
 
 
-def class_names(args: argparse.Namespace, info: PromptInfo) -> list[str]:
+def find_class_names(args: argparse.Namespace, info: PromptInfo) -> list[str]:
     """The class names from the one source that was given, or those that a checkpoint was trained on."""
     if args.classes:
         return _distinct(args.classes, "--classes")

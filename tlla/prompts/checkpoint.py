@@ -125,12 +125,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
             "truncated, or hold more than tensors and plain values"
         ) from error
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        raise InputError(f"{path} is not a checkpoint: expected a dict with a 'state_dict', found {kind_of(content)}")
+        raise InputError(
+            f"{path} is not a checkpoint: expected a dict with a 'state_dict', found {describe_content(content)}"
+        )
     if strange := [name for name in content["state_dict"] if not isinstance(name, str)]:
         raise InputError(f"{path} is not a checkpoint: its state_dict has the key {strange[0]!r}, expected names")
     epoch, trainer = content.get("epoch"), content.get("trainer")
     if epoch is not None and (type(epoch) is not int or epoch < 0):
-        raise InputError(f"{path} holds {kind_of(epoch)} as 'epoch', expected a whole number")
+        raise InputError(f"{path} holds {describe_content(epoch)} as 'epoch', expected a whole number")
     return Checkpoint(path, strip_wrappers(content["state_dict"]), epoch, trainer if isinstance(trainer, dict) else {})
 
 
@@ -209,7 +211,7 @@ def _check_uncompressed(path: Path, file: BinaryIO) -> None:
         )
 
 
-def kind_of(value: Any) -> str:
+def describe_content(value: Any) -> str:
     """What a value is, for a message."""
     if isinstance(value, Tensor):
         return f"a tensor of {value.dtype}, {value.layout}, on {value.device}"

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..arguments import folder_path, number, sequence, short, whole
 from ..errors import InputError
 from ..files import write_bytes, write_text
-from .checkpoint import find_checkpoint, kind_of, read_checkpoint
+from .checkpoint import describe_content, find_checkpoint, read_checkpoint
 from .info import PromptInfo
 from .learner import FIXED_TOKENS, PromptLearner
 
@@ -168,7 +168,7 @@ def _checked(path: Path, name: str, found: Any) -> Tensor:
     """A tensor of a file as float32."""
     if not isinstance(found, Tensor) or not found.is_floating_point() or found.layout != torch.strided or found.is_meta:
         raise InputError(
-            f"{path} holds {kind_of(found)} as {name!r}, expected a tensor of real numbers, dense and in memory"
+            f"{path} holds {describe_content(found)} as {name!r}, expected a tensor of floats, dense and in memory"
         )
     if found.numel() * found.element_size() > found.untyped_storage().nbytes():  # one row, repeated without end
         raise InputError(f"{path} holds {name!r} of shape {tuple(found.shape)}, but not as many numbers: train again")

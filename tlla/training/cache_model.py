@@ -42,7 +42,7 @@ def cache_logits(affinity: Tensor, values: Tensor, beta: Tensor | float) -> Tens
     return torch.exp(-beta * (1 - affinity)) @ values
 
 
-def grid(largest: float, steps: int) -> list[float]:
+def search_grid(largest: float, steps: int) -> list[float]:
     """The values that are searched: `steps` of them from 0.1 on, without `largest` itself."""
     return [0.1 + i * (largest - 0.1) / steps for i in range(steps)]
 

@@ -17,7 +17,7 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler, default_collate
 from tlla.errors import InputError
 
 
-def start(use_cuda: bool) -> None:
+def join_processes(use_cuda: bool) -> None:
     """Joins the processes that torchrun has started, if it has: NCCL on GPUs, gloo on CPUs.
 
     Raises:

@@ -1,6 +1,7 @@
 """What a record says of a run: its config, data, versions, and where what is tested comes from."""
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
