@@ -60,7 +60,7 @@ class ViewEncoder:
                     raise
             # Not inside the handler, whose traceback would keep the tensors alive.
             self.at_once //= 2
-            self.tell(f"Out of memory: continuing with {self.at_once} views at once")
+            self.tell(f"Out of memory: continuing with {self.at_once} views at once (VIEW_BATCH, --batch-views)")
             torch.cuda.empty_cache()
 
     def images(self, images: Iterable[ImageLike], config: ViewConfig) -> Tensor:
