@@ -50,7 +50,7 @@ def trainer_class(record: Record) -> type[ClipTrainer]:
     return TRAINER_REGISTRY.get(record.trainer)
 
 
-def check_prompt(record: Record, prompt: Tensor) -> None:
+def check_tested_prompt(record: Record, prompt: Tensor) -> None:
     """Raises InputError if a run's newest prompt is not the one that its results are of."""
     tested = {test.get("prompt_sha256") for test in record.content["splits"].values()}
     if tested and tensor_sha256(prompt) not in tested:

@@ -175,13 +175,13 @@ def share_loader(loader: DataLoader) -> DataLoader:
         batch_sampler=SharedBatches(loader.batch_sampler),
         num_workers=loader.num_workers,
         pin_memory=loader.pin_memory,
-        collate_fn=collate,
+        collate_fn=collate_share,
         seed=loader.seed,
         stream=loader.stream,
         is_train=loader.is_train,
     )
 
 
-def collate(items: list[dict]) -> dict[str, Tensor]:
+def collate_share(items: list[dict]) -> dict[str, Tensor]:
     """A batch, or an empty dict of no items."""
     return default_collate(items) if items else {}

@@ -30,7 +30,7 @@ def add_method_keys(node: CfgNode, method: type[Method]) -> None:
         node[key] = default
 
 
-def build_method(cfg: CfgNode, name: str, node_name: str, n_views: int) -> Method:
+def configured_method(cfg: CfgNode, name: str, node_name: str, n_views: int) -> Method:
     """A method with the settings of TRAINER.<node_name>; InputError by key if they cannot work."""
     method = METHODS[name]
     with within(f"TRAINER.{node_name}"):
@@ -67,7 +67,7 @@ class ViewTest(ImageTest):
         self.classifiers = classifiers
         with within(f"TRAINER.{views_name}"):
             self.config = view_config(cfg, self.node)
-        self.methods = {name: build_method(cfg, name, own, self.config.n_views) for name, own in methods.items()}
+        self.methods = {name: configured_method(cfg, name, own, self.config.n_views) for name, own in methods.items()}
         if not any(method.uses_views for method in self.methods.values()):
             self.config = dataclasses.replace(self.config, n_views=1)
 

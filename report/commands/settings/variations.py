@@ -21,7 +21,7 @@ from tlla.records.record import read_record
 from tlla.selection import VOTES, score_views, select_and_vote
 from trainers.base import ClipTrainer
 
-from ...reopen import check_prompt, open_run, trainer_class
+from ...reopen import check_tested_prompt, open_run, trainer_class
 from .bank import ViewBank
 
 AS_STSS = ("CLASS_TOKEN_POSITION", "PREC")  # keys of a prompt's training that its test by STSS needs
@@ -89,7 +89,7 @@ def open_stss(folder: Path, *opts: str) -> StssRun:
         if trainer.classifier is None:
             with contextlib.redirect_stdout(io.StringIO()):
                 trainer.load_model(str(folder))
-        check_prompt(record, trainer.classifier.fingerprint())
+        check_tested_prompt(record, trainer.classifier.fingerprint())
     else:
         raise InputError(f"{folder} is a run of {record.trainer}: name one of STSS, or one that learned a prompt")
     with contextlib.redirect_stdout(io.StringIO()):  # which prompts it has loaded
