@@ -73,6 +73,8 @@ def find_checkpoint(
         InputError: there is none.
     """
     path, epoch = path_of("the place of a checkpoint", place), None if epoch is None else whole("epoch", epoch)
+    if path.is_file() and epoch is not None:
+        raise InputError(f"{path} is one checkpoint, whose epoch cannot be chosen: give the run's folder, or no epoch")
     if path.is_file():
         return path
     folder = path / learned if (path / learned).is_dir() else path
