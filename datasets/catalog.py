@@ -39,7 +39,7 @@ class Download:
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogEntry:
     """A dataset.
 
     Attributes:
@@ -69,8 +69,8 @@ _NAMES = ("classnames.txt", "CoOp's class names; ImageNet's own copy is found to
 _NAMES_SOURCE = Download("classnames.txt", drive=CLASSNAMES_ID, gives="classnames.txt")
 _VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 
-CATALOG: dict[str, Entry] = {
-    "ImageNet": Entry(
+CATALOG: dict[str, CatalogEntry] = {
+    "ImageNet": CatalogEntry(
         "imagenet",
         "images",
         1000,
@@ -87,7 +87,7 @@ CATALOG: dict[str, Entry] = {
         by_hand="the images need an account: download ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from "
         "https://image-net.org and unpack them into a folder a synset under images/train and images/val",
     ),
-    "ImageNetV2": Entry(
+    "ImageNetV2": CatalogEntry(
         "imagenetv2",
         "imagenetv2-matched-frequency-format-val",
         1000,
@@ -106,7 +106,7 @@ CATALOG: dict[str, Entry] = {
             _NAMES_SOURCE,
         ),
     ),
-    "ImageNetSketch": Entry(
+    "ImageNetSketch": CatalogEntry(
         "imagenet-sketch",
         "images",
         1000,
@@ -126,7 +126,7 @@ CATALOG: dict[str, Entry] = {
             _NAMES_SOURCE,
         ),
     ),
-    "ImageNetA": Entry(
+    "ImageNetA": CatalogEntry(
         "imagenet-adversarial",
         "imagenet-a",
         200,
@@ -145,7 +145,7 @@ CATALOG: dict[str, Entry] = {
             _NAMES_SOURCE,
         ),
     ),
-    "ImageNetR": Entry(
+    "ImageNetR": CatalogEntry(
         "imagenet-rendition",
         "imagenet-r",
         200,
@@ -164,7 +164,7 @@ CATALOG: dict[str, Entry] = {
             _NAMES_SOURCE,
         ),
     ),
-    "Caltech101": Entry(
+    "Caltech101": CatalogEntry(
         "caltech-101",
         "101_ObjectCategories",
         100,
@@ -186,7 +186,7 @@ CATALOG: dict[str, Entry] = {
             ),
         ),
     ),
-    "OxfordPets": Entry(
+    "OxfordPets": CatalogEntry(
         "oxford_pets",
         "images",
         37,
@@ -217,7 +217,7 @@ CATALOG: dict[str, Entry] = {
             ),
         ),
     ),
-    "StanfordCars": Entry(
+    "StanfordCars": CatalogEntry(
         "stanford_cars",
         "",
         196,
@@ -236,7 +236,7 @@ CATALOG: dict[str, Entry] = {
         by_hand="the authors' links are dead (404); take a mirror that keeps the original file names, for example one "
         "of those in https://github.com/pytorch/vision/issues/7545, and move its images to cars_train/ and cars_test/",
     ),
-    "OxfordFlowers": Entry(
+    "OxfordFlowers": CatalogEntry(
         "oxford_flowers",
         "jpg",
         102,
@@ -268,7 +268,7 @@ CATALOG: dict[str, Entry] = {
             Download("cat_to_name.json", drive="1AkcxCXeK_RCGCEC_GvmWxjcjaNhu-at0", gives="cat_to_name.json"),
         ),
     ),
-    "Food101": Entry(
+    "Food101": CatalogEntry(
         "food-101",
         "images",
         101,
@@ -289,7 +289,7 @@ CATALOG: dict[str, Entry] = {
             ),
         ),
     ),
-    "FGVCAircraft": Entry(
+    "FGVCAircraft": CatalogEntry(
         "fgvc_aircraft",
         "images",
         100,
@@ -312,7 +312,7 @@ CATALOG: dict[str, Entry] = {
             ),
         ),
     ),
-    "SUN397": Entry(
+    "SUN397": CatalogEntry(
         "sun397",
         "SUN397",
         397,
@@ -329,7 +329,7 @@ CATALOG: dict[str, Entry] = {
         by_hand="the authors' links are dead; take SUN397.tar.gz (MD5 8ca2778205c41d23104230ba66911c7a) from a mirror "
         "and unpack it; with CoOp's split file the partition files are not needed",
     ),
-    "DescribableTextures": Entry(
+    "DescribableTextures": CatalogEntry(
         "dtd",
         "images",
         47,
@@ -350,7 +350,7 @@ CATALOG: dict[str, Entry] = {
             ),
         ),
     ),
-    "EuroSAT": Entry(
+    "EuroSAT": CatalogEntry(
         "eurosat",
         "2750",
         10,
@@ -371,7 +371,7 @@ CATALOG: dict[str, Entry] = {
             ),
         ),
     ),
-    "UCF101": Entry(
+    "UCF101": CatalogEntry(
         "ucf101",
         "UCF-101-midframes",
         101,

@@ -26,7 +26,7 @@ from trainers.harness.image_data import ImageDataset
 from trainers.prompt_trainer import PromptTrainer
 
 from .named import HELP, named_runs
-from .reopen import check_tested_prompt, open_run, trainer_class
+from .reopen import check_tested_prompt, class_of_run, open_run
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def open_prompt(name: str, folder: Path, opts: Sequence[str] = ()) -> PromptRun:
             prompt is not the one that it has tested.
     """
     record = read_record(folder)
-    cls = trainer_class(record)
+    cls = class_of_run(record)
     if getattr(cls, "learned", "") != PromptTrainer.learned or cls.model_class is not PromptedCLIP:
         raise InputError(f"{folder} is a run of {record.trainer}: name one that learned context vectors, e.g. of CoOp")
     trainer = open_run(folder, f"TRAINER.{cls.config_node}.PREC", "fp32", *opts)

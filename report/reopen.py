@@ -43,7 +43,7 @@ def open_run(folder: str | Path, *opts: str) -> ClipTrainer:
     return trainer
 
 
-def trainer_class(record: Record) -> type[ClipTrainer]:
+def class_of_run(record: Record) -> type[ClipTrainer]:
     """The class of a run's trainer; InputError if none of that name is registered here."""
     if record.trainer not in TRAINER_REGISTRY.registered_names():
         raise InputError(f"{record.folder} is a run of {record.trainer}, which is no trainer here: name another run")

@@ -167,7 +167,7 @@ class Job:
         return named[-1] if named else said
 
 
-def check(jobs: list[Job]) -> None:
+def check_jobs(jobs: list[Job]) -> None:
     """Builds all configs, so that a mistake is found before anything runs; no folder may be meant twice."""
     seen: dict[Path, Job] = {}
     for job in jobs:

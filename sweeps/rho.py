@@ -15,7 +15,7 @@ from tlla.files import write_text
 
 from .flags import RHOS
 from .job import Job
-from .plans import Prompt, Settings, shots
+from .plans import PromptPlan, Settings, shots
 
 RECORD = "rho.json"
 
@@ -34,7 +34,7 @@ def plan(s: Settings, cfg: str, values: tuple[float, ...] = RHOS) -> list[Job]:
     for rho in values:
         point = dataclasses.replace(s, rho=rho)
         for seed in s.seeds:
-            opts = (*shots(s), *Prompt("SAPT", cfg).opts(), "TEST.SPLIT", "val")
+            opts = (*shots(s), *PromptPlan("SAPT", cfg).opts(), "TEST.SPLIT", "val")
             jobs.append(point.job("SAPT", cfg, s.source, seed, f"{folder}/rho{rho:g}", *opts))
     name = jobs[0].config_values["DATASET"]["NAME"]
     if issubclass(DATASET_REGISTRY.get(name), ImageNetFamily):

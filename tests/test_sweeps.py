@@ -18,7 +18,7 @@ import train
 from sweeps import __main__ as cli
 from sweeps import plans, processes, rho
 from sweeps.grid import grid
-from sweeps.job import COMPLETE, OTHER, STALE, UNFINISHED, check, ordered
+from sweeps.job import COMPLETE, OTHER, STALE, UNFINISHED, check_jobs, ordered
 from sweeps.runner import Sweep
 from tlla.errors import InputError
 from trainers.harness.results import plain
@@ -347,7 +347,7 @@ def test_bad_input_is_found_before_anything_runs(fake, capsys):
     assert not calls(fake)
     training = job_of(fake)[0]
     with pytest.raises(InputError, match="would share the folder"):
-        check([training, *[job for job in job_of(fake, "OPTIM.LR", "0.1") if job.source is None]])
+        check_jobs([training, *[job for job in job_of(fake, "OPTIM.LR", "0.1") if job.source is None]])
 
 
 def test_a_sweep_killed_in_the_middle_ends_with_the_same_results(tmp_path):
@@ -403,7 +403,7 @@ def test_without_submitit_it_is_said(fake, monkeypatch, capsys):
 
 
 def test_a_job_in_this_process_leaves_a_log_and_a_signal_stops_the_sweep(fake, monkeypatch):
-    job = plans.trainings(plans.Settings(out=fake / "out", seeds=(1,)), plans.Prompt("SAPT", plans.SHORT), "dtd")[0]
+    job = plans.trainings(plans.Settings(out=fake / "out", seeds=(1,)), plans.PromptPlan("SAPT", plans.SHORT), "dtd")[0]
 
     def main(argv):
         print("trained", argv == job.argv)

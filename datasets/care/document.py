@@ -5,7 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..catalog import CATALOG, Download, Entry, drive_url
+from ..catalog import CATALOG, CatalogEntry, Download, drive_url
 
 INTRODUCTION = """# The datasets
 
@@ -57,7 +57,7 @@ def _number(count: int | None) -> str:
     return "-" if count is None else f"{count:,}"
 
 
-def _means(entry: Entry) -> str:
+def _means(entry: CatalogEntry) -> str:
     return "images by hand" if entry.by_hand else "by program"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tlla.errors import InputError
 from tlla.files import one_at_a_time
 
-from ..catalog import CATALOG, Download, Entry, drive_url
+from ..catalog import CATALOG, CatalogEntry, Download, drive_url
 from ..splits import read_split
 from .archives import unpack
 from .transfer import CHUNK, DownloadError, fetch_url
@@ -41,7 +41,7 @@ def download(name: str, root: str, split_only: bool = False) -> None:
         )
 
 
-def _split_source(name: str, entry: Entry) -> tuple[Download, ...]:
+def _split_source(name: str, entry: CatalogEntry) -> tuple[Download, ...]:
     file = f"split_zhou_{name}.json"
     return (Download(file, drive=entry.split_id, gives=file),) if entry.split_id else ()
 

@@ -16,7 +16,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from report.tables.numbers import summarize
+from report.tables.numbers import averaged
 from tlla.errors import InputError
 from tlla.files import to_csv, write_text
 from tlla.metrics import ECE_BINS, calibration_bins, expected_calibration_error
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> list[Path]:
     }
     for name, tests in found.items():
         print(f"{name}: ECE {ece(tests)} %")
-    write_text(args.out / "reliability.csv", to_csv(table(found)))
+    write_text(args.out / "reliability.csv", to_csv(bin_rows(found)))
     return [args.out / "reliability.csv", *draw(found, args.out / "reliability")]
 
 
@@ -95,7 +95,7 @@ def _on_edges(confidence: Tensor) -> Tensor:
 
 def ece(tests: Sequence[Confidences]) -> str:
     """Mean, and with several runs the standard deviation."""
-    found = summarize([test.ece for test in tests])
+    found = averaged([test.ece for test in tests])
     return f"{found.mean:.1f}" if found.std is None else f"{found.mean:.1f} ± {found.std:.1f}"
 
 
@@ -111,7 +111,7 @@ def bins(tests: Sequence[Confidences]) -> list[tuple[float, float, int, float, f
     return rows
 
 
-def table(found: Mapping[str, Sequence[Confidences]]) -> list[tuple[Any, ...]]:
+def bin_rows(found: Mapping[str, Sequence[Confidences]]) -> list[tuple[Any, ...]]:
     """A row for each run and bin; the last bin is a confidence of exactly 1."""
     head = ("name", "run", "ece", "low", "high", "images", "accuracy", "confidence")
     return [head, *((n, t.folder, t.ece, *row) for n, tests in found.items() for t in tests for row in bins([t]))]

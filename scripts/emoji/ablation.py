@@ -31,7 +31,7 @@ from tlla.selection import VOTES, ViewScores, lowest, score_views, select_and_vo
 from tlla.sharpness import random_directions
 
 from .assets import FOLDER, WEIGHTS, benchmark_index
-from .tuning import SourceStyle, accuracy, mean_std, tune_prompts
+from .tuning import SourceStyle, accuracy, mean_and_std, tune_prompts
 
 CTX_INIT = "an icon of a"
 SCALES = ((0.08, 1.0), (0.3, 1.0), (0.5, 1.0))
@@ -112,11 +112,11 @@ def _settings(picks: list[Selection]) -> list[dict]:
             for s in TOP_S:
                 values = [pick.accuracy(x, s, how) for pick, x in zip(picks, scored, strict=True)]
                 row = {"rule": rule, "rho": rho, "R": n_perturb, "s": s, "vote": how}
-                rows.append(row | mean_std("accuracy", torch.tensor(values)))
+                rows.append(row | mean_and_std("accuracy", torch.tensor(values)))
 
     single = [accuracy(pick.scores(0.5, 0, 0.0).logits[:, 0], pick.labels) for pick in picks]
     rows.append(
-        {"rule": "one view", "rho": 0, "R": 0, "s": 1, "vote": "-"} | mean_std("accuracy", torch.tensor(single))
+        {"rule": "one view", "rho": 0, "R": 0, "s": 1, "vote": "-"} | mean_and_std("accuracy", torch.tensor(single))
     )
     add("entropy", 0.0, 0, 0.0)
     for n_perturb in N_PERTURB:

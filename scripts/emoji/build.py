@@ -69,7 +69,7 @@ def dump_index(index: dict) -> str:
     return text + ',\n "items": {\n' + ",\n".join(styles) + "\n}\n}\n"
 
 
-def build(work: Path) -> None:
+def build_benchmark(work: Path) -> None:
     """Fetch, split, draw, write."""
     catalog = Catalog(work)
     drawings = {style: catalog.style(style) for style in STYLES}
@@ -92,7 +92,7 @@ def build(work: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder for downloaded packages (about 400 MB)")
-    build(parser.parse_args().work)
+    build_benchmark(parser.parse_args().work)
     files = list(FOLDER.rglob("*.png"))
     print(f"{len(files)} images, {sum(f.stat().st_size for f in files)} bytes in {FOLDER}")
 

@@ -101,7 +101,7 @@ def tune_prompts(model: PromptedCLIP, source: SourceStyle) -> dict:
             scores.append(accuracy(logits, source.labels[val]))
         prompts[lr, rho] = contexts
         scores = torch.tensor(scores)
-        rows.append({"method": "SAPT" if rho else "CoOp", "lr": lr, "rho": rho} | mean_std("val", scores))
+        rows.append({"method": "SAPT" if rho else "CoOp", "lr": lr, "rho": rho} | mean_and_std("val", scores))
         print(rows[-1], flush=True)
         return scores.mean().item()
 
@@ -114,5 +114,5 @@ def tune_prompts(model: PromptedCLIP, source: SourceStyle) -> dict:
     return {"lr": best_lr, "rho": best_rho, "prompts": chosen, "rows": rows}
 
 
-def mean_std(name: str, values: Tensor) -> dict[str, float]:
+def mean_and_std(name: str, values: Tensor) -> dict[str, float]:
     return {name: values.mean().item(), f"{name} std": values.std().item() if len(values) > 1 else 0.0}

@@ -18,7 +18,7 @@ from tabulate import tabulate
 from torch import Tensor
 from tqdm import tqdm
 
-from report.tables.numbers import summarize
+from report.tables.numbers import averaged
 from report.tables.render import escaped
 from tlla.errors import InputError
 from tlla.files import write_text
@@ -105,7 +105,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         own = [row for row in rows if row["name"] == name]
         found[name] = {"seeds": [row["seed"] for row in own]}
         for key in measures(rows):
-            values = summarize([row[key] for row in own])
+            values = averaged([row[key] for row in own])
             found[name][key] = {"mean": values.mean, "std": values.std}
     return found
 
