@@ -49,7 +49,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def table(args: argparse.Namespace) -> int:
+def print_table(args: argparse.Namespace) -> int:
     """Prints the table; returns the exit code."""
     if args.test_log or args.multi_exp:
         raise InputError("--test-log and --multi-exp are for logs: the table reads all results.json below the folders")
@@ -74,7 +74,7 @@ def table(args: argparse.Namespace) -> int:
 def run(args: argparse.Namespace) -> int:
     """Prints what is asked for; returns the exit code."""
     if args.table or args.format or args.require_seeds or args.mcnemar or len(args.directory) > 1:
-        return table(args)
+        return print_table(args)
     for line in report(args.directory[0], args.keyword, args.test_log, args.ci95, args.multi_exp):
         print(line)
     return 0

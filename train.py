@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     """Trains, or evaluates with --eval-only."""
     cfg = build_cfg(args)
     _refuse_other_trainer(cfg)
-    distributed.start(cfg.USE_CUDA)
+    distributed.join_processes(cfg.USE_CUDA)
     with _log(cfg.OUTPUT_DIR):
         if cfg.SEED >= 0:
             print(f"Setting fixed seed: {cfg.SEED}")

@@ -19,7 +19,7 @@ from .naive import FullLength, measure_or_fit
 @torch.no_grad()
 def cost(what: str, n_classes: int, n_contexts: int, backbone: str, device: str, repeats: int) -> dict[str, Any]:
     """Seconds and peak memory of the class features under all contexts."""
-    model = common.prompted(common.random_clip(backbone, device), n_classes)
+    model = common.prompted_model(common.random_clip(backbone, device), n_classes)
     contexts = model.prompt_learner.ctx + 0.01 * torch.randn(n_contexts, *model.prompt_learner.ctx.shape, device=device)
     encode = FullLength(model) if what == "naive" else model.encode_text
     return common.measure(lambda: encode(contexts), device, repeats)
@@ -50,7 +50,7 @@ def main() -> None:
         }
         for name, found in (("77 tokens, one batch", naive), ("ours", ours | {"how": "measured"}))
     ]
-    common.report("class_set", rows, args)
+    common.write_report("class_set", rows, args)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def random_clip(name: str, device: str) -> CLIP:
     return model.to(device)
 
 
-def prompted(model: CLIP, n_classes: int) -> PromptedCLIP:
+def prompted_model(model: CLIP, n_classes: int) -> PromptedCLIP:
     """ "a photo of a" around the first names of ImageNet."""
     names = (ROOT / "datasets" / "data" / "imagenet_tpt.txt").read_text(encoding="utf-8").splitlines()[:n_classes]
     names = [line.partition(" ")[2] for line in names]
@@ -97,7 +97,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     return made
 
 
-def report(name: str, rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
+def write_report(name: str, rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
     """Prints the rows as a table and writes them with the machine and the versions to <output>/<name>.json."""
     texts = [i for i, value in enumerate(rows[0].values()) if isinstance(value, str)]
     print(tabulate(rows, "keys", tablefmt="github", floatfmt=".4g", disable_numparse=texts))

@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=8)
     args = parser.parse_args()
     rows = [common.in_own_process(test, name, args.images, args.views) for name in TRAINERS]
-    common.report("memory", rows, args)
+    common.write_report("memory", rows, args)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ GRID = {"V": (8, 16, 32, 64, 128, 256), "K": (10, 30, 100, 300, 1000, 3000), "R"
 
 
 @torch.no_grad()
-def stss(n_views: int, n_classes: int, n_perturb: int, device: str, repeats: int) -> dict[str, float]:
+def stss_cost(n_views: int, n_classes: int, n_perturb: int, device: str, repeats: int) -> dict[str, float]:
     """Seconds and memory of the scores and the vote of one image, features at hand, E = 512."""
     features = F.normalize(torch.randn(1, n_views, 512, device=device), dim=-1)
     text = F.normalize(torch.randn(n_perturb + 1, n_classes, 512, device=device), dim=-1)
@@ -33,7 +33,7 @@ def stss(n_views: int, n_classes: int, n_perturb: int, device: str, repeats: int
 
 
 @torch.no_grad()
-def encode(n_views: int, backbone: str, device: str, repeats: int) -> dict[str, float]:
+def encode_cost(n_views: int, backbone: str, device: str, repeats: int) -> dict[str, float]:
     """Seconds and memory of encoding the views of one image."""
     model = common.random_clip(backbone, device)
     views = torch.randn(n_views, 3, 224, 224, device=device)
@@ -61,14 +61,14 @@ def draw(rows: list[dict[str, Any]], encoder: float, path: Any) -> None:
 def main() -> None:
     """Measures, reports and draws."""
     args = common.parser(__doc__).parse_args()
-    encoded = common.in_own_process(encode, 16, args.backbone, args.device, args.repeats)
+    encoded = common.in_own_process(encode_cost, 16, args.backbone, args.device, args.repeats)
     rows = []
     for name, values in GRID.items():
         for value in values:
             sizes = BASE | {name: value}
-            found = common.in_own_process(stss, *sizes.values(), args.device, max(args.repeats, 5))
+            found = common.in_own_process(stss_cost, *sizes.values(), args.device, max(args.repeats, 5))
             rows.append({"varied": name, **sizes, "seconds": found["median"], "peak MB": found["peak_mb"]})
-    common.report("scaling", rows, args)
+    common.write_report("scaling", rows, args)
     draw(rows, encoded["median"] / 16, args.output / "scaling")
 
 

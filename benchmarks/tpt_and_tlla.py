@@ -35,11 +35,11 @@ def cost(what: str, n_classes: int, backbone: str, device: str, repeats: int) ->
         return common.measure(lambda: encode_images(model, views), device, repeats)
     features = F.normalize(torch.randn(1, 64, model.text_projection.shape[1], device=device), dim=-1)
     if what == NAIVE:
-        prompt = common.prompted(model, n_classes)
+        prompt = common.prompted_model(model, n_classes)
         naive, ctx = FullLength(prompt), prompt.prompt_learner.ctx.detach()
         return common.measure(lambda: naive_tpt(naive, ctx, features[0]), device, repeats)
     method = METHODS[what]()
-    method.start(PromptClassifier(common.prompted(model, n_classes)))
+    method.start(PromptClassifier(common.prompted_model(model, n_classes)))
     return common.measure(lambda: method.predict(features), device, repeats)
 
 
@@ -76,7 +76,7 @@ def main() -> None:
             row |= {"s/image": seconds, "/ encode": seconds / encode["median"], "times STSS": seconds / stss}
             row |= {"own peak MB": own["peak_mb"], "encode peak MB": encode["peak_mb"], "how": own["how"]}
             rows.append(row)
-    common.report(f"tpt_and_tlla_{args.backbone.replace('/', '')}", rows, args)
+    common.write_report(f"tpt_and_tlla_{args.backbone.replace('/', '')}", rows, args)
 
 
 if __name__ == "__main__":

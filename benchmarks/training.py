@@ -23,7 +23,7 @@ LAMBDAS = {"CoOp": 0.0, "SAPT": 1.0, "naive CoOp": 0.0}
 
 def cost(what: str, n_classes: int, backbone: str, batch: int, device: str, repeats: int) -> dict[str, Any]:
     """Seconds and peak memory of a step: gradient of the context, and the context moved by it."""
-    model = common.prompted(common.random_clip(backbone, device), n_classes)
+    model = common.prompted_model(common.random_clip(backbone, device), n_classes)
     images = torch.randn(batch, 3, 224, 224, device=device).to(memory_format=torch.channels_last)
     labels = torch.randint(n_classes, (batch,), device=device)
     ctx = model.prompt_learner.ctx.detach()
@@ -69,7 +69,7 @@ def main() -> None:
             }
             for what, found in ({"naive CoOp": naive[n_classes]} | costs).items()
         ]
-    common.report(f"training_{args.backbone.replace('/', '')}", rows, args)
+    common.write_report(f"training_{args.backbone.replace('/', '')}", rows, args)
 
 
 if __name__ == "__main__":

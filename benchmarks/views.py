@@ -149,7 +149,7 @@ def main() -> None:
             rows.append(row | {"times faster": (decoding + seconds["view by view"]) / row["s/image"]})
     if args.device == "cuda":
         rows.append({"pipeline": "image encoder", "s/image": encoding(args.backbone, args.repeats)})
-    common.report("views", rows, args)
+    common.write_report("views", rows, args)
 
 
 if __name__ == "__main__":

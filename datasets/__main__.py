@@ -13,7 +13,7 @@ from tlla.errors import InputError, nearest
 
 from . import add_configs
 from .care.check import check
-from .care.document import describe, document, table, text_table
+from .care.document import dataset_table, describe, document, text_table
 from .care.download import download
 from .care.example import make_example
 from .care.transfer import DownloadError
@@ -33,7 +33,7 @@ def find_name(name: str, known: list[str]) -> str:
     return names[name.lower()]
 
 
-def build_cfg(name: str, args: argparse.Namespace) -> CfgNode:
+def dataset_cfg(name: str, args: argparse.Namespace) -> CfgNode:
     """The config that train.py would give a dataset."""
     cfg = get_cfg_default()
     add_configs(cfg)
@@ -49,7 +49,7 @@ def build_cfg(name: str, args: argparse.Namespace) -> CfgNode:
 
 def run_list(args: argparse.Namespace) -> int:
     """Prints the table, or DATASETS.md."""
-    print(document() if args.markdown else text_table(*table(args.root)), end="" if args.markdown else "\n")
+    print(document() if args.markdown else text_table(*dataset_table(args.root)), end="" if args.markdown else "\n")
     return 0
 
 
@@ -63,7 +63,7 @@ def run_check(args: argparse.Namespace) -> int:
     """Prints the findings; 1 if one is a fault."""
     name = find_name(args.name, [*CATALOG, "ImageFolder"])
     faults = 0
-    for finding in check(name, build_cfg(name, args).DATASET, args.deep):
+    for finding in check(name, dataset_cfg(name, args).DATASET, args.deep):
         print(("FAULT  " if finding.fault else "  ok   ") + finding.text, flush=True)
         faults += finding.fault
     print(f"{name}: {faults or 'no'} fault{'s' * (faults != 1)}")
@@ -86,7 +86,7 @@ def run_fewshot(args: argparse.Namespace) -> int:
     name = find_name(args.name, [*CATALOG, "ImageFolder"])
     if args.shots < 1:
         raise InputError(f"--shots must be 1 or more, but got {args.shots}")
-    cfg = build_cfg(name, args)
+    cfg = dataset_cfg(name, args)
     cfg.DATASET.NUM_SHOTS, cfg.SEED = args.shots, args.seed
     dataset = build_dataset(cfg)
     parts = {"train": dataset.train_x, "val": dataset.val or [], "test": dataset.test}

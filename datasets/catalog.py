@@ -14,7 +14,7 @@ def drive_url(file_id: str) -> str:
 
 
 @dataclass(frozen=True)
-class Source:
+class Download:
     """A file to download.
 
     Attributes:
@@ -39,7 +39,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogEntry:
     """A dataset.
 
     Attributes:
@@ -61,16 +61,16 @@ class Entry:
     page: str
     tree: tuple[tuple[str, str], ...]
     split_id: str = ""
-    sources: tuple[Source, ...] = ()
+    sources: tuple[Download, ...] = ()
     by_hand: str = ""
 
 
 _NAMES = ("classnames.txt", "CoOp's class names; ImageNet's own copy is found too")
-_NAMES_SOURCE = Source("classnames.txt", drive=CLASSNAMES_ID, gives="classnames.txt")
+_NAMES_SOURCE = Download("classnames.txt", drive=CLASSNAMES_ID, gives="classnames.txt")
 _VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 
-CATALOG: dict[str, Entry] = {
-    "ImageNet": Entry(
+CATALOG: dict[str, CatalogEntry] = {
+    "ImageNet": CatalogEntry(
         "imagenet",
         "images",
         1000,
@@ -87,7 +87,7 @@ CATALOG: dict[str, Entry] = {
         by_hand="the images need an account: download ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from "
         "https://image-net.org and unpack them into a folder a synset under images/train and images/val",
     ),
-    "ImageNetV2": Entry(
+    "ImageNetV2": CatalogEntry(
         "imagenetv2",
         "imagenetv2-matched-frequency-format-val",
         1000,
@@ -97,7 +97,7 @@ CATALOG: dict[str, Entry] = {
         "https://github.com/modestyachts/ImageNetV2",
         (("imagenetv2-matched-frequency-format-val/", "1000 folders: 0 to 999"), _NAMES),
         sources=(
-            Source(
+            Download(
                 "imagenetv2-matched-frequency.tar.gz",
                 "https://huggingface.co/datasets/vaishaal/ImageNetV2/resolve/main/imagenetv2-matched-frequency.tar.gz",
                 unpack=".",
@@ -106,7 +106,7 @@ CATALOG: dict[str, Entry] = {
             _NAMES_SOURCE,
         ),
     ),
-    "ImageNetSketch": Entry(
+    "ImageNetSketch": CatalogEntry(
         "imagenet-sketch",
         "images",
         1000,
@@ -116,7 +116,7 @@ CATALOG: dict[str, Entry] = {
         "https://github.com/HaohanWang/ImageNet-Sketch",
         (("images/", "1000 folders: n01440764 ..."), _NAMES),
         sources=(
-            Source(
+            Download(
                 "ImageNet-Sketch.zip",
                 drive="1Mj0i5HBthqH1p_yeXzsg22gZduvgoNeA",
                 unpack="images",
@@ -126,7 +126,7 @@ CATALOG: dict[str, Entry] = {
             _NAMES_SOURCE,
         ),
     ),
-    "ImageNetA": Entry(
+    "ImageNetA": CatalogEntry(
         "imagenet-adversarial",
         "imagenet-a",
         200,
@@ -136,7 +136,7 @@ CATALOG: dict[str, Entry] = {
         "https://github.com/hendrycks/natural-adv-examples",
         (("imagenet-a/", "200 folders: n01498041 ..."), _NAMES),
         sources=(
-            Source(
+            Download(
                 "imagenet-a.tar",
                 "https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar",
                 unpack=".",
@@ -145,7 +145,7 @@ CATALOG: dict[str, Entry] = {
             _NAMES_SOURCE,
         ),
     ),
-    "ImageNetR": Entry(
+    "ImageNetR": CatalogEntry(
         "imagenet-rendition",
         "imagenet-r",
         200,
@@ -155,7 +155,7 @@ CATALOG: dict[str, Entry] = {
         "https://github.com/hendrycks/imagenet-r",
         (("imagenet-r/", "200 folders: n01443537 ..."), _NAMES),
         sources=(
-            Source(
+            Download(
                 "imagenet-r.tar",
                 "https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar",
                 unpack=".",
@@ -164,7 +164,7 @@ CATALOG: dict[str, Entry] = {
             _NAMES_SOURCE,
         ),
     ),
-    "Caltech101": Entry(
+    "Caltech101": CatalogEntry(
         "caltech-101",
         "101_ObjectCategories",
         100,
@@ -175,7 +175,7 @@ CATALOG: dict[str, Entry] = {
         (("101_ObjectCategories/", "102 folders, of which 100 are used"), ("split_zhou_Caltech101.json", "the split")),
         "1hyarUivQE36mY6jSomru6Fjd-JzwcCzN",
         (
-            Source(
+            Download(
                 "caltech-101.zip",
                 "https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",
                 md5="3138e1922a9193bfa496528edbbc45d0",
@@ -186,7 +186,7 @@ CATALOG: dict[str, Entry] = {
             ),
         ),
     ),
-    "OxfordPets": Entry(
+    "OxfordPets": CatalogEntry(
         "oxford_pets",
         "images",
         37,
@@ -201,14 +201,14 @@ CATALOG: dict[str, Entry] = {
         ),
         "1501r8Ber4nNKvmlFVQZ8SeUHTcdTTEqs",
         (
-            Source(
+            Download(
                 "images.tar.gz",
                 f"{_VGG}/pets/data/images.tar.gz",
                 md5="5c4f3ee8e5d25df40f4fd59a7f44e54c",
                 unpack=".",
                 gives="images",
             ),
-            Source(
+            Download(
                 "annotations.tar.gz",
                 f"{_VGG}/pets/data/annotations.tar.gz",
                 md5="95a8c909bbe2e81eed6a22bccdf3f68f",
@@ -217,7 +217,7 @@ CATALOG: dict[str, Entry] = {
             ),
         ),
     ),
-    "StanfordCars": Entry(
+    "StanfordCars": CatalogEntry(
         "stanford_cars",
         "",
         196,
@@ -236,7 +236,7 @@ CATALOG: dict[str, Entry] = {
         by_hand="the authors' links are dead (404); take a mirror that keeps the original file names, for example one "
         "of those in https://github.com/pytorch/vision/issues/7545, and move its images to cars_train/ and cars_test/",
     ),
-    "OxfordFlowers": Entry(
+    "OxfordFlowers": CatalogEntry(
         "oxford_flowers",
         "jpg",
         102,
@@ -252,23 +252,23 @@ CATALOG: dict[str, Entry] = {
         ),
         "1Pp0sRXzZFZq15zVOzKjKBu4A9i01nozT",
         (
-            Source(
+            Download(
                 "102flowers.tgz",
                 f"{_VGG}/flowers/102/102flowers.tgz",
                 md5="52808999861908f626f3c1f4e79d11fa",
                 unpack=".",
                 gives="jpg",
             ),
-            Source(
+            Download(
                 "imagelabels.mat",
                 f"{_VGG}/flowers/102/imagelabels.mat",
                 md5="e0620be6f572b9609742df49c70aed4d",
                 gives="imagelabels.mat",
             ),
-            Source("cat_to_name.json", drive="1AkcxCXeK_RCGCEC_GvmWxjcjaNhu-at0", gives="cat_to_name.json"),
+            Download("cat_to_name.json", drive="1AkcxCXeK_RCGCEC_GvmWxjcjaNhu-at0", gives="cat_to_name.json"),
         ),
     ),
-    "Food101": Entry(
+    "Food101": CatalogEntry(
         "food-101",
         "images",
         101,
@@ -279,7 +279,7 @@ CATALOG: dict[str, Entry] = {
         (("images/", "101 folders of 1000 images"), ("split_zhou_Food101.json", "the split")),
         "1QK0tGi096I0Ba6kggatX1ee6dJFIcEJl",
         (
-            Source(
+            Download(
                 "food-101.tar.gz",
                 "http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",
                 md5="85eeb15f3717b99a5da872d97d918f87",
@@ -289,7 +289,7 @@ CATALOG: dict[str, Entry] = {
             ),
         ),
     ),
-    "FGVCAircraft": Entry(
+    "FGVCAircraft": CatalogEntry(
         "fgvc_aircraft",
         "images",
         100,
@@ -303,7 +303,7 @@ CATALOG: dict[str, Entry] = {
             ("images_variant_{train,val,test}.txt", "the official split"),
         ),
         sources=(
-            Source(
+            Download(
                 "fgvc-aircraft-2013b.tar.gz",
                 f"{_VGG}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
                 unpack=".",
@@ -312,7 +312,7 @@ CATALOG: dict[str, Entry] = {
             ),
         ),
     ),
-    "SUN397": Entry(
+    "SUN397": CatalogEntry(
         "sun397",
         "SUN397",
         397,
@@ -329,7 +329,7 @@ CATALOG: dict[str, Entry] = {
         by_hand="the authors' links are dead; take SUN397.tar.gz (MD5 8ca2778205c41d23104230ba66911c7a) from a mirror "
         "and unpack it; with CoOp's split file the partition files are not needed",
     ),
-    "DescribableTextures": Entry(
+    "DescribableTextures": CatalogEntry(
         "dtd",
         "images",
         47,
@@ -340,7 +340,7 @@ CATALOG: dict[str, Entry] = {
         (("images/", "47 folders of 120 images"), ("split_zhou_DescribableTextures.json", "the split")),
         "1u3_QfB467jqHgNXC00UIzbLZRQCg2S7x",
         (
-            Source(
+            Download(
                 "dtd-r1.0.1.tar.gz",
                 f"{_VGG}/dtd/download/dtd-r1.0.1.tar.gz",
                 md5="fff73e5086ae6bdbea199a49dfb8a4c1",
@@ -350,7 +350,7 @@ CATALOG: dict[str, Entry] = {
             ),
         ),
     ),
-    "EuroSAT": Entry(
+    "EuroSAT": CatalogEntry(
         "eurosat",
         "2750",
         10,
@@ -361,7 +361,7 @@ CATALOG: dict[str, Entry] = {
         (("2750/", "10 folders, 27000 images"), ("split_zhou_EuroSAT.json", "the split")),
         "1Ip7yaCWFi0eaOFUGga0lUdVi_DDQth1o",
         (
-            Source(
+            Download(
                 "EuroSAT.zip",
                 "https://huggingface.co/datasets/torchgeo/eurosat/resolve/"
                 "c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
@@ -371,7 +371,7 @@ CATALOG: dict[str, Entry] = {
             ),
         ),
     ),
-    "UCF101": Entry(
+    "UCF101": CatalogEntry(
         "ucf101",
         "UCF-101-midframes",
         101,
@@ -386,7 +386,7 @@ CATALOG: dict[str, Entry] = {
         ),
         "1I0S0q91hJfsV9Gf4xDIjgDq4AqBNJb1y",
         (
-            Source(
+            Download(
                 "UCF-101-midframes.zip",
                 drive="10Jqome3vtUA2keJkNanAiFpgbyC9Hc2O",
                 unpack=".",

@@ -45,7 +45,7 @@ def check_files(folder: Path, items: list[list[Any]]) -> None:
         raise InputError(f"{folder} lacks {len(missing)} of {len(items)} images of the emoji benchmark: {names}")
 
 
-def subsample(items: list[Datum], kept: list[int]) -> list[Datum]:
+def keep_classes(items: list[Datum], kept: list[int]) -> list[Datum]:
     """The items of some classes, with labels numbered anew from 0."""
     number = {label: new for new, label in enumerate(kept)}
     return [Datum(d.impath, number[d.label], d.domain, d.classname) for d in items if d.label in number]
@@ -71,7 +71,7 @@ class EmojiStyle(DatasetBase):
             train = self.generate_fewshot_dataset(train, num_shots=shots)
             val = self.generate_fewshot_dataset(val, num_shots=min(shots, 4))
         kept = self._kept_labels(cfg, len(index["classes"]))
-        super().__init__(**{k: subsample(v, kept) for k, v in (("train_x", train), ("val", val), ("test", test))})
+        super().__init__(**{k: keep_classes(v, kept) for k, v in (("train_x", train), ("val", val), ("test", test))})
 
     def _read(self, folder: Path, index: dict[str, Any], style: str, part: str) -> list[Datum]:
         items = index["items"].get(style, {}).get(part, [])

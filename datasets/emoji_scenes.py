@@ -20,7 +20,7 @@ from tlla.views.read import read_image
 
 from .base import registered
 from .emoji import EmojiStyle, check_files
-from .scene_pictures import compose
+from .scene_pictures import compose_scene
 
 VERSION = 1  # of the scenes' look; another one is drawn anew
 SCENES = {"train": 3, "val": 3, "test": 2}  # scenes of each emoji: statistics have to take the emoji as the unit
@@ -41,7 +41,7 @@ def scenes_folder(folder: Path, index: dict[str, Any]) -> Path:
 def scene(source: Path, number: int) -> np.ndarray:
     """One scene of an image of the benchmark, (160, 160, 3) uint8; its ground and place do not depend on the style."""
     part, emoji = source.parts[-3], source.stem
-    return compose(np.asarray(read_image(source)), f"{VERSION} {part} {emoji} {number}")
+    return compose_scene(np.asarray(read_image(source)), f"{VERSION} {part} {emoji} {number}")
 
 
 def write_scene(source: Path, target: Path, number: int) -> None:

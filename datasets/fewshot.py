@@ -14,7 +14,7 @@ from .splits import Parts, by_label
 VAL_SHOTS = 4  # CoOp draws at most this many a class for validation
 
 
-def draw(parts: Parts, shots: int, seed: int) -> Parts:
+def draw_shots(parts: Parts, shots: int, seed: int) -> Parts:
     """Draws `shots` items of each class for training, and at most 4 for validation.
 
     A seed of 0 or more has its own generator, started as `set_random_seed` starts Python's global one: the draws are
@@ -67,7 +67,7 @@ class DrawFile:
                 print(f"Using the {shots}-shot draw in {self.path}")
                 return {part: [Item(p, label, named[label]) for p, label in rows] for part, rows in stored.items()}
         print(f"Drawing {shots} shots a class (seed {seed})")
-        parts = draw(read(), shots, seed)
+        parts = draw_shots(read(), shots, seed)
         if seed >= 0:  # a random draw must not be frozen under the name of a seed
             self._store(parts)
         return parts

@@ -38,7 +38,7 @@ class Dice:
         return np.array([self.between(low, high) for _ in range(count)]).reshape(shape)
 
 
-def compose(drawing: Array, seed: str) -> Array:
+def compose_scene(drawing: Array, seed: str) -> Array:
     """A scene of a drawing.
 
     Args:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 
 
-def spread(wanted: Sequence[float], step: float) -> list[float]:
+def place_labels(wanted: Sequence[float], step: float) -> list[float]:
     """The ascending places nearest to some ascending ones (least squares) that are at least `step` apart."""
     blocks: list[tuple[float, int]] = []  # mean of place - step * number, and how many names share it
     for number, place in enumerate(wanted):
@@ -26,7 +26,7 @@ def name_points(axis: Axes, points: Sequence[tuple[float, float, str]], size: fl
     ordered = sorted(points, key=lambda point: (point[1], point[0]))
     low, high = axis.get_ylim()
     height = axis.get_window_extent().height * 72 / axis.figure.dpi  # in points
-    places = spread([y for _, y, _ in ordered], 1.25 * size * (high - low) / height)
+    places = place_labels([y for _, y, _ in ordered], 1.25 * size * (high - low) / height)
     for (x, y, name), place in zip(ordered, places, strict=True):
         axis.annotate(
             name,

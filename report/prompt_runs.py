@@ -26,7 +26,7 @@ from trainers.harness.image_data import ImageDataset
 from trainers.prompt_trainer import PromptTrainer
 
 from .named import HELP, named_runs
-from .reopen import check_prompt, open_run, trainer_class
+from .reopen import check_tested_prompt, class_of_run, open_run
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def open_prompt(name: str, folder: Path, opts: Sequence[str] = ()) -> PromptRun:
             prompt is not the one that it has tested.
     """
     record = read_record(folder)
-    cls = trainer_class(record)
+    cls = class_of_run(record)
     if getattr(cls, "learned", "") != PromptTrainer.learned or cls.model_class is not PromptedCLIP:
         raise InputError(f"{folder} is a run of {record.trainer}: name one that learned context vectors, e.g. of CoOp")
     trainer = open_run(folder, f"TRAINER.{cls.config_node}.PREC", "fp32", *opts)
@@ -169,7 +169,7 @@ def open_prompt(name: str, folder: Path, opts: Sequence[str] = ()) -> PromptRun:
             f"{folder} is a run on {trainer.cfg.DATASET.NAME}, which has no training images: name the run that "
             "trained the prompt"
         )
-    check_prompt(record, trainer.prompt())
+    check_tested_prompt(record, trainer.prompt())
     then, now = ((x.get("split_sha256") or {}).get("train_x") for x in (record.content, trainer.record.content))
     other_data = any(key.startswith("DATASET.") and key != "DATASET.ROOT" for key in opts[::2])
     if then not in (None, now) and not other_data:

@@ -43,14 +43,14 @@ def open_run(folder: str | Path, *opts: str) -> ClipTrainer:
     return trainer
 
 
-def trainer_class(record: Record) -> type[ClipTrainer]:
+def class_of_run(record: Record) -> type[ClipTrainer]:
     """The class of a run's trainer; InputError if none of that name is registered here."""
     if record.trainer not in TRAINER_REGISTRY.registered_names():
         raise InputError(f"{record.folder} is a run of {record.trainer}, which is no trainer here: name another run")
     return TRAINER_REGISTRY.get(record.trainer)
 
 
-def check_prompt(record: Record, prompt: Tensor) -> None:
+def check_tested_prompt(record: Record, prompt: Tensor) -> None:
     """Raises InputError if a run's newest prompt is not the one that its results are of."""
     tested = {test.get("prompt_sha256") for test in record.content["splits"].values()}
     if tested and tensor_sha256(prompt) not in tested:

@@ -25,13 +25,13 @@ from scripts.emoji.study import (  # noqa: E402
     SOURCE,
     STYLES,
     WORDS,
-    Tested,
+    StudyTest,
     by_emoji,
     interval,
     mean_std,
     only,
-    plan,
     run,
+    study_plan,
     tested,
 )
 from tlla.command_line import call  # noqa: E402
@@ -50,14 +50,14 @@ GROUPS = [*([style] for style in STYLES), SHIFTED]  # of the table's columns
 PUBLISHED = ROOT / "docs" / "results.csv"
 
 
-class Table:
+class DemoTable:
     """Accuracies of all rows, and the paired difference of each to CoOp."""
 
-    def __init__(self, tests: list[Tested], seeds: list[int]):
+    def __init__(self, tests: list[StudyTest], seeds: list[int]):
         self.seeds = seeds
         self.found = {(t.prompt, t.method, t.style, t.seed): t for t in tests}
 
-    def of(self, row: str, styles: list[str], seed: int) -> list[Tested]:
+    def of(self, row: str, styles: list[str], seed: int) -> list[StudyTest]:
         """The tests of a row on some styles."""
         return [self.found[(*ROWS[row], style, seed)] for style in styles]
 
@@ -97,7 +97,7 @@ def headers(first: str) -> list[str]:
     return [first, *STYLES.values(), "mean of the shifted"]
 
 
-def draw(table: Table, path: Path) -> None:
+def draw(table: DemoTable, path: Path) -> None:
     """Bars: accuracy of each row on the source and on the mean of the shifted styles, then by style."""
     groups = {"source": [SOURCE], "mean of the\nshifted": SHIFTED} | {
         STYLES[style].replace(" ", "\n", 1): [style] for style in SHIFTED
@@ -117,7 +117,7 @@ def draw(table: Table, path: Path) -> None:
     save(figure, path)
 
 
-def write(table: Table, output: Path) -> str:
+def write_tables(table: DemoTable, output: Path) -> str:
     """Writes table.md, results.csv and the figure; returns the tables for the terminal."""
     tables = [
         [headers("top-1 accuracy, %"), *table.accuracy_rows()],
@@ -151,11 +151,11 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="seeds of training, views and perturbations")
     parser.add_argument("--scenes", action="store_true", help="the emoji in scenes instead of alone")
     args = parser.parse_args()
-    jobs = plan(args.output.resolve(), args.seeds, *only(METHODS), scenes=args.scenes)
+    jobs = study_plan(args.output.resolve(), args.seeds, *only(METHODS), scenes=args.scenes)
     if not run(jobs):
         return 1
-    table = Table(tested(jobs), args.seeds)
-    print(f"\nSeeds {args.seeds}; the intervals are paired over emoji\n\n{write(table, args.output)}\n")
+    table = DemoTable(tested(jobs), args.seeds)
+    print(f"\nSeeds {args.seeds}; the intervals are paired over emoji\n\n{write_tables(table, args.output)}\n")
     if not args.scenes:
         print(compare_with(PUBLISHED, table.cells()))
     print(f"Written to {args.output}: table.md, results.csv, figure.svg, figure.png; each run's log is under runs/")

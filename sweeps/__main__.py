@@ -19,8 +19,8 @@ from tlla.errors import InputError
 
 from . import cluster, plans, rho, traits
 from .grid import grid
-from .job import COMPLETE, Job, check, ordered
-from .plans import Prompt, Settings
+from .job import COMPLETE, Job, check_jobs, ordered
+from .plans import PromptPlan, Settings
 from .preflight import missing
 from .processes import Local
 from .runner import Sweep
@@ -50,10 +50,10 @@ def make_plan(args: argparse.Namespace) -> tuple[Settings, list[Job]]:
     if args.rho is not None:
         if args.plan == "rho-grid":
             raise InputError("rho-grid tries several rho: give them by --values, and leave --rho out")
-        s = dataclasses.replace(s, rho=rho.read(args.rho, s.source))
+        s = dataclasses.replace(s, rho=rho.read_rho(args.rho, s.source))
     jobs = ordered(_jobs(args, s))
     _check_used(args, s, jobs)
-    check(jobs)
+    check_jobs(jobs)
     return s, jobs
 
 
@@ -89,14 +89,16 @@ def _jobs(args: argparse.Namespace, s: Settings) -> list[Job]:
                 f"--trainer {args.trainer} learns no prompt, whose arguments train takes: name one of "
                 f"{', '.join(traits.prompt_learners())}, or use a grid file"
             )
-        return plans.trainings(s, Prompt(args.trainer, args.cfg, args.ctp, args.nctx, args.csc == "True"), args.dataset)
+        return plans.trainings(
+            s, PromptPlan(args.trainer, args.cfg, args.ctp, args.nctx, args.csc == "True"), args.dataset
+        )
     if args.plan == "rho-grid":
         return rho.plan(s, args.cfg, args.trainer, tuple(args.values))
     if args.plan.startswith("base2new"):
         plan = plans.base2new_train if args.plan == "base2new-train" else plans.base2new_test
         return plan(s, args.dataset, args.cfg, args.trainer)
     if args.plan == "eval":
-        prompt = Prompt(traits.learner_of(args.trainer), args.cfg)
+        prompt = PromptPlan(traits.learner_of(args.trainer), args.cfg)
         return plans.evaluations(s, prompt, args.trainer, args.test_cfg or args.cfg, [args.dataset])
     if args.plan == "grid":
         return grid(s, args.file)

@@ -19,7 +19,7 @@ from .processes import STOPPED, from_outside, launch, lock
 RETRY = 60.0  # seconds until a cluster that takes no more jobs is asked again
 
 
-class Run:
+class ClusterTask:
     """What a node does with a job."""
 
     def __call__(self, job: Job) -> int:
@@ -105,7 +105,7 @@ class Cluster:
         if time.monotonic() < self.next_try:
             return None
         try:
-            self.jobs.append(Submitted(self.executor.submit(Run(), job)))
+            self.jobs.append(Submitted(self.executor.submit(ClusterTask(), job)))
         except Exception as error:  # submitit's FailedJobError, which says what sbatch has printed
             if type(error).__name__ != "FailedJobError":
                 raise

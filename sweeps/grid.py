@@ -23,7 +23,7 @@ from tlla.errors import InputError, nearest
 from trainers.config.yaml_files import load_yaml
 
 from . import traits
-from .job import Job, check
+from .job import Job, check_jobs
 from .plans import Settings, shots
 
 NEEDED = ("trainer", "config", "datasets")
@@ -40,7 +40,7 @@ def grid(s: Settings, file: str) -> list[Job]:
     content = _load(file)
     try:
         jobs = _jobs(s, content, Path(file).stem)
-        check(jobs)
+        check_jobs(jobs)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
     return jobs

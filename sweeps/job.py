@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from dassl.config import get_cfg_default
-from torch import Tensor
 
 import datasets
 import train
@@ -16,8 +15,7 @@ import trainers
 from tlla.errors import InputError
 from tlla.files import read_dict, write_text
 from tlla.fingerprint import differences, flat_config, tensor_sha256
-from tlla.prompts.checkpoint import choose_checkpoint, read_checkpoint
-from tlla.prompts.learner import FIXED_TOKENS
+from tlla.prompts.saved import Prompt
 from tlla.records.store import peek
 from trainers.harness.evaluation import VOLATILE
 from trainers.harness.results import plain
@@ -117,8 +115,7 @@ class Job:
     def fingerprint(self, prompt: str = "") -> str:
         """Of the prompt, or Tip-Adapter's cache, that a complete run tested; of Compare's that of a name, or any."""
         if self.given:
-            values = [value for name, value in self.read_prompt().items() if name not in FIXED_TOKENS]
-            return tensor_sha256(torch.cat([value.float().flatten() for value in values]))
+            return tensor_sha256(torch.cat([value.flatten() for value in self.read_prompt().state.values()]))
         record = self.result()
         test = record["splits"][self.split]
         if "parts" in test:
@@ -126,13 +123,9 @@ class Job:
             test = (peek(self.folder / prompt / name) or {"splits": {}})["splits"].get(self.split, {})
         return test.get("cache_sha256") or test.get("prompt_sha256", "")
 
-    def read_prompt(self) -> dict[str, Tensor]:
-        """The state that a training has left in the folder. InputError if there is none, or if it is no prompt."""
-        best = self.config_values["TEST"]["FINAL_MODEL"] == "best_val"
-        state = read_checkpoint(path := choose_checkpoint(self.folder / "prompt_learner", None, best))["state_dict"]
-        if not isinstance(state.get("ctx"), Tensor) or state["ctx"].dim() not in (2, 3):
-            raise InputError(f"{path} holds {sorted(state)[:5]}, expected the context vectors of a prompt ('ctx')")
-        return state
+    def read_prompt(self) -> Prompt:
+        """What a training has left in the folder. InputError if there is nothing, or if it is no prompt."""
+        return Prompt.load(self.folder, best=self.config_values["TEST"]["FINAL_MODEL"] == "best_val")
 
     def differences(self) -> list[str]:
         """Settings in which the run that the folder holds differs from this job, as sentences."""
@@ -174,7 +167,7 @@ class Job:
         return named[-1] if named else said
 
 
-def check(jobs: list[Job]) -> None:
+def check_jobs(jobs: list[Job]) -> None:
     """Builds all configs, so that a mistake is found before anything runs; no folder may be meant twice."""
     seen: dict[Path, Job] = {}
     for job in jobs:

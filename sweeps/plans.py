@@ -120,7 +120,7 @@ def find_config(trainer: str, name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class PromptPlan:
     """A prompt that is trained, as CoOp's main.sh describes it, or given.
 
     Attributes:
@@ -167,11 +167,11 @@ class Prompt:
         folder = f"{Path(dataset).stem}/{self.trainer}/{self.tag(s)}"
         return s.job(self.trainer, self.cfg, dataset, seed, folder, *shots(s), *self.opts())
 
-    def as_given(self, s: Settings) -> "Prompt":
+    def as_given(self, s: Settings) -> "PromptPlan":
         """The prompt as its checkpoint has it, if it is given."""
         if self.trainer not in dict(s.prompts):
             return self
-        ctx = self.train(s, s.source, s.seeds[0]).read_prompt()["ctx"]
+        ctx = self.train(s, s.source, s.seeds[0]).read_prompt().ctx
         return replace(self, n_ctx=ctx.shape[-2], csc=ctx.dim() == 3)
 
 
@@ -202,12 +202,14 @@ def shots(s: Settings) -> tuple[str, str]:
     return "DATASET.NUM_SHOTS", str(s.shots)
 
 
-def trainings(s: Settings, prompt: Prompt, dataset: str) -> list[Job]:
+def trainings(s: Settings, prompt: PromptPlan, dataset: str) -> list[Job]:
     """CoOp's main.sh: one training a seed."""
     return [prompt.train(s, dataset, seed) for seed in s.seeds]
 
 
-def evaluations(s: Settings, prompt: Prompt, trainer: str, cfg: str, targets: Sequence[str], *opts: str) -> list[Job]:
+def evaluations(
+    s: Settings, prompt: PromptPlan, trainer: str, cfg: str, targets: Sequence[str], *opts: str
+) -> list[Job]:
     """CoOp's eval.sh: a trainer tests, on each target, the prompt that was learned on the source."""
     if not traits.tests_prompts(trainer):
         raise InputError(f"{trainer} tests no learned prompt: choose one of CoOp, TLLA, TPT ... for the test")
@@ -222,12 +224,12 @@ def evaluations(s: Settings, prompt: Prompt, trainer: str, cfg: str, targets: Se
                 jobs.append(source)  # has tested it already
                 continue
             folder = f"evaluation/{label}/{prompt.tag(s)}/{Path(target).stem}"
-            more = (*prompt.opts(trainer, cfg), *augmix(s, trainer, target), *opts)
+            more = (*prompt.opts(trainer, cfg), *augmix_keys(s, trainer, target), *opts)
             jobs.append(s.job(trainer, cfg, target, seed, folder, *more, source=source))
     return jobs
 
 
-def augmix(s: Settings, trainer: str, target: str) -> tuple[str, ...]:
+def augmix_keys(s: Settings, trainer: str, target: str) -> tuple[str, ...]:
     """AugMix on the fine-grained sets, as TPT and the paper have it, unless --opts says otherwise."""
     key = f"{node}.AUGMIX" if (node := traits.views_node(trainer)) else ""
     return (key, "True") if key and Path(target).stem in TEN and key not in s.opts else ()
@@ -235,23 +237,23 @@ def augmix(s: Settings, trainer: str, target: str) -> tuple[str, ...]:
 
 def domain_generalization(s: Settings, cfg: str = LONG) -> list[Job]:
     """TLLA on the source and its shifted variants."""
-    return evaluations(s, Prompt("SAPT", cfg), "TLLA", cfg, (s.source, *(s.targets or SHIFTED)))
+    return evaluations(s, PromptPlan("SAPT", cfg), "TLLA", cfg, (s.source, *(s.targets or SHIFTED)))
 
 
 def cross_dataset(s: Settings, cfg: str = SHORT) -> list[Job]:
     """TLLA on ten other datasets."""
-    return evaluations(s, Prompt("SAPT", cfg), "TLLA", cfg, s.targets or TEN)
+    return evaluations(s, PromptPlan("SAPT", cfg), "TLLA", cfg, s.targets or TEN)
 
 
-def coop_prompt(cfg: str) -> Prompt:
+def coop_prompt(cfg: str) -> PromptPlan:
     """CoOp with SAPT's 4 tokens and 50 epochs; CoOp's name of that config is ep50_ctxv1."""
-    return Prompt("CoOp", cfg if cfg.endswith(YAML) else cfg.replace("_c4_ep50", "_ep50_ctxv1"))
+    return PromptPlan("CoOp", cfg if cfg.endswith(YAML) else cfg.replace("_c4_ep50", "_ep50_ctxv1"))
 
 
 def ablation(s: Settings, cfg: str = LONG) -> list[Job]:
     """CoOp, SAPT, STSS on CoOp's prompt, and TLLA, on the source and its shifted variants."""
     targets = (s.source, *(s.targets or SHIFTED))
-    coop, sapt = coop_prompt(cfg), Prompt("SAPT", cfg)
+    coop, sapt = coop_prompt(cfg), PromptPlan("SAPT", cfg)
     cells = ((coop, "CoOp", coop.cfg), (sapt, "SAPT", cfg), (coop, "TLLA", cfg), (sapt, "TLLA", cfg))
     return [job for prompt, trainer, config in cells for job in evaluations(s, prompt, trainer, config, targets)]
 
@@ -282,7 +284,7 @@ def zeroshot(s: Settings, targets: Sequence[str]) -> list[Job]:
     ]
 
 
-def compared(s: Settings, targets: Sequence[str], methods: Mapping[str, Sequence[str]]) -> list[Job]:
+def compare_plan(s: Settings, targets: Sequence[str], methods: Mapping[str, Sequence[str]]) -> list[Job]:
     """Methods at test time on the hand-written prompt and on CoOp's, all in one pass over a dataset, for each seed."""
     also = [name for name in s.also if name in METHODS]
     chosen = {
@@ -292,7 +294,7 @@ def compared(s: Settings, targets: Sequence[str], methods: Mapping[str, Sequence
     cfg, key = s.config("Compare"), "TRAINER.COMPARE.METHODS"
     jobs = []
     for target in targets:
-        folder, opts = f"evaluation/Compare/{cfg}/{Path(target).stem}", augmix(s, "Compare", target)
+        folder, opts = f"evaluation/Compare/{cfg}/{Path(target).stem}", augmix_keys(s, "Compare", target)
         jobs += [s.job("Compare", cfg, target, seed, folder, *opts, key, chosen["template"]) for seed in s.seeds]
     return jobs + evaluations(s, coop_prompt(s.config("SAPT")), "Compare", cfg, targets, key, chosen["CoOp"])
 
@@ -300,7 +302,7 @@ def compared(s: Settings, targets: Sequence[str], methods: Mapping[str, Sequence
 def trained(s: Settings, trainer: str, cfg: str, targets: Sequence[str]) -> list[Job]:
     """CoCoOp's xd_train.sh and xd_test.sh: trained (and tested) on the source, tested on the targets."""
     tag, source = f"{Path(cfg).stem}_{s.shots}shots", Path(s.source).stem
-    prompt = Prompt(trainer, cfg)
+    prompt = PromptPlan(trainer, cfg)
     if given := trainer in dict(s.prompts):
         tag, targets = prompt.tag(s), (s.source, *targets)
     jobs = []
@@ -336,14 +338,14 @@ def table1(s: Settings) -> list[Job]:
     everywhere = (s.source, *targets)
     jobs = zeroshot(s, everywhere) + ablation(s, s.config("SAPT"))
     jobs += [job for name in ("CoCoOp", "TipAdapter") for job in trained(s, name, s.config(name), targets)]
-    return jobs + compared(s, everywhere, TABLE1) + added(s, targets)
+    return jobs + compare_plan(s, everywhere, TABLE1) + added(s, targets)
 
 
 def table2(s: Settings) -> list[Job]:
     """The paper's cross-dataset transfer, ViT-B/16, with all rows that this project has."""
     targets, coop = s.targets or TEN, coop_prompt(s.config("SAPT"))
     jobs = zeroshot(s, targets) + evaluations(s, coop, "CoOp", coop.cfg, targets) + cross_dataset(s, s.cfg or SHORT)
-    return jobs + compared(s, targets, TABLE2) + added(s, targets)
+    return jobs + compare_plan(s, targets, TABLE2) + added(s, targets)
 
 
 def rehearsal(s: Settings) -> Settings:

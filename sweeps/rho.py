@@ -17,7 +17,7 @@ from tlla.fingerprint import flat_config
 from . import traits
 from .flags import RHOS
 from .job import Job
-from .plans import Prompt, Settings, shots
+from .plans import PromptPlan, Settings, shots
 
 RECORD = "rho.json"
 
@@ -42,7 +42,7 @@ def plan(s: Settings, cfg: str, trainer: str, values: tuple[float, ...] = RHOS) 
     for rho in values:
         point = dataclasses.replace(s, rho=rho)
         for seed in s.seeds:
-            opts = (*shots(s), *Prompt(trainer, cfg).opts(), "TEST.SPLIT", "val")
+            opts = (*shots(s), *PromptPlan(trainer, cfg).opts(), "TEST.SPLIT", "val")
             jobs.append(point.job(trainer, cfg, s.source, seed, f"{folder}/rho{rho:g}", *opts))
     name = jobs[0].config_values["DATASET"]["NAME"]
     if issubclass(DATASET_REGISTRY.get(name), ImageNetFamily):
@@ -95,7 +95,7 @@ def choose(s: Settings, cfg: str, jobs: list[Job]) -> dict[str, Any]:
     return content
 
 
-def read(value: str, source: str) -> float:
+def read_rho(value: str, source: str) -> float:
     """--rho: a number, or the rho.json of the same source."""
     if not value.endswith(".json"):
         try:

@@ -12,7 +12,7 @@ from .processes import Backend, Handle, lock
 
 
 @dataclass
-class Summary:
+class SweepOutcome:
     """What became of the jobs.
 
     Attributes:
@@ -70,9 +70,9 @@ class Sweep:
         self.free = list(range(slots))[::-1]
         self.running: dict[Job, tuple[int, Handle, float]] = {}
         self.complete: set[Job] = set()
-        self.summary = Summary()
+        self.summary = SweepOutcome()
 
-    def run(self) -> Summary:
+    def run(self) -> SweepOutcome:
         """Runs to the end; after Ctrl-C or SIGTERM ends what it has started and raises KeyboardInterrupt."""
         with tqdm(total=len(self.pending), unit="run", dynamic_ncols=True) as self.bar:
             try:

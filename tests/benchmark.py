@@ -113,4 +113,4 @@ class Workplace:
     def context(self, output: str, epoch: int = 3) -> torch.Tensor:
         """Context vectors that a run saved."""
         path = self.folder / output / "prompt_learner" / f"model.pth.tar-{epoch}"
-        return read_checkpoint(path)["state_dict"]["ctx"]
+        return read_checkpoint(path).state["ctx"]

@@ -22,7 +22,6 @@ from tlla.clip import load_clip
 from tlla.errors import InputError
 from tlla.methods import METHODS
 from tlla.methods.choice import build_method
-from tlla.prompts.checkpoint import load_context
 from tlla.prompts.classifier import from_templates
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
@@ -322,7 +321,7 @@ def test_a_saved_prompt_is_a_run_for_everybody(model, place, train_set, photos, 
     assert path == tmp_path / "mine/prompt_learner/model.pth.tar-1"
     kept = torch.load(path, weights_only=True)  # as TPT and CoOp read it
     assert torch.equal(kept["state_dict"]["ctx"], prompt.ctx) and kept["epoch"] == 1
-    assert load_context(path, PromptLearner(model, list(CLASSES), n_ctx=3)) == 1
+    assert tlla.Prompt.load(path).epochs == 1 and torch.equal(tlla.Prompt.load(path).ctx, prompt.ctx)
     record = place.run("TLLA", "mine_tested", "--eval-only", "--model-dir", str(tmp_path / "mine"))
     predictor = tlla.Predictor(model, CLASSES, tmp_path / "mine", seed=1, **SMALL)
     found = predictor.predict(photos)
@@ -367,7 +366,7 @@ def test_the_place_of_the_class_name_is_kept(model, train_set, tmp_path, positio
     learner.ctx.data.copy_(prompt.ctx)
     assert torch.equal(classifier.text_features, PromptedCLIP(model, learner).encode_text())
     with pytest.raises(InputError, match="CLASS_TOKEN_POSITION"):
-        load_context(path, PromptLearner(model, list(CLASSES), n_ctx=4))
+        tlla.Prompt.load(path).put_into(PromptLearner(model, list(CLASSES), n_ctx=4))
 
 
 def test_a_prompt_of_another_clip_is_refused(model, train_set):

@@ -7,10 +7,11 @@ from test_clip import RunsCode
 
 from tlla.errors import InputError
 from tlla.fingerprint import tensor_sha256
-from tlla.prompts.checkpoint import find_epoch, load_context, read_checkpoint
+from tlla.prompts.checkpoint import find_checkpoint, read_checkpoint
 from tlla.prompts.choose import make_classifier
+from tlla.prompts.info import PromptInfo
 from tlla.prompts.learner import PromptLearner
-from tlla.prompts.saved import Prompt, describe
+from tlla.prompts.saved import Prompt
 from tlla.training.cache_model import Cache, load_cache
 
 
@@ -24,18 +25,24 @@ def save(path, state_dict, **entries):
     return path
 
 
+def load(path, learner):
+    prompt = Prompt.load(path)
+    prompt.put_into(learner)
+    return prompt
+
+
 def test_exactly_the_context_is_taken(learner, tmp_path):
     ctx = torch.randn(4, 64)
     path = save(
         tmp_path / "m", {"ctx": ctx, "token_prefix": torch.zeros(9, 1, 64), "token_suffix": torch.zeros(9, 72, 64)}
     )
-    assert load_context(path, learner) == 3
+    assert load(path, learner).epochs == 3
     assert torch.equal(learner.ctx.data, ctx)
 
 
 def test_a_file_of_dataparallel_and_half_precision_is_taken(learner, tmp_path):
     ctx = torch.randn(4, 64).half()
-    load_context(save(tmp_path / "m", {"module.ctx": ctx}), learner)
+    load(save(tmp_path / "m", {"module.ctx": ctx}), learner)
     assert torch.equal(learner.ctx.data, ctx.float()) and learner.ctx.dtype == torch.float32
 
 
@@ -49,7 +56,7 @@ def test_a_coop_file_with_scheduler_and_optimizer_objects_is_read_without_them(l
     )
     with pytest.raises(Exception, match="weights_only|Weights only"):
         torch.load(path, weights_only=True)
-    assert torch.equal(read_checkpoint(path)["state_dict"]["ctx"], learner.ctx.data)
+    assert torch.equal(read_checkpoint(path).state["ctx"], learner.ctx.data)
 
 
 @pytest.mark.parametrize(
@@ -64,15 +71,15 @@ def test_a_coop_file_with_scheduler_and_optimizer_objects_is_read_without_them(l
 def test_a_mismatch_names_both_sides(learner, tmp_path, ctx, both_sides):
     before = learner.ctx.data.clone()
     with pytest.raises(InputError, match=both_sides):
-        load_context(save(tmp_path / "m", {"ctx": ctx}), learner)
+        load(save(tmp_path / "m", {"ctx": ctx}), learner)
     assert torch.equal(learner.ctx.data, before)
 
 
 def test_other_vectors_are_refused(learner, tmp_path):
     with pytest.raises(InputError, match=r"holds \['ctx', 'meta_net.weight'\], expected the context vectors"):
-        load_context(save(tmp_path / "m", {"ctx": torch.zeros(4, 64), "meta_net.weight": torch.zeros(2)}), learner)
+        load(save(tmp_path / "m", {"ctx": torch.zeros(4, 64), "meta_net.weight": torch.zeros(2)}), learner)
     with pytest.raises(InputError, match="holds nothing"):
-        load_context(save(tmp_path / "n", {}), learner)
+        load(save(tmp_path / "n", {}), learner)
 
 
 def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path):
@@ -98,12 +105,12 @@ def test_the_newest_epoch_is_the_default_and_the_present_ones_are_listed(tmp_pat
     for epoch in (2, 10, 9):
         (tmp_path / f"model.pth.tar-{epoch}").touch()
     (tmp_path / "model.pth.tar-10.tmp").touch()
-    assert find_epoch(tmp_path).name == "model.pth.tar-10"
-    assert find_epoch(tmp_path, 2).name == "model.pth.tar-2"
+    assert find_checkpoint(tmp_path).name == "model.pth.tar-10"
+    assert find_checkpoint(tmp_path, 2).name == "model.pth.tar-2"
     with pytest.raises(InputError, match=r"no epoch 50 in .*, only \[2, 9, 10\]"):
-        find_epoch(tmp_path, 50)
+        find_checkpoint(tmp_path, 50)
     with pytest.raises(InputError, match="no checkpoint"):
-        find_epoch(tmp_path / "elsewhere")
+        find_checkpoint(tmp_path / "elsewhere")
 
 
 def test_the_fingerprint_is_of_the_values():
@@ -118,14 +125,14 @@ def test_the_fingerprint_is_of_the_values():
 def class_contexts(model):
     """Class-specific contexts of which each class's is the number of its place, and what is known of them."""
     learner = PromptLearner(model, CLASSNAMES, n_ctx=2, csc=True)
-    return torch.arange(6.0)[:, None, None].expand(6, 2, 64).contiguous(), describe(learner, "tiny")
+    return torch.arange(6.0)[:, None, None].expand(6, 2, 64).contiguous(), PromptInfo.of(learner, "tiny")
 
 
-def by_load_context(model, names, tmp_path):
+def by_put_into(model, names, tmp_path):
     ctx, info = class_contexts(model)
     path = save(tmp_path / "m", {"ctx": ctx}, trainer={"prompt": info.as_entry()})
     learner = PromptLearner(model, names, n_ctx=2, csc=True)
-    load_context(path, learner)
+    load(path, learner)
     return learner.ctx[:, 0, 0]
 
 
@@ -151,11 +158,11 @@ def by_cache(model, names, tmp_path):
     made.fill(torch.ones(6, 32), torch.arange(6))
     state = made.state_dict()
     cache = Cache(6, 32, names, 1.0, 1.0)
-    load_cache(save(tmp_path / "m", state), cache, model)
+    load_cache(read_checkpoint(save(tmp_path / "m", state)), cache, model)
     return cache.values.t() @ torch.arange(6.0)  # of each class, which of the cached images is its own
 
 
-READERS = (by_load_context, by_file, by_object, by_set_classes, by_cache)
+READERS = (by_put_into, by_file, by_object, by_set_classes, by_cache)
 many = pytest.mark.parametrize("read", READERS)
 
 
@@ -189,14 +196,14 @@ def test_class_contexts_of_unknown_classes_are_taken_with_a_word(tiny_clip, tmp_
     ctx, _ = class_contexts(tiny_clip)
     learner = PromptLearner(tiny_clip, list("abcdef"), n_ctx=2, csc=True)
     with pytest.warns(UserWarning, match="does not say for which CLIP and classes it was learned"):
-        load_context(save(tmp_path / "m", {"ctx": ctx}), learner)
+        load(save(tmp_path / "m", {"ctx": ctx}), learner)
     assert torch.equal(learner.ctx.data, ctx)
 
 
 def test_a_cache_of_another_clip_is_refused(tiny_clip, tmp_path):
     cache = Cache(6, 32, CLASSNAMES, 1.0, 1.0)
-    entry = describe(PromptLearner(tiny_clip, CLASSNAMES), "tiny").as_entry()
+    entry = PromptInfo.of(PromptLearner(tiny_clip, CLASSNAMES), "tiny").as_entry()
     path = save(tmp_path / "m", cache.state_dict(), trainer={"prompt": entry})
-    assert load_cache(path, cache, tiny_clip) == 3
+    load_cache(read_checkpoint(path), cache, tiny_clip)
     with pytest.raises(InputError, match="was learned for the backbone 'tiny', but the CLIP in use has other weights"):
-        load_cache(path, cache, make_clip(TINY_VIT, seed=1))
+        load_cache(read_checkpoint(path), cache, make_clip(TINY_VIT, seed=1))

@@ -177,7 +177,7 @@ def test_names_lose_what_wrappers_put_before_them(tmp_path, prefix, holder):
 def test_a_learned_prompt_loses_them_too(tmp_path):
     ctx = torch.randn(4, 64)
     torch.save({"state_dict": {"module._orig_mod.ctx": ctx}, "epoch": 1}, tmp_path / "prompt")
-    assert torch.equal(read_checkpoint(tmp_path / "prompt")["state_dict"]["ctx"], ctx)
+    assert torch.equal(read_checkpoint(tmp_path / "prompt").state["ctx"], ctx)
 
 
 def test_an_encoder_that_was_compiled_alone_is_read(tmp_path):

@@ -12,9 +12,10 @@ import train
 from tlla.backbones.causal import CausalTower
 from tlla.backbones.openai_package import clip
 from tlla.errors import InputError
-from tlla.prompts.checkpoint import load_context, read_checkpoint
+from tlla.prompts.checkpoint import read_checkpoint
 from tlla.prompts.conditional import ConditionalCLIP, ConditionalPromptLearner
 from tlla.prompts.learner import PromptLearner
+from tlla.prompts.saved import Prompt
 
 NAMES = ("ctx", "meta_net.linear1.weight", "meta_net.linear1.bias", "meta_net.linear2.weight", "meta_net.linear2.bias")
 
@@ -28,7 +29,7 @@ def place(tmp_path_factory):
 
 
 def saved(place, output, epoch=3):
-    return read_checkpoint(place.folder / output / f"prompt_learner/model.pth.tar-{epoch}")["state_dict"]
+    return read_checkpoint(place.folder / output / f"prompt_learner/model.pth.tar-{epoch}").state
 
 
 def naive_logits(model, classnames, parameters, images):
@@ -203,7 +204,9 @@ def test_a_file_of_coops_own_code_is_taken(tiny_clip, tmp_path):
     scheduler = {"successor": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)}
     torch.save({"state_dict": tokens | state, "epoch": 10, "scheduler": scheduler}, tmp_path / "m")
     learner = ConditionalPromptLearner(tiny_clip, CLASSNAMES)
-    assert load_context(tmp_path / "m", learner) == 10
+    prompt = Prompt.load(tmp_path / "m")
+    prompt.put_into(learner)
+    assert prompt.epochs == 10
     for name, value in learner.state_dict().items():
         assert value.dtype == torch.float32 and torch.equal(value, state[name].float())
 
@@ -223,7 +226,7 @@ def test_a_mismatch_names_both_sides_and_changes_nothing(tiny_clip, tmp_path, ch
     before = {name: value.clone() for name, value in learner.state_dict().items()}
     torch.save({"state_dict": {name: v + 1 for name, v in before.items()} | change}, tmp_path / "m")
     with pytest.raises(InputError, match=both_sides):
-        load_context(tmp_path / "m", learner)
+        Prompt.load(tmp_path / "m").put_into(learner)
     assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())
 
 

@@ -10,7 +10,7 @@ import train
 from sweeps import __main__ as cli
 from sweeps import traits
 from sweeps.job import COMPLETE, STALE
-from tlla.prompts.checkpoint import find_epoch, read_checkpoint
+from tlla.prompts.checkpoint import find_checkpoint, read_checkpoint
 
 LEARNERS = traits.prompt_learners()
 
@@ -24,7 +24,7 @@ def place(tmp_path_factory):
 
 def as_coops(source, target, epoch=3):
     """A run's prompt as Dassl 0.6 saves CoOp's: with the class tokens, and a schedule that is an object."""
-    state = read_checkpoint(find_epoch(source / "prompt_learner"))["state_dict"]
+    state = read_checkpoint(find_checkpoint(source)).state
     parameters = [torch.nn.Parameter(value.clone()) for value in state.values()]
     optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
     sum(parameter.sum() for parameter in parameters).backward()
@@ -91,9 +91,9 @@ def test_given_prompts_are_tested_and_not_trained(place, call):
     assert code == 0 and "UNKNOWN" not in table and "?" not in table
     assert {"CoOp", "STSS+CoOp"} <= set(re.findall(r"[\w+]+", table))
     file = place.folder / "coops/seed1/prompt_learner/model.pth.tar-3"
-    checkpoint = read_checkpoint(file)
-    checkpoint["state_dict"]["ctx"] += 1
-    torch.save({"state_dict": checkpoint["state_dict"], "epoch": 3}, file)
+    state = read_checkpoint(file).state
+    state["ctx"] += 1
+    torch.save({"state_dict": state, "epoch": 3}, file)
     assert [job.state() for job in given(place, "ablation", str(place.config)) if job in tests] == [STALE] * 4
 
 

@@ -14,7 +14,7 @@ from zoo import build
 import datasets
 import train
 from datasets.catalog import CATALOG
-from datasets.fewshot import draw
+from datasets.fewshot import draw_shots
 from datasets.items import Item, same_names
 from tlla.errors import InputError
 
@@ -122,10 +122,10 @@ def test_a_negative_seed_is_random_and_leaves_no_file(root):
 def test_a_seeded_draw_depends_on_the_seed_alone():
     items = [Item(f"{i}.jpg", i % 3, str(i % 3)) for i in range(60)]
     zoo_trees.random.seed(5)
-    first = draw({"train": items, "val": items}, 8, 7)
-    assert draw({"train": items, "val": items}, 8, 7) == first
+    first = draw_shots({"train": items, "val": items}, 8, 7)
+    assert draw_shots({"train": items, "val": items}, 8, 7) == first
     assert [len(first[part]) for part in first] == [24, 12]
-    few = draw({"train": items[:9]}, 8, 7)["train"]
+    few = draw_shots({"train": items[:9]}, 8, 7)["train"]
     assert sorted(few) == sorted(items[:9])  # a class that has fewer gives all
 
 

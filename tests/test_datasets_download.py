@@ -18,7 +18,7 @@ from datasets.care import transfer as module
 from datasets.care.archives import unpack
 from datasets.care.download import download, get
 from datasets.care.transfer import DownloadError, fetch_url
-from datasets.catalog import CATALOG, Source
+from datasets.catalog import CATALOG, Download
 from tlla.errors import InputError
 
 BODY = bytes(range(256)) * 40_000  # 10 MB: several chunks
@@ -80,7 +80,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def source(server):
-    return Source("file.bin", server.url, md5=MD5, gives="file.bin")
+    return Download("file.bin", server.url, md5=MD5, gives="file.bin")
 
 
 def names(folder):
@@ -204,14 +204,14 @@ def test_a_users_file_of_that_name_is_left(server, source, tmp_path):
 
 def test_a_users_tree_is_left(server, tmp_path, capsys):
     (tmp_path / "images").mkdir()
-    get(Source("file.tar.gz", server.url, unpack=".", gives="images"), tmp_path)
+    get(Download("file.tar.gz", server.url, unpack=".", gives="images"), tmp_path)
     assert server.ranges == [] and "is left as it is" in capsys.readouterr().out
 
 
 def test_an_archive_is_unpacked_once_and_may_then_be_deleted(server, tmp_path, capsys):
     path = make_tar(tmp_path / "a.tgz", ("top/images/ä.jpg", b"1"), ("top/._x", b"2"), ("other/y", b"3"))
     server.body = path.read_bytes()
-    source = Source("a.tgz", server.url, unpack=".", strip="top", gives="images")
+    source = Download("a.tgz", server.url, unpack=".", strip="top", gives="images")
     folder = tmp_path / "data"
     folder.mkdir()
     for _ in range(2):
@@ -229,7 +229,7 @@ def test_an_archive_in_an_archive_is_unpacked(server, tmp_path):
     server.body = (tmp_path / "outer.zip").read_bytes()
     folder = tmp_path / "data"
     folder.mkdir()
-    get(Source("o.zip", server.url, unpack=".", strip="caltech-101", inner="inner.tar.gz", gives="101"), folder)
+    get(Download("o.zip", server.url, unpack=".", strip="caltech-101", inner="inner.tar.gz", gives="101"), folder)
     assert names(folder) == [".o.zip.unpacked", "101", "inner.tar.gz", "o.zip"]
 
 
@@ -348,7 +348,7 @@ def test_google_drives_refusals_are_said_and_a_second_try_works(tmp_path, monkey
 
 
 def test_what_is_left_by_hand_is_said_and_one_failure_stops_no_other(server, tmp_path, monkeypatch, capsys):
-    sources = (Source("one.bin", server.url + "1"), Source("two.bin", server.url + "2", md5=MD5))
+    sources = (Download("one.bin", server.url + "1"), Download("two.bin", server.url + "2", md5=MD5))
     monkeypatch.setitem(CATALOG, "StanfordCars", replace(CATALOG["StanfordCars"], sources=sources, split_id=""))
     server.script = [404]
     with pytest.raises(DownloadError, match="^one.bin of StanfordCars could not be had"):

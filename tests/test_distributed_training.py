@@ -71,7 +71,7 @@ def learned(place, output):
     """The newest checkpoint's weights, by name, and the names of all checkpoints."""
     folder = place.folder / output / FOLDERS.get(output[:-1], "prompt_learner")
     newest = folder / (folder / "checkpoint").read_text().strip()
-    return read_checkpoint(newest)["state_dict"], sorted(path.name for path in folder.iterdir())
+    return read_checkpoint(newest).state, sorted(path.name for path in folder.iterdir())
 
 
 def lines(place, output):

@@ -119,8 +119,8 @@ def test_a_shell_block_means_what_it_means_to_a_reader(tmp_path):
 
 
 def test_every_setting_is_on_the_page_with_a_description():
-    values, described = config_reference.read()
-    page = config_reference.page()
+    values, described = config_reference.read_descriptions()
+    page = config_reference.reference_page()
     for key, value in values.items():
         assert described[key], f"{key} has no comment beside the line that sets it"
         row = next((line for line in page.splitlines() if line.startswith(f"| `{key}` |")), None)
@@ -160,7 +160,7 @@ def test_everything_that_a_page_loads_from_elsewhere_is_found(tmp_path):
         '<p style="background: url(https://five.org/x.png)">https://ok.org</p>'
     )
     (tmp_path / "b.css").write_text("@font-face { src: url('https://six.org/f.woff') }")
-    found = check_site.outside(tmp_path)
+    found = check_site.external_links(tmp_path)
     assert len(found) == 6 and not any("ok.org" in address for address in found)
     assert check_site.main(str(tmp_path)) == 1
     (tmp_path / "a.html").write_text("<p>nothing</p>")

@@ -7,9 +7,20 @@ import pytest
 import torch
 
 from scripts.emoji.captions import Vocabulary, fill, scene_template
-from scripts.emoji.corpus import Item
+from scripts.emoji.corpus import CorpusItem
 from scripts.emoji.mixing import Contexts, learn_between, mixing_loss
-from scripts.emoji.pictures import ATTRIBUTES, COLOURS, NONE, UNKNOWN, WORDS, Layer, Place, grounds, outside, recolour
+from scripts.emoji.pictures import (
+    ATTRIBUTES,
+    COLOURS,
+    NONE,
+    UNKNOWN,
+    WORDS,
+    Layer,
+    Placement,
+    backgrounds,
+    grounds,
+    recolour,
+)
 from scripts.emoji.sampler import Sampler
 from tlla.backbones.openai_package import CLIP
 
@@ -26,7 +37,7 @@ def drawing(k: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def sampler() -> Sampler:
     items = [
-        Item("set", "1f" if k % 3 else "", f"{c} {k}", ("tag",), c if k < 9 else None, 1.0, "")
+        CorpusItem("set", "1f" if k % 3 else "", f"{c} {k}", ("tag",), c if k < 9 else None, 1.0, "")
         for k in range(10)
         for c in CATEGORIES
     ]
@@ -38,7 +49,7 @@ def test_white_that_touches_the_border_is_outside():
     picture[:, :, 10:50, 10:50] = 0
     picture[0, :, 20:40, 20:40] = 255  # a hole
     picture[1, :, 20:40, 20:] = 255  # a bay
-    found = outside(picture)
+    found = backgrounds(picture)
     assert not found[0, 30, 30] and found[1, 30, 30] and found[:, 0].all() and not found[:, 15, 15].any()
 
 
@@ -60,7 +71,7 @@ def test_a_white_ground_is_white_and_plain():
 
 
 def test_a_place_says_on_which_side_a_drawing_stands():
-    place = Place(torch.tensor([-0.8, 0.0, 0.02]), torch.tensor([0.1, 0.7, 0.05]), torch.ones(3))
+    place = Placement(torch.tensor([-0.8, 0.0, 0.02]), torch.tensor([0.1, 0.7, 0.05]), torch.ones(3))
     assert [WORDS["position"][v] for v in place.attribute()] == ["left", "bottom", "middle"]
 
 

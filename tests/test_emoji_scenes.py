@@ -14,7 +14,7 @@ from PIL import Image
 
 import datasets.emoji_scenes as scenes
 import train
-from datasets.scene_pictures import AREAS, GROUNDS, SIZE, Dice, compose, outside
+from datasets.scene_pictures import AREAS, GROUNDS, SIZE, Dice, compose_scene, outside
 from tlla.errors import InputError
 
 
@@ -30,7 +30,7 @@ def disc(colour: tuple[int, int, int]) -> np.ndarray:
 def test_a_seed_gives_the_same_pixels_on_every_machine():
     digest = hashlib.sha256()
     for k in range(24):  # all grounds and shapes occur
-        digest.update(compose(disc((200, 30, 40)), f"seed {k}").tobytes())
+        digest.update(compose_scene(disc((200, 30, 40)), f"seed {k}").tobytes())
     assert digest.hexdigest() == "c3f43c5b9a64ab64b0d0afff6339a3235541a9770a21d81a43f4d381e535cff6"
 
 
@@ -48,7 +48,7 @@ def test_the_ground_shows_around_a_drawing_and_not_through_its_holes():
 
 def test_two_drawings_of_one_seed_differ_only_where_the_emoji_stands():
     for k in range(12):
-        differs = (compose(disc((200, 30, 40)), f"{k}") != compose(disc((30, 30, 220)), f"{k}")).any(axis=2)
+        differs = (compose_scene(disc((200, 30, 40)), f"{k}") != compose_scene(disc((30, 30, 220)), f"{k}")).any(axis=2)
         rows, columns = np.flatnonzero(differs.any(axis=1)), np.flatnonzero(differs.any(axis=0))
         high, wide = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
         share = max(high, wide) * 64 / 60  # the disc is 60 of its drawing's 64 pixels

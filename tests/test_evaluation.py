@@ -18,6 +18,8 @@ from dassl.engine import TRAINER_REGISTRY
 from test_faults import fails
 
 import train
+from tlla.clip import encode_images
+from tlla.views import encode
 from trainers.harness.partial_results import PartialResults
 
 ONE_BY_ONE = ("TRAINER.VIEWS.VIEW_BATCH", "6", "TEST.SAVE_EVERY", "0.0")
@@ -175,17 +177,15 @@ def test_partial_results_in_order_take_only_an_unbroken_beginning(tmp_path):
 
 def test_without_memory_the_views_pass_in_smaller_batches(place, monkeypatch, capsys):
     place.run("Compare", "enough", *METHODS)
-    trainer = in_use("base", "ClipTrainer")
-    encode = trainer.encode_image
 
-    def with_little_memory(self, images):
+    def with_little_memory(model, images):
         if len(images) > 10:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return encode(self, images)
+        return encode_images(model, images)
 
-    monkeypatch.setattr(trainer, "encode_image", with_little_memory)
+    monkeypatch.setattr(encode, "encode_images", with_little_memory)
     place.run("Compare", "little", *METHODS)
-    assert "Out of memory: going on with 8 views at once" in capsys.readouterr().out
+    assert "Out of memory: continuing with 8 views at once" in capsys.readouterr().out
     for (predicted, _), (expected, _) in zip(
         what_was_found(place, "little").values(), what_was_found(place, "enough").values(), strict=True
     ):

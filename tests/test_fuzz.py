@@ -14,8 +14,9 @@ from yacs.config import CfgNode
 import train
 from tlla.backbones.weights import read_state_dict
 from tlla.errors import InputError
-from tlla.prompts.checkpoint import load_context, read_checkpoint
+from tlla.prompts.checkpoint import read_checkpoint
 from tlla.prompts.learner import PromptLearner
+from tlla.prompts.saved import Prompt
 from trainers.config.merge import all_keys
 
 fuzzed = settings(
@@ -157,8 +158,9 @@ FILES = valid_files()
 def take(path, learner) -> None:
     """Loads, or is refused; a learner's context is whole in both cases."""
     try:
-        epoch = load_context(path, learner)
-        assert epoch is None or isinstance(epoch, int)
+        prompt = Prompt.load(path)
+        prompt.put_into(learner)
+        assert prompt.epochs is None or isinstance(prompt.epochs, int)
     except InputError as error:
         assert str(path) in str(error) and len(str(error)) < 1500
     assert learner.ctx.shape == (4, 64) and learner.ctx.dtype == torch.float32 and learner.ctx.isfinite().all()

@@ -24,8 +24,8 @@ from tlla.fingerprint import are_weights, files_sha256, tensor_sha256, weights_s
 from tlla.predict import command as predict
 from tlla.predict.predictor import Predictor
 from tlla.prompts.classifier import from_templates
+from tlla.prompts.info import PromptInfo
 from tlla.prompts.learner import PromptLearner
-from tlla.prompts.saved import PromptInfo, describe
 
 
 @pytest.mark.parametrize("arch", (TINY_VIT, TINY_RESNET), ids=("ViT", "ResNet"))
@@ -47,7 +47,7 @@ def test_a_prompt_is_not_for_a_clip_that_shares_the_text_projection_alone():
     own, other = make_clip(TINY_VIT), make_clip(TINY_VIT)
     other.visual.proj.data.add_(1)
     learner, elsewhere = (PromptLearner(model, list(CLASSES)) for model in (own, other))
-    info = describe(learner, "ViT")
+    info = PromptInfo.of(learner, "ViT")
     info.check_fits("the prompt", learner)
     with pytest.raises(InputError, match="was learned for the backbone 'ViT', but the CLIP in use has other weights"):
         info.check_fits("the prompt", elsewhere)

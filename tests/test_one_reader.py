@@ -17,7 +17,7 @@ from PIL import Image
 import train
 from datasets.care.check import check
 from tlla.errors import InputError
-from tlla.views.loader import load
+from tlla.views.loader import load_views
 from tlla.views.make import ViewConfig
 from tlla.views.read import read_image
 
@@ -137,7 +137,7 @@ def from_views(trainer, path):
 
 
 def from_predictor(trainer, path):
-    loaded = load(0, path, ViewConfig(8, 1), thumbnail=True)
+    loaded = load_views(0, path, ViewConfig(8, 1), thumbnail=True)
     if loaded.views is None:
         raise InputError(loaded.reason)
     return np.asarray(loaded.thumbnail)

@@ -20,7 +20,6 @@ from tlla.predict import command as predict
 from tlla.predict.explain import AGREES, draw, looks
 from tlla.predict.paths import find_images
 from tlla.predict.predictor import Predictor
-from tlla.prompts.checkpoint import read_checkpoint
 from tlla.selection import entropy
 from tlla.views.make import ViewConfig, make_views
 from tlla.views.read import read_image
@@ -88,7 +87,7 @@ def test_another_backbone_than_the_checkpoints_is_refused(place, cli, tmp_path, 
 
 
 def test_a_checkpoint_without_the_note_loads_but_needs_class_names(place, cli, tmp_path, photos):
-    old = read_checkpoint(place.folder / "sapt/prompt_learner/model.pth.tar-3") | {"trainer": {}}
+    old = torch.load(place.folder / "sapt/prompt_learner/model.pth.tar-3", weights_only=True) | {"trainer": {}}
     torch.save(old, tmp_path / "old")
     argv = [*photos, "--backbone", place.folder / "clip.pt", "--prompt", tmp_path / "old", *VIEWS]
     code, _, err = cli(*argv)
@@ -102,8 +101,8 @@ def test_a_checkpoint_without_the_note_loads_but_needs_class_names(place, cli, t
 
 @pytest.mark.parametrize("entry", [{"class_names": "bird"}, {"class_names": [1]}, "x", {"class_names": []}])
 def test_a_damaged_note_is_an_input_error(place, cli, tmp_path, photos, entry):
-    state = read_checkpoint(place.folder / "sapt/prompt_learner/model.pth.tar-3") | {"trainer": {"prompt": entry}}
-    torch.save(state, tmp_path / "odd")
+    state = torch.load(place.folder / "sapt/prompt_learner/model.pth.tar-3", weights_only=True)
+    torch.save(state | {"trainer": {"prompt": entry}}, tmp_path / "odd")
     code, _, err = cli(
         photos[0], "--prompt", tmp_path / "odd", "--classes", "a", "--backbone", place.folder / "clip.pt"
     )

@@ -18,7 +18,7 @@ from report.commands.cost import front
 from report.commands.settings import bank as views
 from report.commands.settings.panels import Curves
 from report.commands.settings.variations import Setting, variations
-from report.labels import spread
+from report.labels import place_labels
 from tlla.clip import normalize
 from tlla.errors import InputError
 
@@ -206,8 +206,8 @@ def test_names_move_as_little_as_they_can():
     n = range(len(y))
     # The least squares among rising numbers, by its closed form.
     rising = [max(min(statistics.mean(y[j : k + 1]) for k in n if k >= i) for j in n if j <= i) for i in n]
-    assert spread(wanted, step) == pytest.approx([value + step * i for i, value in enumerate(rising)])
-    assert spread([0, 1, 2], 0.5) == [0, 1, 2]
+    assert place_labels(wanted, step) == pytest.approx([value + step * i for i, value in enumerate(rising)])
+    assert place_labels([0, 1, 2], 0.5) == [0, 1, 2]
 
 
 def test_reliability_has_the_bins_and_the_ece_of_the_record(place, tmp_path, capsys):

@@ -151,7 +151,7 @@ def test_resume_goes_on_in_spite_of_other_settings_and_says_so(place, capfd):
     printed = capfd.readouterr().out
     assert "Note: going on after epoch 1 of other settings:" in printed and lines[0] in printed
     assert "lr 5.0000e-01" in printed  # the first rate after the warm-up of one epoch
-    (group,) = read_checkpoint(newest(place, "onwards"))["optimizer"]["param_groups"]
+    (group,) = torch.load(newest(place, "onwards"), weights_only=True)["optimizer"]["param_groups"]
     assert group["momentum"] == 0.5
     assert place.run("SAPT", "onwards", *other)["resumed"] == results["resumed"]  # it is tested again
     assert "TRAINER.NAME is 'CoOp' there" in fails(capfd, place.argv("SAPT", "CoOp", *resume, *EPOCH))  # is in the way
@@ -166,7 +166,7 @@ def test_more_epochs_go_on_and_are_recorded(place):
 
 
 def rewrite(path, **entries):
-    state = read_checkpoint(path)
+    state = torch.load(path, weights_only=True)
     torch.save({**state, **entries}, path)
 
 
@@ -228,7 +228,7 @@ def test_a_checkpoint_says_who_has_trained_it_whatever_lies_beside_it(place):
 def test_a_checkpoint_of_a_version_without_some_setting_is_taken_with_a_word(place, capfd):
     shutil.copytree(place.folder / "SAPT", place.folder / "older")
     path = newest(place, "older")
-    trainer = read_checkpoint(path)["trainer"]
+    trainer = read_checkpoint(path).trainer
     del trainer["identity"]["TRAINER.SAPT.LAMBDA"]
     rewrite(path, trainer=trainer)
     results = place.run("SAPT", "older", *EPOCH)
@@ -277,7 +277,7 @@ def test_class_specific_contexts_are_tested_on_their_own_classes_alone(place, ca
     if not (place.folder / "by_class").is_dir():
         place.run("SAPT", "by_class", *EPOCH, *flags)
         path = newest(place, "by_class")
-        entry = read_checkpoint(path)["trainer"]
+        entry = read_checkpoint(path).trainer
         names = ["bird", "land vehicle", "food"]
         rewrite(path, trainer={**entry, "prompt": {**entry["prompt"], "class_names": names}})
     load = ("--eval-only", "--model-dir", str(place.folder / "by_class"))

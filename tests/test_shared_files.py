@@ -20,7 +20,7 @@ from test_datasets_download import server  # noqa: F401 (a fixture)
 from datasets.care.archives import unpack
 from datasets.care.download import get
 from datasets.care.example import make_example
-from datasets.catalog import Source
+from datasets.catalog import Download
 from datasets.fewshot import DrawFile
 from datasets.items import Item
 from scripts.emoji import corpus, fetch
@@ -106,9 +106,9 @@ def test_the_pretraining_images_are_drawn_once_and_anew_for_other_sources(tmp_pa
         return [np.full((64, 64, 3), int(source), np.uint8) for source in sources]
 
     def load(values):
-        items = [corpus.Item("s", "", v, (), None, 1.0, v) for v in values]
+        items = [corpus.CorpusItem("s", "", v, (), None, 1.0, v) for v in values]
         monkeypatch.setattr(corpus, "emoji_items", lambda *args: items)
-        images, kept = corpus.load(tmp_path, {})
+        images, kept = corpus.load_corpus(tmp_path, {})
         assert images[:, 0, 0, 0].tolist() == [int(v) for v in values] and kept == items
 
     monkeypatch.setattr(corpus, "Catalog", lambda work: None)
@@ -128,7 +128,7 @@ def test_a_dataset_is_downloaded_once_and_unpacked_whole(tmp_path, server):  # n
         for name, text in FILES.items():
             archive.writestr(name, text)
     server.body = buffer.getvalue()
-    source = Source("images.zip", server.url, unpack=".", gives="icons")
+    source = Download("images.zip", server.url, unpack=".", gives="icons")
 
     def job():
         get(source, tmp_path)

@@ -18,7 +18,7 @@ import train
 from sweeps import __main__ as cli
 from sweeps import plans, processes, rho
 from sweeps.grid import grid
-from sweeps.job import COMPLETE, OTHER, STALE, UNFINISHED, check, ordered
+from sweeps.job import COMPLETE, OTHER, STALE, UNFINISHED, check_jobs, ordered
 from sweeps.runner import Sweep
 from tlla.errors import InputError
 from trainers.harness.results import plain
@@ -274,7 +274,7 @@ def test_rho_is_the_best_on_val_and_the_smallest_of_equals(fake, capsys):
     given = commands(capsys, *CROSS_EMOJI, "--rho", str(file))
     assert all(line.endswith("TRAINER.SAPT.RHO 0.1") for line in given)
     with pytest.raises(InputError, match="was chosen on emoji, but the prompts are trained on imagenet"):
-        rho.read(str(file), "imagenet")
+        rho.read_rho(str(file), "imagenet")
     for key in ("val_images_in_test", "split_sha256"):  # one of them, or all
         for entry in file.parent.glob("rho0.*/seed1/results.json"):
             record = json.loads(entry.read_text())
@@ -347,7 +347,7 @@ def test_bad_input_is_found_before_anything_runs(fake, capsys):
     assert not calls(fake)
     training = job_of(fake)[0]
     with pytest.raises(InputError, match="would share the folder"):
-        check([training, *[job for job in job_of(fake, "OPTIM.LR", "0.1") if job.source is None]])
+        check_jobs([training, *[job for job in job_of(fake, "OPTIM.LR", "0.1") if job.source is None]])
 
 
 def test_a_sweep_killed_in_the_middle_ends_with_the_same_results(tmp_path):
@@ -403,7 +403,7 @@ def test_without_submitit_it_is_said(fake, monkeypatch, capsys):
 
 
 def test_a_job_in_this_process_leaves_a_log_and_a_signal_stops_the_sweep(fake, monkeypatch):
-    job = plans.trainings(plans.Settings(out=fake / "out", seeds=(1,)), plans.Prompt("SAPT", plans.SHORT), "dtd")[0]
+    job = plans.trainings(plans.Settings(out=fake / "out", seeds=(1,)), plans.PromptPlan("SAPT", plans.SHORT), "dtd")[0]
 
     def main(argv):
         print("trained", argv == job.argv)

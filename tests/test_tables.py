@@ -13,7 +13,7 @@ import pytest
 from benchmark import Workplace
 from logs import result
 
-from report.tables.numbers import T95, summarize
+from report.tables.numbers import T95, averaged
 from tlla import paper
 
 KINDS = {"ZeroshotCLIP": "template", "CoOp": "prompt", "SAPT": "prompt"}  # of newer records; else "views"
@@ -395,9 +395,9 @@ def test_other_protocols_get_tables_of_their_own(tmp_path, call):
 
 
 def test_summary_of_one_value_has_no_spread():
-    assert summarize([3.0]).std is None and summarize([3.0]).ci95 is None
-    assert summarize([1.0, 2.0, 4.0]).std == pytest.approx(math.sqrt(7 / 3))
-    assert summarize([0.0, 2.0] * 20).ci95 == pytest.approx(1.96 * math.sqrt(40 / 39) / math.sqrt(40))
+    assert averaged([3.0]).std is None and averaged([3.0]).ci95 is None
+    assert averaged([1.0, 2.0, 4.0]).std == pytest.approx(math.sqrt(7 / 3))
+    assert averaged([0.0, 2.0] * 20).ci95 == pytest.approx(1.96 * math.sqrt(40 / 39) / math.sqrt(40))
 
 
 def test_quantiles_of_student_by_integration():

@@ -21,7 +21,7 @@ import train
 from tlla.clip import load_clip, normalize
 from tlla.prompts.checkpoint import read_checkpoint
 from tlla.prompts.templates import zeroshot_features
-from tlla.training.cache_model import Cache, cache_logits, grid, make_keys, search
+from tlla.training.cache_model import Cache, cache_logits, make_keys, search, search_grid
 from tlla.views.make import ViewConfig, make_views
 
 CLASSES = ["bird", "land vehicle", "tool"]
@@ -39,7 +39,7 @@ def place(tmp_path_factory):
 
 
 def saved(place, output, name="model.pth.tar-3"):
-    return read_checkpoint(place.folder / output / "tip_adapter" / name)["state_dict"]
+    return read_checkpoint(place.folder / output / "tip_adapter" / name).state
 
 
 def predicted(place, output):
@@ -109,7 +109,7 @@ def test_keys_are_normalised_after_the_mean_over_passes():
 def test_the_search_takes_the_first_of_the_best_points(problem, monkeypatch, chunk):
     monkeypatch.setattr(tlla.training.cache_model, "SEARCH_CHUNK", chunk)
     features, labels, keys, key_labels, text = problem
-    betas, alphas = grid(12.0, 9), grid(20.0, 7)
+    betas, alphas = search_grid(12.0, 9), search_grid(20.0, 7)
     assert betas[0] == alphas[0] == 0.1 and betas[-1] == pytest.approx(12 - 11.9 / 9) and len(alphas) == 7
     best = (0.0, 0.0, -1.0)
     for beta in betas:
@@ -186,7 +186,9 @@ def test_the_search_is_on_val_and_what_it_found_is_saved_and_tested(place):
     features, labels = F.normalize(features, dim=-1), torch.tensor(labels)
     text = zeroshot_features(model, CLASSES, "an icon of a {}.")
     values = F.one_hot(state["labels"], 3).float()
-    choice = search(features, labels, 100 * features @ text.t(), state["keys"], values, grid(7.0, 20), grid(3.0, 5))
+    choice = search(
+        features, labels, 100 * features @ text.t(), state["keys"], values, search_grid(7.0, 20), search_grid(3.0, 5)
+    )
     assert (state["beta"].item(), state["alpha"].item()) == pytest.approx((choice.beta, choice.alpha))
 
 
@@ -307,7 +309,7 @@ def test_val_images_that_are_test_images_choose_nothing(place, shared, capsys):
     assert "the last epoch is tested" in capsys.readouterr().out
     folder = place.folder / "shared_TipAdapterF_val/tip_adapter"
     assert not (folder / "model-best.pth.tar").exists()
-    assert torch.equal(read_checkpoint(folder / "model.pth.tar-3")["state_dict"]["keys"], trainer.cache.keys.data)
+    assert torch.equal(read_checkpoint(folder / "model.pth.tar-3").state["keys"], trainer.cache.keys.data)
 
 
 @pytest.mark.parametrize("trainer", ("TipAdapter", "TipAdapterF"))
@@ -416,7 +418,7 @@ def test_a_cache_that_does_not_fit_is_refused_and_changes_nothing(tiny_clip, tmp
     state = cache.state_dict() | {"keys": torch.ones(24, 32)} | change
     torch.save({"state_dict": state}, tmp_path / "m")
     with pytest.raises(ValueError, match=part):
-        tlla.training.cache_model.load_cache(tmp_path / "m", cache, tiny_clip)
+        tlla.training.cache_model.load_cache(read_checkpoint(tmp_path / "m"), cache, tiny_clip)
     assert cache.keys.abs().max() == 0
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from yacs.config import CfgNode
 from tlla.clip import encode_images, load_clip
 from tlla.errors import InputError
 from tlla.fingerprint import tensor_sha256
-from tlla.prompts.checkpoint import choose_checkpoint
 from tlla.records.origins import with_classes
 from tlla.registry import register
 from tlla.workers import fit_workers
@@ -298,15 +297,11 @@ class ClipTrainer(TrainerX):
             self.record.update(training=training, train_seconds=round(time.time() - self.time_start, 1))
         super().after_train()
 
-    def checkpoint(self, directory: str, epoch: int | None) -> Path:
-        """A run's checkpoint of a 1-based epoch; default: the newest, or the best on val if TEST.FINAL_MODEL is so."""
-        return choose_checkpoint(Path(directory) / self.learned, epoch, self.cfg.TEST.FINAL_MODEL == "best_val")
-
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Loads what was learned; here there is nothing."""
         print(f"{type(self).__name__} has nothing to load")
 
-    def note_loaded(self, what: str, path: Path, epoch: int | None) -> None:
-        """Says and records what was loaded."""
+    def note_loaded(self, what: str, path: Path, epoch: int | None, said: Mapping[str, str]) -> None:
+        """Prints and records what was loaded, and what the file says of its training."""
         print(f"Loaded the {what} of epoch {epoch} from {path}")
-        self.record.update(loaded_from=describe_source(path, epoch) | said_of_prompt(self.cfg))
+        self.record.update(loaded_from=describe_source(path, epoch, said) | said_of_prompt(self.cfg))

@@ -3,16 +3,15 @@
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 from yacs.config import CfgNode
 
 from tlla.errors import InputError, nearest
-from tlla.prompts.checkpoint import choose_checkpoint
-from tlla.prompts.choose import learned_classifier
-from tlla.prompts.classifier import Classifier, from_templates
+from tlla.prompts.choose import make_classifier
+from tlla.prompts.classifier import Classifier
+from tlla.prompts.saved import Prompt
 from tlla.prompts.templates import ENSEMBLES, check_template, fill_template
 from tlla.prompts.tokens import OnShared, refuse_shared
 from tlla.records.origins import BY_USER
@@ -69,22 +68,15 @@ class PromptReader:
 
     def template(self, name: str) -> Classifier:
         """Of a template, an ensemble's name, or (empty) the dataset's own template."""
-        templates = find_templates(name, self.dataset)
-        return from_templates(
-            self.clip_model, self.dataset.classnames, templates, self.autocast, self.loss_scale, self.on_shared
-        )
+        return self._classifier(find_templates(name, self.dataset))
 
     def run(self, directory: str, epoch: int | None = None) -> tuple[Classifier, dict[str, Any]]:
         """Of a run that learned a prompt (CoOp, CoCoOp, SAPT, TLLA), and where it came from, for the record."""
-        path = choose_checkpoint(Path(directory) / "prompt_learner", epoch, self.best)
-        classifier, trained = learned_classifier(
-            self.clip_model,
-            self.dataset.classnames,
-            path,
-            self.position,
-            self.autocast,
-            self.loss_scale,
-            self.on_shared,
-        )
-        print(f"Loaded the prompt of epoch {trained} from {path}")
-        return classifier, describe_source(path, trained)
+        prompt = Prompt.load(directory, epoch, self.best)
+        classifier = self._classifier(prompt.or_at(self.position))
+        print(f"Loaded the prompt of epoch {prompt.epochs} from {prompt.path}")
+        return classifier, describe_source(prompt.path, prompt.epochs, prompt.trained_by)
+
+    def _classifier(self, prompt: str | tuple[str, ...] | Prompt) -> Classifier:
+        names = self.dataset.classnames
+        return make_classifier(self.clip_model, names, prompt, self.autocast, self.loss_scale, self.on_shared)

@@ -12,10 +12,11 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from tlla.errors import InputError, within
-from tlla.prompts.checkpoint import find_epoch, load_context, read_checkpoint
-from tlla.prompts.learner import FIXED_TOKENS, PromptLearner, check_prompt
+from tlla.prompts.checkpoint import epochs_in
+from tlla.prompts.info import PromptInfo
+from tlla.prompts.learner import PromptLearner, check_prompt
 from tlla.prompts.prompted import PromptedCLIP
-from tlla.prompts.saved import describe
+from tlla.prompts.saved import Prompt
 from tlla.sharpness import ascent, check_sharpness, sharpness_step
 
 from .base import ClipTrainer
@@ -72,7 +73,7 @@ class PromptTrainer(ClipTrainer):
         learner = self.build_learner()
         print(f"Context: {node.CTX_INIT!r}" if node.CTX_INIT else "Context: random", f"({learner.n_ctx} tokens)")
         if self.cfg.MODEL.INIT_WEIGHTS:
-            load_context(Path(self.cfg.MODEL.INIT_WEIGHTS), learner)
+            Prompt.load(self.cfg.MODEL.INIT_WEIGHTS).put_into(learner)
         self.model = self.model_class(self.clip_model, learner, node.get("TEXT_CHUNK", 0)).to(self.device)
         self.optim = build_optimizer(learner, self.cfg.OPTIM)
         self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
@@ -96,17 +97,10 @@ class PromptTrainer(ClipTrainer):
     def before_train(self) -> None:
         """Refuses to resume from a prompt that is not finite."""
         super().before_train()
-        if self.start_epoch:
-            self._check_resumed(Path(self.cfg.RESUME or self.output_dir) / self.learned)
-
-    def _check_resumed(self, folder: Path) -> None:
-        path = find_epoch(folder, self.start_epoch)
-        if not all(p.isfinite().all() for p in self.model.prompt_learner.parameters()):
-            raise InputError(f"the context vectors in {path} are not finite: remove it, or train anew")
-        if not set(FIXED_TOKENS).isdisjoint(read_checkpoint(path)["state_dict"]):
-            print(
-                f"Note: {path} is CoOp's own checkpoint: its prompt and its schedule are taken as they are, but how it "
-                "was trained is not in it, so the record has the settings of this run"
+        if self.start_epoch and not all(p.isfinite().all() for p in self.model.prompt_learner.parameters()):
+            folder = Path(self.cfg.RESUME or self.output_dir) / self.learned
+            raise InputError(
+                f"the context vectors in {epochs_in(folder)[self.start_epoch]} are not finite: remove it, or train anew"
             )
 
     def forward_backward(self, batch: dict[str, Tensor]) -> dict[str, float]:
@@ -186,7 +180,7 @@ class PromptTrainer(ClipTrainer):
 
     def trainer_state(self, epoch: int) -> dict[str, Any]:
         """Adds to a checkpoint which CLIP and which classes its prompt is for (our toolkit asks for it, not Dassl)."""
-        entry = describe(self.model.prompt_learner, self.cfg.MODEL.BACKBONE.NAME).as_entry()
+        entry = PromptInfo.of(self.model.prompt_learner, self.cfg.MODEL.BACKBONE.NAME).as_entry()
         return {**super().trainer_state(epoch), "prompt": entry}
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
@@ -199,8 +193,9 @@ class PromptTrainer(ClipTrainer):
         if not directory:
             print("No --model-dir is given: testing the initial prompt")
             return
-        path = self.checkpoint(directory, epoch)
-        self.note_loaded("prompt", path, load_context(path, self.model.prompt_learner))
+        prompt = Prompt.load(directory, epoch, self.cfg.TEST.FINAL_MODEL == "best_val")
+        prompt.put_into(self.model.prompt_learner)
+        self.note_loaded("prompt", prompt.path, prompt.epochs, prompt.trained_by)
 
     def model_inference(self, images: Tensor) -> Tensor:
         """Logits, (B, 3, H, W) -> (B, K)."""

@@ -26,9 +26,10 @@ from yacs.config import CfgNode
 from tlla.clip import logit_scale
 from tlla.errors import InputError, within
 from tlla.fingerprint import tensor_sha256, weights_sha256
-from tlla.prompts.saved import PromptInfo
+from tlla.prompts.checkpoint import find_checkpoint, read_checkpoint
+from tlla.prompts.info import PromptInfo
 from tlla.prompts.templates import zeroshot_features
-from tlla.training.cache_model import Cache, grid, load_cache, make_keys, search
+from tlla.training.cache_model import Cache, load_cache, make_keys, search, search_grid
 from tlla.workers import fit_workers
 
 from .base import ClipTrainer, registered
@@ -143,7 +144,7 @@ class CacheTrainer(ClipTrainer):
             return
         found = [(self.encode_image(batch["img"].to(self.device)), batch["label"]) for batch in self.val_loader]
         features, labels = (torch.cat(tensors) for tensors in zip(*found, strict=True))
-        betas, alphas = (grid(*pair) for pair in zip(node.SEARCH_SCALE, node.SEARCH_STEP, strict=True))
+        betas, alphas = (search_grid(*pair) for pair in zip(node.SEARCH_SCALE, node.SEARCH_STEP, strict=True))
         choice = search(
             features,
             labels.to(self.device),
@@ -165,9 +166,11 @@ class CacheTrainer(ClipTrainer):
         """
         if not directory:
             raise InputError("a test of Tip-Adapter needs a cache: name the run that made it by --model-dir")
-        path = self.checkpoint(directory, epoch)
-        self.trained = load_cache(path, self.cache, self.clip_model)
-        self.note_loaded("cache", path, self.trained)
+        best = self.cfg.TEST.FINAL_MODEL == "best_val"
+        found = read_checkpoint(find_checkpoint(directory, epoch, best, self.learned))
+        load_cache(found, self.cache, self.clip_model)
+        self.trained = found.epoch
+        self.note_loaded("cache", found.path, found.epoch, found.trained_by)
 
     def trainer_state(self, epoch: int) -> dict[str, Any]:
         """Adds to a checkpoint which CLIP and which classes its cache is for (our toolkit asks for it, not Dassl)."""

@@ -132,7 +132,7 @@ def _is_file(dataset: ZooDataset, path: str) -> bool:
     return os.path.isfile(os.path.join(dataset.image_dir, path))  # a path that leaves the folder, as own splits may
 
 
-class Place(NamedTuple):
+class Listing(NamedTuple):
     """Where a split lists an image."""
 
     path: str
@@ -140,14 +140,14 @@ class Place(NamedTuple):
     label: int
 
 
-def _places(parts: Parts) -> list[Place]:
-    return [Place(item.path, part, item.label) for part, items in parts.items() for item in items]
+def _places(parts: Parts) -> list[Listing]:
+    return [Listing(item.path, part, item.label) for part, items in parts.items() for item in items]
 
 
 def _listed_twice(image_dir: str, parts: Parts, own: bool) -> Iterator[Finding]:
     """Files that are in two parts, under two classes, or twice in one part: by path, and by links."""
-    paths: dict[Hashable, list[Place]] = defaultdict(list)
-    files: dict[Hashable, list[Place]] = defaultdict(list)
+    paths: dict[Hashable, list[Listing]] = defaultdict(list)
+    files: dict[Hashable, list[Listing]] = defaultdict(list)
     for place in _places(parts):
         key = os.path.normpath(place.path)
         if key not in paths:
@@ -157,7 +157,7 @@ def _listed_twice(image_dir: str, parts: Parts, own: bool) -> Iterator[Finding]:
     yield from _shared(files, "images are links to one file,", fault=own)
 
 
-def _shared(places: Mapping[Hashable, list[Place]], what: str, fault: bool, twice: bool = False) -> Iterator[Finding]:
+def _shared(places: Mapping[Hashable, list[Listing]], what: str, fault: bool, twice: bool = False) -> Iterator[Finding]:
     """What is in more places than one, a fault or not; `twice`: whether it is one within a class of a part."""
     kinds: dict[str, list[str]] = defaultdict(list)
     for found in places.values():
@@ -175,10 +175,10 @@ def _shared(places: Mapping[Hashable, list[Place]], what: str, fault: bool, twic
 
 def _images(image_dir: str, parts: Parts, deep: bool, own: bool) -> Iterator[Finding]:
     """Empty files and those that cannot be decoded; unless `deep`, only what a name without a decoder is tried on."""
-    images: dict[Hashable, Place] = {}
+    images: dict[Hashable, Listing] = {}
     for place in _places(parts):
         images.setdefault(file_identity(os.path.join(image_dir, place.path)), place)
-    contents: dict[Hashable, list[Place]] = defaultdict(list)
+    contents: dict[Hashable, list[Listing]] = defaultdict(list)
     broken = []
     for place in tqdm(images.values(), unit="img", desc="decoding", disable=not deep):
         file = os.path.join(image_dir, place.path)

@@ -5,7 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..catalog import CATALOG, Entry, Source, drive_url
+from ..catalog import CATALOG, CatalogEntry, Download, drive_url
 
 INTRODUCTION = """# The datasets
 
@@ -33,7 +33,7 @@ ones as they lie in the file.
 NUMBERS = ("label", "classes", "train", "val", "test")  # columns
 
 
-def table(root: str | None = None) -> tuple[list[list[str]], list[str]]:
+def dataset_table(root: str | None = None) -> tuple[list[list[str]], list[str]]:
     """Rows and headers of the table; with a data root also what is there."""
     headers = ["name", "folder", "classes", "train", "val", "test", "licence", "size", "download"]
     rows = [
@@ -57,11 +57,11 @@ def _number(count: int | None) -> str:
     return "-" if count is None else f"{count:,}"
 
 
-def _means(entry: Entry) -> str:
+def _means(entry: CatalogEntry) -> str:
     return "images by hand" if entry.by_hand else "by program"
 
 
-def _origin(source: Source) -> str:
+def _origin(source: Download) -> str:
     checksum = f"MD5 {source.md5}" if source.md5 else "no published checksum"
     return f"{source.name}: {source.url or drive_url(source.drive)} ({checksum})"
 
@@ -94,5 +94,5 @@ def describe(name: str) -> str:
 
 def document() -> str:
     """The text of DATASETS.md."""
-    sections = [INTRODUCTION, text_table(*table(), "github") + "\n"]
+    sections = [INTRODUCTION, text_table(*dataset_table(), "github") + "\n"]
     return "\n".join(sections + [describe(name) + "\n" for name in CATALOG])

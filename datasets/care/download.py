@@ -7,7 +7,7 @@ from pathlib import Path
 from tlla.errors import InputError
 from tlla.files import one_at_a_time
 
-from ..catalog import CATALOG, Entry, Source, drive_url
+from ..catalog import CATALOG, CatalogEntry, Download, drive_url
 from ..splits import read_split
 from .archives import unpack
 from .transfer import CHUNK, DownloadError, fetch_url
@@ -41,12 +41,12 @@ def download(name: str, root: str, split_only: bool = False) -> None:
         )
 
 
-def _split_source(name: str, entry: Entry) -> tuple[Source, ...]:
+def _split_source(name: str, entry: CatalogEntry) -> tuple[Download, ...]:
     file = f"split_zhou_{name}.json"
-    return (Source(file, drive=entry.split_id, gives=file),) if entry.split_id else ()
+    return (Download(file, drive=entry.split_id, gives=file),) if entry.split_id else ()
 
 
-def get(source: Source, folder: Path) -> None:
+def get(source: Download, folder: Path) -> None:
     """Downloads one file and unpacks it, unless that is done; waits while another process does it."""
     if _is_there(source, folder):
         return
@@ -55,7 +55,7 @@ def get(source: Source, folder: Path) -> None:
             _get(source, folder)
 
 
-def _is_there(source: Source, folder: Path) -> bool:
+def _is_there(source: Download, folder: Path) -> bool:
     """Whether nothing is to be done, and says so."""
     if source.unpack is None and (folder / source.name).exists():
         _check_present(source, folder / source.name)
@@ -71,12 +71,12 @@ def _is_there(source: Source, folder: Path) -> bool:
     return False
 
 
-def _mark(source: Source, folder: Path) -> Path:
+def _mark(source: Download, folder: Path) -> Path:
     """The file that says that an archive was unpacked to its end."""
     return folder / f".{source.name}.unpacked"
 
 
-def _get(source: Source, folder: Path) -> None:
+def _get(source: Download, folder: Path) -> None:
     target = folder / source.name
     if target.exists():
         _check_present(source, target)
@@ -88,13 +88,13 @@ def _get(source: Source, folder: Path) -> None:
         print(f"{source.name}: unpacked; the archive {target} may be deleted")
 
 
-def _check_present(source: Source, target: Path) -> None:
+def _check_present(source: Download, target: Path) -> None:
     if source.md5 and md5(target) != source.md5:
         raise DownloadError(f"{target} is there, but its MD5 is not {source.md5}; move it away and try again")
     print(f"{source.name}: downloaded before")
 
 
-def _unpack(source: Source, target: Path, folder: Path) -> None:
+def _unpack(source: Download, target: Path, folder: Path) -> None:
     kept = unpack(target, folder / source.unpack, source.strip)
     if source.inner:
         kept += unpack(folder / source.unpack / source.inner, folder / source.unpack)
@@ -102,7 +102,7 @@ def _unpack(source: Source, target: Path, folder: Path) -> None:
         print(f"{source.name}: {kept} files were there with another size and are left as they are")
 
 
-def _fetch(source: Source, target: Path) -> None:
+def _fetch(source: Download, target: Path) -> None:
     part = target.with_name(target.name + ".part")
     if source.drive:
         _fetch_from_drive(source, part)
@@ -145,7 +145,7 @@ def _refuse_page(part: Path, url: str) -> None:
         raise DownloadError(f"{url} answered with a web page instead of the file; open it in a browser to see why")
 
 
-def _fetch_from_drive(source: Source, part: Path) -> None:
+def _fetch_from_drive(source: Download, part: Path) -> None:
     import gdown  # only those who download need it
 
     try:

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from tlla.errors import InputError
 from tlla.files import write_text
 from tlla.landscape.flatness import random_rise
-from tlla.prompts.checkpoint import epochs_in, load_context
+from tlla.prompts.checkpoint import epochs_in
+from tlla.prompts.saved import Prompt
 from tlla.sharpness import check_sharpness, sharpness_step
 
 from .. import style
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> list[Path]:
         raise InputError(f"--rho and --directions must be greater than 0, but got {args.rho} and {args.directions}")
     runs = open_runs(args)
     files = [checkpoints(run) for run in runs]  # all of them before the first is measured
-    rows = [row(run, curve(run, own, args)) for run, own in zip(runs, files, strict=True)]
+    rows = [curve_entry(run, curve(run, own, args)) for run, own in zip(runs, files, strict=True)]
     settings = {name: vars(args)[name] for name in ("images", "rho", "directions", "direction_seed", "split")}
     write_text(args.out / "curves.json", json.dumps({"settings": settings, "runs": rows}, indent=1) + "\n")
     return [args.out / "curves.json", *draw(rows, args)]
@@ -77,7 +78,7 @@ def curve(run: PromptRun, files: Mapping[int, Path], args: argparse.Namespace) -
     held_out = run.encode(items)
     points = []
     for epoch, path in tqdm(files.items(), unit="epoch", desc=f"{run.name} seed {run.seed}"):
-        load_context(path, run.trainer.model.prompt_learner)
+        Prompt.load(path).put_into(run.trainer.model.prompt_learner)
         points.append({"epoch": epoch, **measure(run, training, held_out, args)})
     return points
 
@@ -97,7 +98,7 @@ def measure(run: PromptRun, training: Images, held_out: Images, args: argparse.N
     }
 
 
-def row(run: PromptRun, points: Curve) -> dict[str, Any]:
+def curve_entry(run: PromptRun, points: Curve) -> dict[str, Any]:
     """A run's entry in the JSON file."""
     origin = {"name": run.name, "run": str(run.folder), "seed": run.seed, "train_x_sha256": run.training_sha256}
     return {**origin, "epochs": points}

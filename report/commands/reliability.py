@@ -16,7 +16,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from report.tables.numbers import summarize
+from report.tables.numbers import averaged
 from tlla.errors import InputError
 from tlla.files import to_csv, write_text
 from tlla.metrics import ECE_BINS, calibration_bins, expected_calibration_error
@@ -33,7 +33,7 @@ GAPS = {"too sure by": ("#F5D58A", "////", 1), "not sure enough by": ("#A8DCF5",
 
 
 @dataclass(frozen=True)
-class Tested:
+class Confidences:
     """What a run says of its images: confidence (N,), float32; correct (N,), bool; ECE in %."""
 
     folder: Path
@@ -50,14 +50,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> list[Path]:
     """Writes reliability.csv, with every run's bins, and the picture; prints each ECE."""
-    found = {name: [read(f, args.split) for f in folders] for name, folders in named_runs(args.runs).items()}
+    found = {
+        name: [read_confidences(f, args.split) for f in folders] for name, folders in named_runs(args.runs).items()
+    }
     for name, tests in found.items():
         print(f"{name}: ECE {ece(tests)} %")
-    write_text(args.out / "reliability.csv", to_csv(table(found)))
+    write_text(args.out / "reliability.csv", to_csv(bin_rows(found)))
     return [args.out / "reliability.csv", *draw(found, args.out / "reliability")]
 
 
-def read(folder: Path, split: str) -> Tested:
+def read_confidences(folder: Path, split: str) -> Confidences:
     """A run's confidences.
 
     Raises:
@@ -81,7 +83,7 @@ def read(folder: Path, split: str) -> Tested:
             f"with an ECE of {found:.2f} %, against {record['correct']} of {record['total']} and {record['ece']:.2f} %"
             ": test the run again"
         )
-    return Tested(folder, confidence, correct, record["ece"])
+    return Confidences(folder, confidence, correct, record["ece"])
 
 
 def _on_edges(confidence: Tensor) -> Tensor:
@@ -91,13 +93,13 @@ def _on_edges(confidence: Tensor) -> Tensor:
     return torch.where((confidence - nearest).abs() < 6e-7, nearest, confidence)
 
 
-def ece(tests: Sequence[Tested]) -> str:
+def ece(tests: Sequence[Confidences]) -> str:
     """Mean, and with several runs the standard deviation."""
-    found = summarize([test.ece for test in tests])
+    found = averaged([test.ece for test in tests])
     return f"{found.mean:.1f}" if found.std is None else f"{found.mean:.1f} ± {found.std:.1f}"
 
 
-def bins(tests: Sequence[Tested]) -> list[tuple[float, float, int, float, float]]:
+def bins(tests: Sequence[Confidences]) -> list[tuple[float, float, int, float, float]]:
     """Of all images of some runs: each bin's low and high edge, images, accuracy and mean confidence (NaN if empty)."""
     confidence = torch.cat([test.confidence for test in tests])
     counted = calibration_bins(confidence, torch.cat([test.correct for test in tests]))
@@ -109,13 +111,13 @@ def bins(tests: Sequence[Tested]) -> list[tuple[float, float, int, float, float]
     return rows
 
 
-def table(found: Mapping[str, Sequence[Tested]]) -> list[tuple[Any, ...]]:
+def bin_rows(found: Mapping[str, Sequence[Confidences]]) -> list[tuple[Any, ...]]:
     """A row for each run and bin; the last bin is a confidence of exactly 1."""
     head = ("name", "run", "ece", "low", "high", "images", "accuracy", "confidence")
     return [head, *((n, t.folder, t.ece, *row) for n, tests in found.items() for t in tests for row in bins([t]))]
 
 
-def draw(found: Mapping[str, Sequence[Tested]], path: Path) -> list[Path]:
+def draw(found: Mapping[str, Sequence[Confidences]], path: Path) -> list[Path]:
     """A diagram for each name, above a histogram of the confidences."""
     across = min(len(found), ACROSS)
     down = -(-len(found) // across)
@@ -142,7 +144,7 @@ def draw(found: Mapping[str, Sequence[Tested]], path: Path) -> list[Path]:
     return style.save(figure, path)
 
 
-def _diagram(upper: Axes, lower: Axes, name: str, tests: Sequence[Tested]) -> None:
+def _diagram(upper: Axes, lower: Axes, name: str, tests: Sequence[Confidences]) -> None:
     upper.set_visible(True)
     lower.set_visible(True)
     rows = [row for row in bins(tests) if row[2]]

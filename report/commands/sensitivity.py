@@ -11,7 +11,6 @@ largest rise over the perturbations) and their ratio, over all views.
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,15 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
-from tlla.clip import encode_images, image_size, load_clip, logit_scale, normalize
+from tlla.clip import image_size, load_clip, logit_scale
 from tlla.errors import InputError
 from tlla.files import write_text
 from tlla.prompts.choose import make_classifier
 from tlla.prompts.classifier import Classifier
 from tlla.selection import score_views
 from tlla.sharpness import check_sharpness, random_directions
-from tlla.views.make import ViewConfig, make_views
-from tlla.views.read import read_image
+from tlla.views.encode import ViewEncoder
+from tlla.views.make import ViewConfig
 
 RHOS = (0.1, 0.5, 1.0, 2.0, 4.0)
 
@@ -56,7 +55,8 @@ def run(args: argparse.Namespace) -> list[Path]:
         raise InputError(f"--perturbations must be at least 1, but got {args.perturbations}")
     model = load_clip(args.backbone)
     names = args.classes or args.classes_file.read_text(encoding="utf-8").splitlines()
-    views = view_features(model, args.images, args.views, args.seed)
+    config = ViewConfig(image_size(model), args.views, seed=args.seed)
+    views = ViewEncoder(model).images(args.images, config) if args.images else None  # (N, V, E)
     rows = []
     for prompt in args.prompts:
         classifier = make_classifier(model, names, prompt)
@@ -71,15 +71,6 @@ def run(args: argparse.Namespace) -> list[Path]:
         args.out / "sensitivity.md", tabulate(rows, "keys", "github", floatfmt=".4g", disable_numparse=[0]) + "\n"
     )
     return [args.out / "sensitivity.json", args.out / "sensitivity.md"]
-
-
-def view_features(model: torch.nn.Module, images: Sequence[Path], n_views: int, seed: int) -> Tensor | None:
-    """Features of each image's views, normalised, (B, V, E); None without images."""
-    config = ViewConfig(image_size(model), n_views, seed=seed)
-    rows = [
-        encode_images(model, normalize(make_views(read_image(path), i, config), model)) for i, path in enumerate(images)
-    ]
-    return torch.stack(rows) if rows else None
 
 
 def measure(

@@ -19,7 +19,7 @@ from tlla.paper import (
 from tlla.records.origins import UNKNOWN, with_classes
 from tlla.records.record import Defect
 
-from .numbers import Summary, harmonic_mean, summarize
+from .numbers import Summary, averaged, harmonic_mean
 from .runs import Run
 
 ORDER = tuple(column for benchmark in BENCHMARKS for column in benchmark.columns)
@@ -232,7 +232,7 @@ def _row(row: Row, benchmark: Benchmark, metric: str, expected: list[int]) -> Ro
         if seeds:
             wanted = expected if any(run.seeded for run in row.runs) else []
             missing = [seed for seed in wanted if seed not in seeds]
-            row.cells[column] = Cell(summarize([*seeds.values()]), dict(sorted(seeds.items())), missing)
+            row.cells[column] = Cell(averaged([*seeds.values()]), dict(sorted(seeds.items())), missing)
     return row
 
 
@@ -254,8 +254,8 @@ def _add_averages(row: Row, benchmark: Benchmark) -> None:
             continue
         if any(cell.seeds.keys() != cells[0].seeds.keys() or cell.flags for cell in cells):
             continue
-        seeds = {seed: summarize([cell.seeds[seed] for cell in cells]).mean for seed in cells[0].seeds}
-        row.cells[name] = Cell(summarize([*seeds.values()]), seeds)
+        seeds = {seed: averaged([cell.seeds[seed] for cell in cells]).mean for seed in cells[0].seeds}
+        row.cells[name] = Cell(averaged([*seeds.values()]), seeds)
 
 
 def _add_harmonic_means(row: Row, benchmark: Benchmark) -> None:
@@ -266,7 +266,7 @@ def _add_harmonic_means(row: Row, benchmark: Benchmark) -> None:
             continue
         seeds = {seed: harmonic_mean(*(cell.seeds[seed] for cell in cells)) for seed in cells[0].seeds}
         mean = harmonic_mean(*(cell.summary.mean for cell in cells))
-        row.cells[name] = Cell(replace(summarize([*seeds.values()]), mean=mean), seeds)
+        row.cells[name] = Cell(replace(averaged([*seeds.values()]), mean=mean), seeds)
 
 
 def _sorted(rows: list[Row], headings: Sequence[str], benchmark: Benchmark, sign: int) -> list[Row]:
@@ -279,7 +279,7 @@ def _sorted(rows: list[Row], headings: Sequence[str], benchmark: Benchmark, sign
 
     def rank(row: Row) -> tuple[int, float, str]:
         has = heading in row.cells
-        mean = row.cells[heading].summary.mean if has else summarize([c.summary.mean for c in row.cells.values()]).mean
+        mean = row.cells[heading].summary.mean if has else averaged([c.summary.mean for c in row.cells.values()]).mean
         return (0 if has else 1000 - len(row.cells), -sign * mean, row.name)
 
     return sorted(rows, key=rank)

@@ -28,7 +28,7 @@ class Summary:
     n: int
 
 
-def summarize(values: Sequence[float]) -> Summary:
+def averaged(values: Sequence[float]) -> Summary:
     """Mean and spread of at least one value."""
     n, mean = len(values), statistics.fmean(values)
     if n == 1:

@@ -48,7 +48,7 @@ class _Page(HTMLParser):
             self.found += IN_STYLES.findall(data)
 
 
-def outside(folder: Path) -> list[str]:
+def external_links(folder: Path) -> list[str]:
     """``file: address`` of everything that the pages and style sheets of a folder load from elsewhere."""
     found = []
     for path in sorted(folder.rglob("*.html")):
@@ -64,7 +64,7 @@ def outside(folder: Path) -> list[str]:
 def main(folder: str) -> int:
     """Prints what was found; returns the exit code."""
     pages = len(list(Path(folder).rglob("*.html")))
-    found = outside(Path(folder))
+    found = external_links(Path(folder))
     print(*found, f"{pages} pages, {len(found)} addresses that are loaded from elsewhere", sep="\n")
     return 2 if not pages else int(bool(found))
 

@@ -72,21 +72,21 @@ def _of_fields(method: type) -> dict[str, str]:
     return found
 
 
-def leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def config_leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Full key and value of every setting."""
     for name, value in node.items():
         if isinstance(value, CfgNode):
-            yield from leaves(value, f"{prefix}{name}.")
+            yield from config_leaves(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 
 
-def read() -> tuple[dict[str, Any], dict[str, str]]:
+def read_descriptions() -> tuple[dict[str, Any], dict[str, str]]:
     """The default and the description of each key; "" where there is no description."""
     cfg = get_cfg_default()
     trainers.add_configs(cfg)
     datasets.add_configs(cfg)
-    values = dict(leaves(cfg))
+    values = dict(config_leaves(cfg))
     of_defaults, (of_node, shared) = _of_defaults(), _of_trainers()
     methods = {name.upper(): method for name, method in METHODS.items()} | {"TLLA": METHODS["STSS"]}
     described = {}
@@ -117,9 +117,9 @@ def _row(key: str, value: Any, text: str) -> str:
     return f"| `{key}` | `{shown}` | {kind} | {_cell(text)} |"
 
 
-def page() -> str:
+def reference_page() -> str:
     """The page, Markdown: a table for each node."""
-    values, described = read()
+    values, described = read_descriptions()
     groups: dict[str, list[str]] = {}
     for key in values:
         parts = key.split(".")
@@ -140,4 +140,4 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    print(reference_page(), end="")

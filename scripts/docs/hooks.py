@@ -36,7 +36,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Adds the pages that are no files in docs/."""
     made = {page: (pages.ROOT / file).read_text(encoding="utf-8") for page, file in pages.GENERATED.items()}
-    made |= {CONFIG_PAGE: config_reference.page(), **modules.pages()}
+    made |= {CONFIG_PAGE: config_reference.reference_page(), **modules.pages()}
     for path, text in made.items():
         files.append(File.generated(config, path, content=text))
     return files

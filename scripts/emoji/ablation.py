@@ -30,8 +30,8 @@ from tlla.prompts.prompted import PromptedCLIP
 from tlla.selection import VOTES, ViewScores, lowest, score_views, select_and_vote
 from tlla.sharpness import random_directions
 
-from .assets import FOLDER, WEIGHTS, read_index
-from .tuning import Source, accuracy, mean_std, tune_prompts
+from .assets import FOLDER, WEIGHTS, benchmark_index
+from .tuning import SourceStyle, accuracy, mean_and_std, tune_prompts
 
 CTX_INIT = "an icon of a"
 SCALES = ((0.08, 1.0), (0.3, 1.0), (0.5, 1.0))
@@ -82,7 +82,7 @@ def auroc(score: Tensor, positive: Tensor) -> float:
     return 100.0 * (ranks[positive].sum().item() - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)
 
 
-def ablate(model: PromptedCLIP, source: Source, prompts: dict[str, list[Tensor]]) -> tuple[list[dict], list[dict]]:
+def ablate(model: PromptedCLIP, source: SourceStyle, prompts: dict[str, list[Tensor]]) -> tuple[list[dict], list[dict]]:
     """Rows of accuracy for each prompt, crop scale and setting (means over the prompt's seeds), and the diagnosis."""
     rows, diagnosis = [], []
     for scale in SCALES:
@@ -112,11 +112,11 @@ def _settings(picks: list[Selection]) -> list[dict]:
             for s in TOP_S:
                 values = [pick.accuracy(x, s, how) for pick, x in zip(picks, scored, strict=True)]
                 row = {"rule": rule, "rho": rho, "R": n_perturb, "s": s, "vote": how}
-                rows.append(row | mean_std("accuracy", torch.tensor(values)))
+                rows.append(row | mean_and_std("accuracy", torch.tensor(values)))
 
     single = [accuracy(pick.scores(0.5, 0, 0.0).logits[:, 0], pick.labels) for pick in picks]
     rows.append(
-        {"rule": "one view", "rho": 0, "R": 0, "s": 1, "vote": "-"} | mean_std("accuracy", torch.tensor(single))
+        {"rule": "one view", "rho": 0, "R": 0, "s": 1, "vote": "-"} | mean_and_std("accuracy", torch.tensor(single))
     )
     add("entropy", 0.0, 0, 0.0)
     for n_perturb in N_PERTURB:
@@ -127,7 +127,7 @@ def _settings(picks: list[Selection]) -> list[dict]:
     return rows
 
 
-def choose(rows: list[dict]) -> dict:
+def choose_settings(rows: list[dict]) -> dict:
     """The settings of STSS, by the mean accuracy over the three prompts.
 
     R, s and the vote at the paper's rho' = 0.5, lambda = 1 and crops: the best, with the fewest perturbations that come
@@ -229,14 +229,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("output/ablation"), help="folder of the results")
     args = parser.parse_args()
     clip_model = load_clip("EmojiCLIP")
-    names = [c["name"] for c in read_index()["classes"]]
+    names = [c["name"] for c in benchmark_index()["classes"]]
     model = PromptedCLIP(clip_model, PromptLearner(clip_model, names, ctx_init=CTX_INIT))
-    source = Source(model)
+    source = SourceStyle(model)
     args.output.mkdir(parents=True, exist_ok=True)
     tuned = _once(args.output / "prompts.pt", lambda: tune_prompts(model, source))
     prompts = {"hand-written": [model.prompt_learner.ctx.detach()], **tuned["prompts"]}
     selection, diagnosis = ablate(model, source, prompts)
-    chosen = {"lr": tuned["lr"], "rho": tuned["rho"]} | choose(selection)
+    chosen = {"lr": tuned["lr"], "rho": tuned["rho"]} | choose_settings(selection)
     result = {"chosen": chosen, "prompts": tuned["rows"], "selection": selection, "diagnosis": diagnosis}
     (args.output / "ablation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (args.output / "tables.md").write_text(markdown(result) + "\n", encoding="utf-8")

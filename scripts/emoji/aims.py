@@ -28,7 +28,7 @@ from tlla.prompts.prompted import PromptedCLIP
 from tlla.selection import score_views
 from tlla.sharpness import random_directions
 
-from .export import openai_layout, read
+from .export import exported_model, openai_layout
 from .tuning import BATCH, EPOCHS, SHOTS, accuracy, fit, view_features
 
 CTX_INIT = "an icon of a"
@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=64)
     parser.add_argument("--seeds", type=int, default=3, help="of the prompts that are trained; 0: none")
     args = parser.parse_args()
-    clip_model = read()
+    clip_model = exported_model()
     if args.work:
         checkpoint = torch.load(args.work / args.name / "weights.pt", weights_only=True)
         clip_model = build_model(openai_layout(checkpoint)).float().eval()
@@ -135,15 +135,15 @@ def main() -> None:
         names, parts = source(name, args.scenes)
         model = prompted(clip_model, names)
         asked = Pictures(model, parts["val"], args.views)
-        show(name, views_and_sharpness(model, asked))
+        print_numbers(name, views_and_sharpness(model, asked))
         if args.seeds:
             known = Pictures(model, parts["train"], EPOCHS + 1)
-            show(f"{name}, tuned", tuned(model, known, asked, args.seeds))
+            print_numbers(f"{name}, tuned", tuned(model, known, asked, args.seeds))
     if args.seeds:
-        show("cloth", cloth(clip_model, args.seeds))
+        print_numbers("cloth", cloth(clip_model, args.seeds))
 
 
-def show(title: str, found: dict[str, float]) -> None:
+def print_numbers(title: str, found: dict[str, float]) -> None:
     cells = [[title, *found.values()]]
     print(tabulate(cells, ["", *found], "github", floatfmt=".4g", disable_numparse=[0]), "\n", flush=True)
 

@@ -1,6 +1,5 @@
 """Read the embedded benchmark: assets/emoji/index.json and the images that it lists."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +8,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from datasets.emoji import read_index
+
 from .split import Split
 
 FOLDER = Path(__file__).parents[2] / "assets" / "emoji"
 WEIGHTS = FOLDER.with_name("emoji_clip.pt.gz")
 
 
-def read_index(folder: Path = FOLDER) -> dict[str, Any]:
+def benchmark_index(folder: Path = FOLDER) -> dict[str, Any]:
     """The benchmark's classes, styles and items."""
-    path = folder / "index.json"
-    if not path.exists():
-        raise ValueError(f"{path} is missing; write it with: python -m scripts.emoji.build --work DIR")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_index(folder)
 
 
 def split_of(index: dict[str, Any]) -> Split:

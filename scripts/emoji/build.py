@@ -23,7 +23,7 @@ from .split import CLASSES, STYLES, Split, make_split
 Row = list  # [path, label, name of the emoji]
 
 
-def slug(name: str) -> str:
+def folder_name(name: str) -> str:
     """'sea animal' -> 'sea_animal', a folder's name."""
     return name.replace(" ", "_")
 
@@ -49,7 +49,7 @@ def write_style(style: str, drawings: dict[str, Source], split: Split, parts: li
     for part in parts:
         for label, (name, codes) in enumerate(split.items()):
             for code in codes[part]:
-                rows[part].append([f"{style}/{part}/{slug(name)}/{code}.png", label, catalog.emoji[code].label])
+                rows[part].append([f"{style}/{part}/{folder_name(name)}/{code}.png", label, catalog.emoji[code].label])
                 sources.append(drawings[code])
     paths = [row[0] for part in parts for row in rows[part]]
     for path, image in zip(paths, draw_all(sources), strict=True):
@@ -69,7 +69,7 @@ def dump_index(index: dict) -> str:
     return text + ',\n "items": {\n' + ",\n".join(styles) + "\n}\n}\n"
 
 
-def build(work: Path) -> None:
+def build_benchmark(work: Path) -> None:
     """Fetch, split, draw, write."""
     catalog = Catalog(work)
     drawings = {style: catalog.style(style) for style in STYLES}
@@ -78,7 +78,7 @@ def build(work: Path) -> None:
         shutil.rmtree(FOLDER / style, ignore_errors=True)
     index: dict = {
         "size": 64,
-        "classes": [{"name": name, "slug": slug(name)} for name in CLASSES],
+        "classes": [{"name": name, "slug": folder_name(name)} for name in CLASSES],
         "styles": [{"name": s, "dataset": d, "role": role} for s, (d, role) in STYLES.items()],
         "items": {},
     }
@@ -92,7 +92,7 @@ def build(work: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder for downloaded packages (about 400 MB)")
-    build(parser.parse_args().work)
+    build_benchmark(parser.parse_args().work)
     files = list(FOLDER.rglob("*.png"))
     print(f"{len(files)} images, {sum(f.stat().st_size for f in files)} bytes in {FOLDER}")
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tlla.backbones.openai_package import clip
 
-from .corpus import Item
+from .corpus import CorpusItem
 from .pictures import WORDS
 
 # "{an}" takes the name with its article. A fixed "a {}" is there too: prompts in use write it before any name.
@@ -78,7 +78,7 @@ def scene_template(claims: dict[str, str], rng: random.Random) -> str:
 class Vocabulary:
     """The tokens of OpenAI's vocabulary that captions use, numbered from 0; the rest is left out while training."""
 
-    def __init__(self, items: list[Item]) -> None:
+    def __init__(self, items: list[CorpusItem]) -> None:
         self.encode_text = clip._tokenizer.encode
         self.cache: dict[str, list[int]] = {}
         words = " ".join((*TEMPLATES, *KINDS, *(f"{k}s" for k in KINDS), *(w for ws in WORDS.values() for w in ws)))

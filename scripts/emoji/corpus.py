@@ -36,7 +36,7 @@ DROP_WORDS = set(
 
 
 @dataclass
-class Item:
+class CorpusItem:
     """One pre-training image: where it is drawn from, what its captions can say, how often it is drawn."""
 
     style: str
@@ -48,7 +48,7 @@ class Item:
     source: Source
 
 
-def emoji_items(catalog: Catalog, categories: Categories, split: Split) -> list[Item]:
+def emoji_items(catalog: Catalog, categories: Categories, split: Split) -> list[CorpusItem]:
     """Drawings of the other emoji styles, and of the source's family outside the benchmark."""
     benchmark = {code for parts in split.values() for codes in parts.values() for code in codes}
     items = []
@@ -60,7 +60,7 @@ def emoji_items(catalog: Catalog, categories: Categories, split: Split) -> list[
             category = categories.of_subgroup.get(emoji.subgroup)
             weight = {"country-flag": 0.1, "time": 0.3, "subdivision-flag": 0.1}.get(emoji.subgroup, 1.0)
             weight *= 2.5 if category in CLASSES and style in OTHER_STYLES else 1.0
-            items.append(Item(style, code, emoji.label, emoji.tags, category, weight, source))
+            items.append(CorpusItem(style, code, emoji.label, emoji.tags, category, weight, source))
     return items
 
 
@@ -80,7 +80,7 @@ def _icon_label(package: str, name: str) -> str | None:
     return " ".join(words)
 
 
-def icon_items(catalog: Catalog, categories: Categories) -> list[Item]:
+def icon_items(catalog: Catalog, categories: Categories) -> list[CorpusItem]:
     """Icons of the general sets. One with a known category is drawn more often than one without."""
     items = []
     names = [n for n, p in packages().items() if p["role"] == "icons"] + ["@iconify-json/streamline-emojis"]
@@ -93,11 +93,11 @@ def icon_items(catalog: Catalog, categories: Categories) -> list[Item]:
                 continue
             category = categories.of_icon(label)
             weight = (0.6 if category else 0.12) * (3.0 if short == "streamline-emojis" else 1.0)
-            items.append(Item(short, "", label, (), category, weight, iconify_svg(icons, name)))
+            items.append(CorpusItem(short, "", label, (), category, weight, iconify_svg(icons, name)))
     return items
 
 
-def sampling_weights(items: list[Item]) -> np.ndarray:
+def sampling_weights(items: list[CorpusItem]) -> np.ndarray:
     """Chance of each item: half of the draws are emoji, a tenth are icons of no known category.
 
     Crowded categories (office supplies, weather ...) are tempered by a square root.
@@ -114,7 +114,7 @@ def sampling_weights(items: list[Item]) -> np.ndarray:
     return weights
 
 
-def check_rules(items: list[Item], split: Split) -> None:
+def check_rules(items: list[CorpusItem], split: Split) -> None:
     """The promise of the docs, tested on the list that is drawn: raises when a forbidden drawing got in."""
     benchmark = {code for parts in split.values() for codes in parts.values() for code in codes}
     for item in items:
@@ -126,7 +126,7 @@ def check_rules(items: list[Item], split: Split) -> None:
             raise ValueError(f"pre-training list: {item.style} is a shifted style")
 
 
-def load(work: Path, split: Split) -> tuple[np.ndarray, list[Item]]:
+def load_corpus(work: Path, split: Split) -> tuple[np.ndarray, list[CorpusItem]]:
     """All pre-training images (N, 64, 64, 3) uint8, drawn once and kept in `work`, and their items."""
     catalog = Catalog(work)
     categories = Categories(catalog)
@@ -141,13 +141,13 @@ def load(work: Path, split: Split) -> tuple[np.ndarray, list[Item]]:
     return cache["images"], [items[i] for i in cache["kept"]]
 
 
-def _key(items: list[Item], work: Path) -> str:
+def _key(items: list[CorpusItem], work: Path) -> str:
     """Fingerprint of what is drawn, and of the code that draws."""
     sources = [s.relative_to(work).as_posix() if isinstance(s := item.source, Path) else s for item in items]
     return key_of([sources, Path(render.__file__).read_text(encoding="utf-8")])
 
 
-def _draw(items: list[Item], path: Path) -> None:
+def _draw(items: list[CorpusItem], path: Path) -> None:
     images = draw_all([item.source for item in items])
     kept = np.array([i for i, image in enumerate(images) if image is not None])
     with whole_file(path) as part, part.open("wb") as file:

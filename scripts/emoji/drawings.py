@@ -10,7 +10,7 @@ from .rasterize import Source, iconify_svg
 
 
 @dataclass(frozen=True)
-class Emoji:
+class EmojiEntry:
     """One emoji: `code` is its code points in lower-case hex joined by '-', without variation selectors."""
 
     code: str
@@ -29,7 +29,7 @@ def normal_code(code: str) -> str:
     return "-".join(p for p in code.lower().split("-") if p != "fe0f")
 
 
-def slug(label: str) -> str:
+def iconify_name(label: str) -> str:
     """The name Iconify gives an emoji: 'woman’s hat' -> 'womans-hat'."""
     bare = re.sub(r"[’'“”!.]", "", label.lower()).replace("&", "and")
     return re.sub(r"[^a-z0-9]+", "-", bare).strip("-")
@@ -48,20 +48,20 @@ class Catalog:
         self.by_slug = self._slugs()
 
     @staticmethod
-    def _emoji(row: dict, groups: dict[str, str]) -> Emoji:
+    def _emoji(row: dict, groups: dict[str, str]) -> EmojiEntry:
         tags, subgroup = tuple(row.get("tags", ())), groups[str(row["subgroup"])]
-        return Emoji(normal_code(row["hexcode"]), row["label"].lower(), tags, subgroup)
+        return EmojiEntry(normal_code(row["hexcode"]), row["label"].lower(), tags, subgroup)
 
     def _slugs(self) -> dict[str, str]:
         """Slug -> code, by emojibase's labels first and Unicode's older names after."""
         slugs: dict[str, str] = {}
         for emoji in self.emoji.values():
-            slugs.setdefault(slug(emoji.label), emoji.code)
+            slugs.setdefault(iconify_name(emoji.label), emoji.code)
         path = fetch("unicode-emoji-json", self.work) / "data-by-emoji.json"
         for char, row in json.loads(path.read_text(encoding="utf-8")).items():
             code = normal_code("-".join(f"{ord(c):x}" for c in char))
             if code in self.emoji:
-                slugs.setdefault(slug(row["name"]), code)
+                slugs.setdefault(iconify_name(row["name"]), code)
         return slugs
 
     def iconify(self, name: str) -> dict[str, Source]:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from tlla.backbones.openai_package import clip
 from tlla.command_line import call
 
-from .assets import WEIGHTS, load_images, read_index
-from .export import read
-from .pictures import normalize
+from .assets import WEIGHTS, benchmark_index, load_images
+from .export import exported_model
+from .pictures import normalize_pixels
 from .split import STYLES
 
 TEMPLATES = (
@@ -36,7 +36,7 @@ CHOSEN = "an icon of a {}."
 @torch.no_grad()
 def image_features(model: nn.Module, images: Tensor) -> Tensor:
     """Unit features (N, D) of one view an image."""
-    return F.normalize(torch.cat([model.encode_image(b) for b in normalize(images).split(256)]), dim=-1)
+    return F.normalize(torch.cat([model.encode_image(b) for b in normalize_pixels(images).split(256)]), dim=-1)
 
 
 @torch.no_grad()
@@ -57,14 +57,14 @@ def measure(chances: Tensor, labels: Tensor) -> dict[str, float]:
 
 def run(model: nn.Module, style: str, part: str, templates: tuple[str, ...]) -> dict[str, dict[str, float]]:
     """Template -> measures, on one split of one style."""
-    index = read_index()
+    index = benchmark_index()
     names = [c["name"] for c in index["classes"]]
     images, labels = load_images(index, style, part)
     image, scale = image_features(model, images), model.logit_scale.exp()
     return {t: measure((scale * image @ text_features(model, t, names).t()).softmax(1), labels) for t in templates}
 
 
-def show(name: str, result: dict[str, float]) -> None:
+def print_row(name: str, result: dict[str, float]) -> None:
     """One row of a Markdown table."""
     print(f"| {name} | " + " | ".join(f"{result[k]:.1f}" for k in ("accuracy", "confidence", "sure")) + " |")
 
@@ -75,15 +75,15 @@ def main() -> None:
     parser.add_argument("--templates", action="store_true", help="compare templates on the source's val split")
     parser.add_argument("--tests", action="store_true", help="every style's test split; not for choosing anything")
     args = parser.parse_args()
-    model = read(args.weights)
+    model = exported_model(args.weights)
     print(f"logit scale {model.logit_scale.exp():.1f}\n| | accuracy | confidence | sure |\n|---|--:|--:|--:|")
     if args.templates:
         for template, result in run(model, "noto", "val", TEMPLATES).items():
-            show(f"`{template}`", result)
+            print_row(f"`{template}`", result)
     if args.tests:
-        show("noto val", run(model, "noto", "val", (CHOSEN,))[CHOSEN])
+        print_row("noto val", run(model, "noto", "val", (CHOSEN,))[CHOSEN])
         for style in STYLES:
-            show(f"{style} test", run(model, style, "test", (CHOSEN,))[CHOSEN])
+            print_row(f"{style} test", run(model, style, "test", (CHOSEN,))[CHOSEN])
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def openai_layout(checkpoint: dict) -> dict[str, Tensor]:
     return {k: v.half() if v.is_floating_point() else v for k, v in weights.items()}
 
 
-def write(weights: dict[str, Tensor], path: Path) -> None:
+def write_weights(weights: dict[str, Tensor], path: Path) -> None:
     """Gzip without a time stamp: the same weights give the same bytes."""
     buffer = io.BytesIO()
     torch.save(weights, buffer)
@@ -51,7 +51,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return torch.load(io.BytesIO(file.read()), weights_only=True)
 
 
-def read(path: Path = WEIGHTS) -> nn.Module:
+def exported_model(path: Path = WEIGHTS) -> nn.Module:
     """The model as a user gets it: through OpenAI's build_model, then in fp32."""
     return build_model(read_weights(path)).float().eval()
 
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--name", default="run")
     args = parser.parse_args()
     checkpoint = torch.load(args.work / args.name / "weights.pt", weights_only=True)
-    write(openai_layout(checkpoint), WEIGHTS)
+    write_weights(openai_layout(checkpoint), WEIGHTS)
     print(f"{WEIGHTS}: {WEIGHTS.stat().st_size} bytes, step {checkpoint['progress'][0]}")
 
 

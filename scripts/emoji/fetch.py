@@ -24,7 +24,7 @@ def tarball_name(name: str, version: str) -> str:
     return f"{name.replace('@', '').replace('/', '-')}-{version}.tgz"
 
 
-def download(name: str, version: str, folder: Path) -> Path:
+def fetch_package(name: str, version: str, folder: Path) -> Path:
     """The package's tarball in `folder`, fetched through npm when it is not there yet."""
     path = folder / tarball_name(name, version)
     if not path.exists():
@@ -35,7 +35,7 @@ def download(name: str, version: str, folder: Path) -> Path:
     return path
 
 
-def check(path: Path, sha256: str) -> None:
+def check_sha256(path: Path, sha256: str) -> None:
     """Refuse a tarball other than the one the benchmark was built from."""
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != sha256:
@@ -55,8 +55,8 @@ def fetch(name: str, work: Path) -> Path:
 
 def _unpack(name: str, entry: dict[str, Any], work: Path, target: Path) -> None:
     (work / "npm").mkdir(parents=True, exist_ok=True)
-    path = download(name, entry["version"], work / "npm")
-    check(path, entry["sha256"])
+    path = fetch_package(name, entry["version"], work / "npm")
+    check_sha256(path, entry["sha256"])
     with tempfile.TemporaryDirectory(dir=target.parent) as part, tarfile.open(path) as archive:
         archive.extractall(Path(part, "whole"), filter="data")
         os.rename(Path(part, "whole"), target)

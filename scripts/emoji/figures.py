@@ -16,7 +16,7 @@ from datasets.emoji_scenes import scene
 from report.style import line, plt, save
 from tlla.command_line import call
 
-from .assets import FOLDER, read_index
+from .assets import FOLDER, benchmark_index
 from .split import STYLES
 
 FIGURES = Path(__file__).parents[2] / "docs" / "figures"
@@ -34,7 +34,7 @@ SHOWN = "mammal bird fruit meal land_vehicle clothing sports_equipment household
 
 def styles_sheet(path: Path, picture: Callable[[Path], np.ndarray], smooth: str) -> None:
     """The first test emoji of ten classes, a row for each style."""
-    index = read_index()
+    index = benchmark_index()
     figure, axes = plt.subplots(len(STYLES), len(SHOWN), figsize=(6.4, 4.6))
     for row, style in zip(axes, STYLES, strict=True):
         items = index["items"][style]["test"]
@@ -51,12 +51,12 @@ def styles_sheet(path: Path, picture: Callable[[Path], np.ndarray], smooth: str)
     Image.open(path.with_suffix(".png")).convert("RGB").save(path.with_suffix(".png"), optimize=True)
 
 
-def plain(path: Path) -> np.ndarray:
+def read_pixels(path: Path) -> np.ndarray:
     """An image of the benchmark."""
     return np.asarray(Image.open(path).convert("RGB"))
 
 
-def curve(log: Path, path: Path) -> None:
+def pretraining_curve(log: Path, path: Path) -> None:
     """Zero-shot accuracy on the source's val split, and the logit scale, against images seen."""
     lines = [json.loads(entry) for entry in log.read_text(encoding="utf-8").splitlines()]
     seen = [entry["samples"] / 1e6 for entry in lines]
@@ -79,10 +79,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--curve", type=Path, help="curve.jsonl of a pre-training run")
     log = parser.parse_args().curve
-    styles_sheet(FIGURES / "emoji_styles", plain, "lanczos")
+    styles_sheet(FIGURES / "emoji_styles", read_pixels, "lanczos")
     styles_sheet(FIGURES / "emoji_scenes", lambda path: scene(path, 0), "antialiased")
     if log:
-        curve(log, FIGURES / "emoji_pretrain")
+        pretraining_curve(log, FIGURES / "emoji_pretrain")
 
 
 if __name__ == "__main__":

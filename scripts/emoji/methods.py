@@ -22,7 +22,7 @@ from tlla.command_line import call
 from tlla.files import to_csv, write_text
 from tlla.methods import METHODS
 
-from .study import PROMPTS, SHIFTED, SOURCE, Tested, job, mean_std, plan, run, tested, training
+from .study import PROMPTS, SHIFTED, SOURCE, StudyTest, job, mean_std, run, study_plan, tested, training
 
 RIVALS = ("CoCoOp", "TipAdapter", "TipAdapterF")  # trained on the source, tested on one view
 COLUMNS = ("accuracy", "top5", "macro_f1", "nll", "ece", "brier")
@@ -33,17 +33,17 @@ def plan_all(output: Path, seeds: Sequence[int]) -> list[Job]:
     """The trainings of the rivals, which test the source, too; then by seed all methods, and the rivals elsewhere."""
     jobs = [training(name, output, seed) for name in RIVALS for seed in seeds]
     for seed in seeds:
-        jobs += plan(output, [seed])
+        jobs += study_plan(output, [seed])
         for name in RIVALS:
             own = training(name, output, seed)
             jobs += [job(name, output, seed, style, source=own) for style in SHIFTED]
     return jobs
 
 
-class Summary:
+class MethodSummary:
     """Means over styles, and over seeds mean and standard deviation."""
 
-    def __init__(self, tests: list[Tested]):
+    def __init__(self, tests: list[StudyTest]):
         self.tests = tests
         self.keys = sorted({(t.method, t.prompt) for t in tests}, key=lambda key: self._place(*key))
 
@@ -133,7 +133,7 @@ def _look(backprop: bool) -> dict[str, object]:
     return {**line(2 if backprop else 1), "marker": "s" if backprop else "o", "linestyle": "none"}
 
 
-def cells(tests: list[Tested]) -> list[list[object]]:
+def cells(tests: list[StudyTest]) -> list[list[object]]:
     """A row for each prompt, method, style and seed."""
     rows: list[list[object]] = [["prompt", "method", "style", "seed", *COLUMNS]]
     for t in tests:
@@ -152,7 +152,7 @@ def main() -> int:
     jobs = plan_all(args.output.resolve(), args.seeds)
     if not run(jobs):
         return 1
-    summary = Summary(tested(jobs))
+    summary = MethodSummary(tested(jobs))
     pages = "\n\n".join((summary.accuracy(), summary.calibration(), summary.rivals()))
     write_text(args.output / "methods.md", pages + "\n")
     write_text(args.output / "methods.csv", to_csv(cells(summary.tests)))

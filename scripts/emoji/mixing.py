@@ -63,7 +63,7 @@ class Contexts:
         return scene_template(claims, self.rng).replace("{an}", "a {}")
 
 
-def encode(model: nn.Module, embeddings: Tensor, tokens: Tensor) -> Tensor:
+def encode_mixed(model: nn.Module, embeddings: Tensor, tokens: Tensor) -> Tensor:
     """CLIP's text encoder on embeddings (N, L, D) of tokens, whose highest number is the end: unit features (N, E)."""
     x = embeddings + model.positional_embedding[: embeddings.shape[1]]
     x = model.ln_final(model.transformer(x.permute(1, 0, 2)).permute(1, 0, 2))
@@ -74,10 +74,10 @@ def mixing_loss(model: nn.Module, teacher: nn.Module, first: Tensor, second: Ten
     """1 - cosine of the features of mixed embeddings and the teacher's mixed features; `share` (N,) of the second."""
     share = share[:, None]
     with torch.no_grad():
-        ends = [encode(teacher, teacher.token_embedding(tokens), tokens) for tokens in (first, second)]
+        ends = [encode_mixed(teacher, teacher.token_embedding(tokens), tokens) for tokens in (first, second)]
         target = F.normalize(torch.lerp(*ends, share), dim=-1)
     mixed = torch.lerp(model.token_embedding(first), model.token_embedding(second), share[..., None])
-    return 1 - (encode(model, mixed, first) * target).sum(dim=-1).mean()
+    return 1 - (encode_mixed(model, mixed, first) * target).sum(dim=-1).mean()
 
 
 def learn_between(model: nn.Module, contexts: Contexts, steps: int) -> Iterator[float]:

@@ -49,7 +49,7 @@ GREYS = tuple(NAMES.index(c) for c in ("grey", "black", "white"))
 HUES = ((0.25, "red"), (0.7, "orange"), (1.15, "yellow"), (2.8, "green"), (4.3, "blue"), (5.0, "purple"), (5.7, "pink"))
 
 
-def normalize(images: Tensor) -> Tensor:
+def normalize_pixels(images: Tensor) -> Tensor:
     """uint8 or 0..1 float (B, 3, H, W) -> what the image encoder takes."""
     images = images.float() / 255 if images.dtype == torch.uint8 else images
     return ((images - MEAN) / STD).contiguous(memory_format=torch.channels_last)
@@ -67,7 +67,7 @@ def _some(n: int, share: float) -> Tensor:
     return (torch.rand(n) < share).view(-1, 1, 1, 1)
 
 
-def outside(images: Tensor) -> Tensor:
+def backgrounds(images: Tensor) -> Tensor:
     """White pixels connected with the border: (N, 3, H, W) uint8 -> (N, H, W) bool. What a scene shows through."""
     white = (images.amin(1) >= 240).permute(1, 2, 0).contiguous()  # (H, W, N): a row of all images is one operation
     seen = white.clone()
@@ -137,7 +137,7 @@ def _seen_colour(layer: Layer) -> Tensor:
 
 
 @dataclass
-class Place:
+class Placement:
     """Where drawings stand: centre in -1..1 of the picture, side as a share of the picture's."""
 
     x: Tensor
@@ -153,15 +153,15 @@ class Place:
         return torch.where(middle, WORDS["position"].index("middle"), value)
 
 
-def place(area: Tensor) -> Place:
+def place(area: Tensor) -> Placement:
     """Random places of drawings that take these shares of the picture's area (above 1: the picture is a detail)."""
     side = area.sqrt()
     room = (1 - side).abs() + 0.15 * side  # up to a seventh of a drawing may be cut off
     room = torch.where(torch.rand(len(area)) < 0.25, 0.1 * room, room)
-    return Place(_uniform(len(area), -1, 1) * room, _uniform(len(area), -1, 1) * room, side)
+    return Placement(_uniform(len(area), -1, 1) * room, _uniform(len(area), -1, 1) * room, side)
 
 
-def paste(picture: Tensor, layer: Layer, where: Place) -> Tensor:
+def paste(picture: Tensor, layer: Layer, where: Placement) -> Tensor:
     """Draw the layer over the picture, a little turned and stretched, at times mirrored."""
     n = len(picture)
     ratio, angle = _uniform(n, -0.2, 0.2).exp(), torch.randn(n) * 0.12
@@ -224,7 +224,7 @@ def _clutter(picture: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return picture
 
 
-def compose(main: Layer, companion: Layer, has_companion: Tensor) -> tuple[Tensor, Tensor]:
+def compose_pictures(main: Layer, companion: Layer, has_companion: Tensor) -> tuple[Tensor, Tensor]:
     """Pictures of the main drawings, some with a second copy or (where asked) a companion, on white or in a scene.
 
     Args:
@@ -277,7 +277,7 @@ def _extra(main: Layer, companion: Layer, has_companion: Tensor, twice: Tensor) 
     return Layer(rgb[second], alpha[second], main.mono[second])
 
 
-def _opposite(where: Place, second: Tensor, twice: Tensor) -> Place:
+def _opposite(where: Placement, second: Tensor, twice: Tensor) -> Placement:
     """Across the picture's middle; a companion is smaller."""
     side = where.side * torch.where(twice, 1.0, _uniform(len(twice), 0.55, 1.0))
-    return Place(-where.x[second], -where.y[second], side[second])
+    return Placement(-where.x[second], -where.y[second], side[second])

@@ -25,11 +25,11 @@ from tlla.errors import InputError
 from tlla.fingerprint import differences
 
 from . import corpus
-from .assets import load_images, read_index, split_of
+from .assets import benchmark_index, load_images, split_of
 from .captions import TEMPLATES, Vocabulary, fill
-from .export import read, read_weights
+from .export import exported_model, read_weights
 from .mixing import Contexts, learn_between
-from .pictures import normalize
+from .pictures import normalize_pixels
 from .sampler import Bank, Sampler
 
 ARCHITECTURE = {
@@ -172,7 +172,7 @@ class Trainer:
     def accuracy(self, images: Tensor, labels: Tensor, classes: list[str]) -> float:
         """Zero-shot accuracy (%) of the averaged model."""
         text = self.encode_text(self.average, [fill(EVAL_TEMPLATE, c) for c in classes])
-        image = self.encode_image(self.average, normalize(images))
+        image = self.encode_image(self.average, normalize_pixels(images))
         return 100 * ((image @ text.t()).argmax(1) == labels).float().mean().item()
 
     def state(self) -> dict:
@@ -183,7 +183,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "progress": (self.step, self.loss),
             "tokens": self.vocabulary.tokens,
-            "settings": settings(self.args),
+            "settings": weight_settings(self.args),
         }
 
     def resume(self, state: dict) -> None:
@@ -192,7 +192,7 @@ class Trainer:
         Raises:
             InputError: it is of other settings or of another vocabulary.
         """
-        own = settings(self.args)
+        own = weight_settings(self.args)
         if found := differences(state.get("settings", own), own):
             raise InputError(f"the checkpoint is of other settings: {'; '.join(found)}: choose another --name")
         if state["tokens"] != self.vocabulary.tokens:
@@ -203,13 +203,13 @@ class Trainer:
         self.step, self.loss = state["progress"]
 
 
-def settings(args: argparse.Namespace) -> dict:
+def weight_settings(args: argparse.Namespace) -> dict:
     """What the weights depend on; not how long it takes, so that a run can be prolonged."""
     found = {key: value for key, value in vars(args).items() if key not in ("work", "name", "samples", "every")}
     return found | {"start": str(args.start)}
 
 
-def save(state: dict, path: Path) -> None:
+def save_state(state: dict, path: Path) -> None:
     """Whole or not at all: an interrupted write leaves the older checkpoint."""
     torch.save(state, path.with_suffix(".tmp"))
     path.with_suffix(".tmp").replace(path)
@@ -223,7 +223,7 @@ def note(trainer: Trainer, folder: Path, val: dict[str, tuple[Tensor, Tensor]], 
     with (folder / "curve.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
     print(line, flush=True)
-    save(trainer.state(), folder / "checkpoint.pt")
+    save_state(trainer.state(), folder / "checkpoint.pt")
 
 
 def run(trainer: Trainer, folder: Path, val: dict[str, tuple[Tensor, Tensor]], classes: list[str]) -> None:
@@ -261,12 +261,12 @@ def main() -> None:
     folder = args.work / args.name
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
-    index = read_index()
-    images, items = corpus.load(args.work, split_of(index))
+    index = benchmark_index()
+    images, items = corpus.load_corpus(args.work, split_of(index))
     trainer = Trainer(args, Sampler(images, items, args.seed), Vocabulary(items))
     if args.start and not (folder / "checkpoint.pt").exists():
-        trainer.learn_names(read(args.start), args.names)
-        save(trainer.state(), folder / "checkpoint.pt")
+        trainer.learn_names(exported_model(args.start), args.names)
+        save_state(trainer.state(), folder / "checkpoint.pt")
     if (folder / "checkpoint.pt").exists():
         trainer.resume(torch.load(folder / "checkpoint.pt", weights_only=True))
         torch.manual_seed(args.seed + trainer.step)  # other batches than at the start
@@ -277,7 +277,9 @@ def main() -> None:
     for step, loss in enumerate(learn_between(trainer.average, contexts, args.between), start=1):
         if step % 50 == 0:
             print({"between": step, "distance": round(loss, 4)}, flush=True)
-    save({k: v for k, v in trainer.state().items() if k in ("average", "progress", "tokens")}, folder / "weights.pt")
+    save_state(
+        {k: v for k, v in trainer.state().items() if k in ("average", "progress", "tokens")}, folder / "weights.pt"
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,20 @@ from tabulate import tabulate
 
 from tlla.command_line import call
 
-from .study import LEARNED, SHIFTED, SOURCE, WORDS, Tested, by_emoji, compared, interval, only, run, tested, training
+from .study import (
+    LEARNED,
+    SHIFTED,
+    SOURCE,
+    WORDS,
+    StudyTest,
+    by_emoji,
+    comparison,
+    interval,
+    only,
+    run,
+    tested,
+    training,
+)
 
 RULES = {  # and the methods that follow them
     "one view": "SingleView",
@@ -25,7 +38,7 @@ RULES = {  # and the methods that follow them
 AS_MANY = ("TRAINER.ENTROPYMEAN.TOP", "0.25")  # as STSS: 16 of 64 views
 
 
-def table(tests: list[Tested], prompts: dict[str, list[str]]) -> str:
+def rules_table(tests: list[StudyTest], prompts: dict[str, list[str]]) -> str:
     """Accuracy on the source and on the mean of the shifted styles, and STSS against the other rules there."""
     rows = []
     for prompt, names in prompts.items():
@@ -50,11 +63,11 @@ def main() -> int:
     args = parser.parse_args()
     output = args.runs.resolve()
     learned = {f"{name}{seed}": training(name, output, seed) for name in LEARNED for seed in args.seeds}
-    jobs = compared(output, 0, {WORDS: None, **learned}, *only(RULES.values()), *AS_MANY)
+    jobs = comparison(output, 0, {WORDS: None, **learned}, *only(RULES.values()), *AS_MANY)
     if not run(jobs):
         return 1
     prompts = {WORDS: [WORDS], **{name: [f"{name}{seed}" for seed in args.seeds] for name in LEARNED}}
-    print(f"\n{table(tested(jobs), prompts)}")
+    print(f"\n{rules_table(tested(jobs), prompts)}")
     return 0
 
 

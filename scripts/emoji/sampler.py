@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import corpus
 from .captions import TEMPLATES, fill, scene_template, with_article
-from .pictures import ATTRIBUTES, NONE, UNKNOWN, WORDS, compose, cut_out, normalize, outside
+from .pictures import ATTRIBUTES, NONE, UNKNOWN, WORDS, backgrounds, compose_pictures, cut_out, normalize_pixels
 
 N_COMPANIONS = 4  # categories of a batch's companions: few, so that several pictures share one
 COUNTERED = 0.35  # share of the captions with claims that a false twin accompanies
@@ -26,7 +26,7 @@ class Bank:
 
 
 @dataclass
-class Batch:
+class CaptionedBatch:
     """Pictures (B, 3, H, W), U texts, each picture's own text (B,), texts that are no negatives (B, U), banks."""
 
     images: Tensor
@@ -49,9 +49,9 @@ class Caption:
 class Sampler:
     """Draws batches."""
 
-    def __init__(self, images: np.ndarray, items: list[corpus.Item], seed: int) -> None:
+    def __init__(self, images: np.ndarray, items: list[corpus.CorpusItem], seed: int) -> None:
         self.images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-        self.outside = torch.cat([outside(part) for part in self.images.split(2048)])
+        self.outside = torch.cat([backgrounds(part) for part in self.images.split(2048)])
         spread = [part.amax(1).float() - part.amin(1).float() for part in self.images.split(2048)]
         self.mono = torch.cat([s.mean((1, 2)) for s in spread]) < 3
         self.items = items
@@ -64,14 +64,14 @@ class Sampler:
         labels = {label: k for k, label in enumerate(self.labels)}
         self.label = torch.tensor([labels[i.label] for i in items])
 
-    def draw(self, size: int) -> Batch:
+    def draw(self, size: int) -> CaptionedBatch:
         """A batch of `size` pictures."""
         index = torch.multinomial(self.weights, size)
         companion = self._companions(size)
         has_companion = torch.rand(size) < 0.2
         drawn = (index, companion[has_companion])
         main, second = (cut_out(self.images[i], self.outside[i], self.mono[i]) for i in drawn)
-        pictures, values = compose(main, second, has_companion)
+        pictures, values = compose_pictures(main, second, has_companion)
         values[has_companion, ATTRIBUTES["companion"]] = self.label[companion][has_companion]
         values[has_companion, ATTRIBUTES["companion category"]] = self.category[companion][has_companion]
         own, false = self._captions(index, values)
@@ -81,7 +81,9 @@ class Sampler:
         ignored = self._not_false(index, values, list(table.values()))
         ignored[torch.arange(size), own_number] = False
         banks = [self._plain_bank(index, values), self._claiming_bank(index, values)]
-        return Batch(normalize(pictures), list(table), own_number, ignored, [b for b in banks if len(b.images)])
+        return CaptionedBatch(
+            normalize_pixels(pictures), list(table), own_number, ignored, [b for b in banks if len(b.images)]
+        )
 
     def _companions(self, size: int) -> Tensor:
         pool = torch.multinomial(self.weights, min(400, len(self.weights)))
@@ -115,7 +117,7 @@ class Sampler:
                 false.append(self._claiming(name, about, wrong, seed))
         return own, false
 
-    def _plain_caption(self, item: corpus.Item, name: str, general: bool) -> str:
+    def _plain_caption(self, item: corpus.CorpusItem, name: str, general: bool) -> str:
         draw = self.rng.random()
         if item.category and not general and draw < 0.3:
             return f"{with_article(item.label)}, a kind of {item.category}."

@@ -3,7 +3,7 @@
 import random
 from collections import defaultdict
 
-from .drawings import Catalog, Emoji
+from .drawings import Catalog, EmojiEntry
 
 # style -> (dataset name, role). The source has train, val and test; a shifted style only has test.
 STYLES = {
@@ -57,15 +57,15 @@ SEED = 7
 Split = dict[str, dict[str, list[str]]]  # class -> split -> codes
 
 
-def _groups(emoji: list[Emoji]) -> list[list[Emoji]]:
+def _groups(emoji: list[EmojiEntry]) -> list[list[EmojiEntry]]:
     """Emoji of one concept together, so that a man surfing never trains what a woman surfing tests."""
-    groups: dict[str, list[Emoji]] = defaultdict(list)
+    groups: dict[str, list[EmojiEntry]] = defaultdict(list)
     for e in sorted(emoji, key=lambda e: e.code):
         groups[e.concept].append(e)
     return list(groups.values())
 
 
-def _take(groups: list[list[Emoji]], count: int) -> list[str]:
+def _take(groups: list[list[EmojiEntry]], count: int) -> list[str]:
     """Codes of the first groups, until `count` is reached; takes them off the list."""
     codes: list[str] = []
     while groups and len(codes) < count:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.emoji_scenes import SCENES
-from sweeps.job import Job, check, ordered
+from sweeps.job import Job, check_jobs, ordered
 from sweeps.processes import Here
 from sweeps.runner import Sweep
 from tlla.records.record import read_test
@@ -45,7 +45,7 @@ def training(trainer: str, output: Path, seed: int, scenes: bool = False) -> Job
     return job(trainer, output, seed, SOURCE, scenes)
 
 
-def compared(output: Path, seed: int, prompts: dict[str, Job | None], *opts: str, scenes: bool = False) -> list[Job]:
+def comparison(output: Path, seed: int, prompts: dict[str, Job | None], *opts: str, scenes: bool = False) -> list[Job]:
     """All methods, or those of `opts`, on some prompts (None: the hand-written one), in one pass over each style."""
     more = {"prompts": tuple(prompts.items()), "opts": opts}
     return [job("Compare", output, seed, style, scenes, **more) for style in STYLES]
@@ -56,26 +56,26 @@ def only(methods: Sequence[str]) -> tuple[str, str]:
     return "TRAINER.COMPARE.METHODS", repr(list(methods))
 
 
-def plan(output: Path, seeds: Sequence[int], *opts: str, scenes: bool = False) -> list[Job]:
+def study_plan(output: Path, seeds: Sequence[int], *opts: str, scenes: bool = False) -> list[Job]:
     """Trains the prompts, and compares methods on them and on the hand-written one, for each seed."""
     jobs = []
     for seed in seeds:
         prompts = {WORDS: None, **{name: training(name, output, seed, scenes) for name in LEARNED}}
-        jobs += compared(output, seed, prompts, *opts, scenes=scenes)
+        jobs += comparison(output, seed, prompts, *opts, scenes=scenes)
     return jobs
 
 
 def run(jobs: Sequence[Job]) -> bool:
     """Runs what is missing, in this process; whether all is complete."""
     jobs = ordered(list(jobs))
-    check(jobs)
+    check_jobs(jobs)
     summary = Sweep(jobs, Here(), redo=True).run()
     print(summary.text())
     return summary.good
 
 
 @dataclass
-class Tested:
+class StudyTest:
     """One method on one prompt, style and seed; `prompt` is "its own" of a trainer that tests what it has trained."""
 
     prompt: str
@@ -98,7 +98,7 @@ class Tested:
         return [statistics.mean(hits[i : i + n]) for i in range(0, len(hits), n)]
 
 
-def tested(jobs: Sequence[Job]) -> list[Tested]:
+def tested(jobs: Sequence[Job]) -> list[StudyTest]:
     """All that complete runs have tested."""
     found = []
     for one in jobs:
@@ -106,11 +106,11 @@ def tested(jobs: Sequence[Job]) -> list[Tested]:
         n = SCENES["test"] if "scenes" in one.dataset_config else 1
         for prompt, method in parts or [("its own", one.trainer)]:
             folder = one.folder / prompt / method if parts else one.folder
-            found.append(Tested(prompt, method, one.folder.name, one.seed, folder, n))
+            found.append(StudyTest(prompt, method, one.folder.name, one.seed, folder, n))
     return found
 
 
-def by_emoji(tests: Sequence[Tested]) -> list[float]:
+def by_emoji(tests: Sequence[StudyTest]) -> list[float]:
     """For each emoji its share of correct images, averaged over tests.
 
     The emoji is the unit of all intervals: in another style or scene, or under another seed, it is no independent

@@ -9,40 +9,36 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from tlla.clip import image_size, normalize
+from tlla.clip import image_size
 from tlla.prompts.prompted import PromptedCLIP
 from tlla.sharpness import sharpness_step
-from tlla.views.make import ViewConfig, make_views
+from tlla.views.encode import ViewEncoder
+from tlla.views.make import ViewConfig
 
-from .assets import FOLDER, read_index
+from .assets import FOLDER, benchmark_index
 
 EPOCHS, BATCH, SHOTS, SEEDS = 50, 32, 16, (1, 2, 3)
 LRS = (0.002, 0.01, 0.02, 0.05)
 RHOS = (0.05, 0.1, 0.3, 0.5, 0.7)  # the paper's grid
 
 
-@torch.no_grad()
 def view_features(
     model: PromptedCLIP, paths: Sequence[str], scale: tuple[float, float], n_views: int, seed: int
 ) -> Tensor:
     """Features of all views of images, given as the index does or by full paths: (N, V, E). The trainer's views."""
     config = ViewConfig(image_size(model.clip), n_views, scale, seed=seed)
-    rows = []
-    for i, path in enumerate(tqdm(paths, desc=f"views {scale[0]:g}-{scale[1]:g}", leave=False, disable=None)):
-        image = Image.open(FOLDER / path).convert("RGB")
-        rows.append(model.encode_image(normalize(make_views(image, i, config))))
-    return torch.stack(rows)
+    bar = tqdm(paths, desc=f"views {scale[0]:g}-{scale[1]:g}", leave=False, disable=None)
+    return ViewEncoder(model.clip).images((FOLDER / path for path in bar), config)
 
 
-class Source:
+class SourceStyle:
     """The source's train and val images, their labels, and which of them are val."""
 
     def __init__(self, model: PromptedCLIP):
-        parts = read_index()["items"]["noto"]
+        parts = benchmark_index()["items"]["noto"]
         self.items = parts["train"] + parts["val"]
         self.labels = torch.tensor([label for _, label, _ in self.items])
         self.is_val = torch.arange(len(self.items)) >= len(parts["train"])
@@ -85,7 +81,7 @@ def accuracy(scores: Tensor, labels: Tensor) -> float:
     return 100.0 * (scores.argmax(dim=-1) == labels).float().mean().item()
 
 
-def tune_prompts(model: PromptedCLIP, source: Source) -> dict:
+def tune_prompts(model: PromptedCLIP, source: SourceStyle) -> dict:
     """Trains CoOp over learning rates, then SAPT over rho at CoOp's best.
 
     Returns:
@@ -105,7 +101,7 @@ def tune_prompts(model: PromptedCLIP, source: Source) -> dict:
             scores.append(accuracy(logits, source.labels[val]))
         prompts[lr, rho] = contexts
         scores = torch.tensor(scores)
-        rows.append({"method": "SAPT" if rho else "CoOp", "lr": lr, "rho": rho} | mean_std("val", scores))
+        rows.append({"method": "SAPT" if rho else "CoOp", "lr": lr, "rho": rho} | mean_and_std("val", scores))
         print(rows[-1], flush=True)
         return scores.mean().item()
 
@@ -118,5 +114,5 @@ def tune_prompts(model: PromptedCLIP, source: Source) -> dict:
     return {"lr": best_lr, "rho": best_rho, "prompts": chosen, "rows": rows}
 
 
-def mean_std(name: str, values: Tensor) -> dict[str, float]:
+def mean_and_std(name: str, values: Tensor) -> dict[str, float]:
     return {name: values.mean().item(), f"{name} std": values.std().item() if len(values) > 1 else 0.0}

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .openclip import OpenClip, preprocessing_of
-from .openclip_source import Config, Source, check_activation, needs_quick_gelu, parse, preprocess_of
+from .openclip_source import Config, OpenClipSource, check_activation, needs_quick_gelu, parse, preprocess_of
 from .weight_names import OPENAI_ENTRIES
 from .weights import read_state_dict
 
@@ -48,7 +48,7 @@ def load_open_clip(text: str, half: bool = False) -> OpenClip:
     return found
 
 
-def _from_network(source: Source, half: bool) -> tuple[Any, Config]:
+def _from_network(source: OpenClipSource, half: bool) -> tuple[Any, Config]:
     model = open_clip.create_model(
         source.name,
         pretrained=source.tag or None,
@@ -60,7 +60,7 @@ def _from_network(source: Source, half: bool) -> tuple[Any, Config]:
     return model, model.visual.preprocess_cfg
 
 
-def _from_file(source: Source, half: bool) -> tuple[Any, Config]:
+def _from_file(source: OpenClipSource, half: bool) -> tuple[Any, Config]:
     path = Path(source.file).expanduser()
     preprocess = preprocess_of(source)
     state = read_state_dict(path)
@@ -111,7 +111,7 @@ def _fill(model: Any, state: dict[str, Tensor], path: Path) -> None:
     model.load_state_dict(state)
 
 
-def _tokenizer(source: Source) -> Any:
+def _tokenizer(source: OpenClipSource) -> Any:
     if not source.name.endswith(".json"):
         return open_clip.get_tokenizer(source.name)
     text = source.config["text_cfg"]

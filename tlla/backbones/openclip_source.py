@@ -18,7 +18,7 @@ Config = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Source:
+class OpenClipSource:
     """Which model is meant.
 
     Attributes:
@@ -54,7 +54,7 @@ class Source:
         return bool(self.tag_config(tag).get("quick_gelu", False))
 
 
-def parse(text: str) -> Source:
+def parse(text: str) -> OpenClipSource:
     """Reads what follows ``open_clip:``; InputError if it is incomplete or unknown."""
     head, _, file = text.partition("=")
     path = head.startswith(HUB) or head.endswith(".json")
@@ -62,9 +62,9 @@ def parse(text: str) -> Source:
     if head.startswith(HUB) and file:
         raise InputError(f"'open_clip:{text}' names a repository and a file: write <config.json>=<file> for files")
     if head.startswith(HUB):
-        return Source(head)
+        return OpenClipSource(head)
     config, preprocess = _read_json(Path(head).expanduser()) if path else (_known_config(name), {})
-    source = Source(name, tag, file, config, preprocess)
+    source = OpenClipSource(name, tag, file, config, preprocess)
     if not tag and not file:
         known = f"; {name} has the tags {', '.join(source.tags)}" if source.tags else ""
         raise InputError(f"'open_clip:{text}' says no weights: write {USAGE}{known}")
@@ -96,7 +96,7 @@ def _read_json(path: Path) -> tuple[Config, Config]:
     return config, preprocess
 
 
-def preprocess_of(source: Source) -> Config:
+def preprocess_of(source: OpenClipSource) -> Config:
     """What a file's model expects of its images: the JSON file's, the tag's, or what all tags of the name agree on."""
     if source.preprocess or source.name.endswith(".json"):
         return source.preprocess
@@ -110,7 +110,7 @@ def preprocess_of(source: Source) -> Config:
     return found[0] if found else {}
 
 
-def needs_quick_gelu(source: Source) -> bool:
+def needs_quick_gelu(source: OpenClipSource) -> bool:
     """Whether a tag's weights need QuickGELU; InputError if they need GELU, but the architecture has QuickGELU."""
     needed = source.tag_quick_gelu(source.tag)
     if source.quick_gelu and not needed:
@@ -119,7 +119,7 @@ def needs_quick_gelu(source: Source) -> bool:
     return needed
 
 
-def check_activation(source: Source, from_openai: bool) -> None:
+def check_activation(source: OpenClipSource, from_openai: bool) -> None:
     """Refuses OpenAI's files without QuickGELU; warns if it cannot be known what another file was trained with."""
     if from_openai and not source.quick_gelu:
         name = f"{source.name}-quickgelu"

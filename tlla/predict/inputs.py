@@ -11,9 +11,9 @@ from ..clip import find_device, load_clip
 from ..errors import InputError
 from ..files import read_text
 from ..methods.choice import find_method, parse_settings
-from ..prompts.checkpoint import read_checkpoint
-from ..prompts.choose import find_checkpoint
-from ..prompts.saved import PromptInfo, read_info
+from ..prompts.choose import find_prompt
+from ..prompts.info import PromptInfo
+from ..prompts.saved import Prompt
 from ..prompts.templates import named_templates
 from .paths import find_images
 from .predictor import Predictor
@@ -44,10 +44,9 @@ def _standard_input(separator: bytes) -> list[str]:
 
 def build_predictor(args: argparse.Namespace) -> Predictor:
     """Loads what the arguments name. InputError if something does not exist or does not fit."""
-    prompt = args.prompt or TEMPLATE
-    path = None if named_templates(prompt) else find_checkpoint(prompt, args.load_epoch)
-    info = PromptInfo() if path is None else read_info(path, read_checkpoint(path))
-    names = class_names(args, info)
+    prompt = find_prompt(args.prompt or TEMPLATE, args.load_epoch)
+    info, path = (prompt.info, prompt.path) if isinstance(prompt, Prompt) else (PromptInfo(), None)
+    names = find_class_names(args, info)
     values = parse_settings(args.set)
     if args.explain and not find_method(args.method).scores_views:
         raise InputError(
@@ -65,7 +64,7 @@ def build_predictor(args: argparse.Namespace) -> Predictor:
     return Predictor(
         model,
         names,
-        path or prompt,
+        prompt,
         args.method,
         n_views=args.views,
         crop_scale=tuple(args.crop_scale),
@@ -83,7 +82,7 @@ def _device(name: str | None) -> torch.device:
     return find_device(name or ("cuda" if torch.cuda.is_available() else "cpu"), "--device")
 
 
-def class_names(args: argparse.Namespace, info: PromptInfo) -> list[str]:
+def find_class_names(args: argparse.Namespace, info: PromptInfo) -> list[str]:
     """The class names from the one source that was given, or those that a checkpoint was trained on."""
     if args.classes:
         return _distinct(args.classes, "--classes")

@@ -16,12 +16,13 @@ from tqdm import tqdm
 
 from ..arguments import flag, pair, whole
 from ..backbones import as_backbone
-from ..clip import encode_images, image_size, normalize
+from ..clip import image_size
 from ..errors import InputError
 from ..methods import Method
 from ..methods.choice import build_method
 from ..prompts.choose import PromptLike, check_class_names, make_classifier
 from ..selection import ViewScores, lowest
+from ..views.encode import ViewEncoder
 from ..views.loader import ImageLike, Loaded, load_batches
 from ..views.make import ViewConfig
 from .predictions import BadImage, Predictions, joined
@@ -106,6 +107,7 @@ class Predictor:
         n_views = n_views if self.method.uses_views else 1
         self.views = ViewConfig(image_size(model), n_views, crop_scale, augmix, seed)
         self.batch_views = batch_views
+        self.encoder = ViewEncoder(model, batch_views, self._autocast)
         self.top_k = top_k
         self.classifier = make_classifier(
             model, self.class_names, prompt, self._autocast, FP16_LOSS_SCALE if self.amp else 1.0
@@ -171,10 +173,7 @@ class Predictor:
             empty.errors.extend(errors)
             return Batch(empty, [], torch.empty(0))
         views = torch.stack([one.views for one in good if one.views is not None])  # (B, V, 3, H, W)
-        pixels = normalize(views.to(self.device), self.model)
-        with self._autocast():
-            chunks = [encode_images(self.model, x) for x in torch.split(pixels.flatten(0, 1), self.batch_views)]
-        features = torch.cat(chunks).view(*views.shape[:2], -1)
+        features, pixels = self.encoder(views)
         probability = self.method.predict(features, pixels if self.method.needs_images else None)
         scores, kept, details = self._selection(dict(self.method.details))
         predictions = Predictions(

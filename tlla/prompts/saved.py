@@ -1,113 +1,23 @@
-"""A learned prompt: its context vectors, and for which CLIP, which classes and which place of the class name they are.
-
-What it is for lies in ``checkpoint["trainer"]["prompt"]``, beside what CoOp and TPT read; older files and CoOp's own
-lack it.
-"""
+"""A learned prompt: its context vectors and all that is known of them, saved and loaded as a run's checkpoint."""
 
 import io
-import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..arguments import folder_path, number, sequence, short, whole
 from ..errors import InputError
 from ..files import write_bytes, write_text
-from ..fingerprint import are_weights, class_order
-from .learner import CLASS_TOKEN_POSITIONS, PromptLearner
+from .checkpoint import describe_content, find_checkpoint, read_checkpoint
+from .info import PromptInfo
+from .learner import FIXED_TOKENS, PromptLearner
 
-
-@dataclass(frozen=True)
-class PromptInfo:
-    """What is known of a prompt; empty is unknown.
-
-    Attributes:
-        class_names: Of the training.
-        backbone: Name or path under which CLIP was loaded.
-        weights_sha256: `weights_sha256` of that CLIP.
-        class_token_position: "end", "middle" or "front".
-    """
-
-    class_names: tuple[str, ...] = ()
-    backbone: str = ""
-    weights_sha256: str = ""
-    class_token_position: str = ""
-
-    def as_entry(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
-        return {**vars(self), "class_names": list(self.class_names)}
-
-    def check_fits(self, name: Path | str, learner: PromptLearner) -> None:
-        """Raises InputError if the prompt is for another CLIP, or has the class name in another place.
-
-        Args:
-            name: Of the file, for the message.
-            learner: That is to take the context vectors.
-        """
-        self.check_weights(name, learner._clip[0])
-        position = learner.class_token_position
-        if self.class_token_position and self.class_token_position != position:
-            raise InputError(
-                f"{name} was learned with the class name at the place {self.class_token_position!r}, but this run is "
-                f"set to {position!r}: set CLASS_TOKEN_POSITION {self.class_token_position}"
-            )
-
-    def check_weights(self, name: Path | str, clip_model: nn.Module) -> None:
-        """Raises InputError if what was learned is for another CLIP."""
-        if self.weights_sha256 and not are_weights(self.weights_sha256, clip_model):
-            known = f"load that backbone (--backbone {self.backbone})" if self.backbone else "load that one"
-            raise InputError(
-                f"{name} was learned for the backbone {self.backbone or 'unnamed'!r}, but the CLIP in use has other "
-                f"weights: {known}, or train a prompt for this one"
-            )
-
-    def note_unknown(self, name: Path | str, by_class: bool = False) -> None:
-        """Warns if the file does not say for which CLIP, or if it matters, for which classes it is."""
-        lacks = ["CLIP"] * (not self.weights_sha256) + ["classes"] * (by_class and not self.class_names)
-        if lacks:
-            warnings.warn(
-                f"{name} does not say for which {' and '.join(lacks)} it was learned: it is taken for those in use",
-                stacklevel=3,
-            )
-
-    def arranged(self, name: Path | str, ctx: Tensor, learner: PromptLearner) -> Tensor:
-        """Context vectors in the order of the learner's classes; a shared context, (L, D), serves any classes.
-
-        Raises:
-            InputError: A class-specific context, (K, L, D), is of other classes.
-        """
-        if ctx.dim() == 2 or not self.class_names:
-            return ctx
-        order = class_order(f"the class-specific context (CSC) in {name}", self.class_names, learner.classnames)
-        if len(order) != len(ctx):
-            raise InputError(f"{name} has contexts for {len(ctx)} classes, but names {len(order)}: train again")
-        return ctx[order]
-
-
-def describe(learner: PromptLearner, backbone: str) -> PromptInfo:
-    """What there is to say about a learner's prompt."""
-    return PromptInfo(tuple(learner.classnames), backbone, learner.clip_sha256, learner.class_token_position)
-
-
-def read_info(path: Path, checkpoint: Mapping[str, Any]) -> PromptInfo:
-    """What a checkpoint that was read from `path` says. InputError if that is not what `describe` has written."""
-    trainer = checkpoint.get("trainer")
-    entry = trainer.get("prompt") if isinstance(trainer, dict) else None
-    if entry is None:
-        return PromptInfo()
-    names = entry.get("class_names") if isinstance(entry, dict) else None
-    texts = [entry.get(k, "") for k in ("backbone", "weights_sha256", "class_token_position")] if names else []
-    if not isinstance(names, (list, tuple)) or not names or not all(isinstance(x, str) for x in (*names, *texts)):
-        raise InputError(f"the note on the prompt in {path} is damaged: train again, or remove its entry 'prompt'")
-    backbone, sha256, position = texts
-    if position and position not in CLASS_TOKEN_POSITIONS:
-        raise InputError(f"{path} says that the class name stands at {position!r}, not one of {CLASS_TOKEN_POSITIONS}")
-    return PromptInfo(tuple(names), backbone, sha256, position)
+META_NET = "meta_net."  # before the names of its weights in a checkpoint
 
 
 @dataclass(frozen=True)
@@ -117,8 +27,12 @@ class Prompt:
     Attributes:
         ctx: (L, D) floats, or (K, L, D) by class; an array of NumPy's becomes a tensor.
         info: For which CLIP, which classes and which place of the class name it was learned.
-        epochs: Of the training.
-        losses: Mean loss of each epoch.
+        epochs: Of the training; None if a file does not say it.
+        losses: Mean loss of each epoch; a file does not hold them.
+        meta_net: CoCoOp's weights by name (``meta_net.linear1.weight``, ...); empty for a prompt that is the same for
+            all images.
+        trained_by: ``name`` of the training and its ``dataset``; empty if unknown.
+        path: The file that it was loaded from.
 
     Raises:
         InputError: something of this is of another kind; the message says which.
@@ -126,8 +40,11 @@ class Prompt:
 
     ctx: Tensor
     info: PromptInfo = PromptInfo()
-    epochs: int = 0
+    epochs: int | None = 0
     losses: list[float] = field(default_factory=list)
+    meta_net: dict[str, Tensor] = field(default_factory=dict)
+    trained_by: dict[str, str] = field(default_factory=dict)
+    path: Path | None = None
 
     def __post_init__(self) -> None:
         ctx = torch.as_tensor(self.ctx) if isinstance(self.ctx, np.ndarray) else self.ctx
@@ -140,8 +57,10 @@ class Prompt:
             )
         if not isinstance(self.info, PromptInfo):
             raise InputError(f"info must be a PromptInfo, but got {short(self.info)}")
+        if not isinstance(self.meta_net, dict) or not all(isinstance(x, Tensor) for x in self.meta_net.values()):
+            raise InputError(f"meta_net must be a dict of tensors, but got {short(self.meta_net)}")
         object.__setattr__(self, "ctx", ctx)
-        object.__setattr__(self, "epochs", whole("epochs", self.epochs))
+        object.__setattr__(self, "epochs", None if self.epochs is None else whole("epochs", self.epochs))
         losses = [number("a loss", loss) for loss in sequence("losses", self.losses, "numbers")]
         object.__setattr__(self, "losses", losses)
 
@@ -150,7 +69,18 @@ class Prompt:
         """Where the class name stands: "end", "middle" or "front"."""
         return self.info.class_token_position or "end"
 
-    def save(self, folder: str | Path) -> Path:
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """The state dict of its learner."""
+        return {"ctx": self.ctx, **self.meta_net}
+
+    def or_at(self, position: str) -> "Prompt":
+        """The same with the class name at that place, if it is not known where it stands."""
+        if self.meta_net or self.info.class_token_position:
+            return self
+        return replace(self, info=replace(self.info, class_token_position=position))
+
+    def save(self, folder: str | PathLike[str]) -> Path:
         """Writes ``<folder>/prompt_learner/model.pth.tar-<epochs>``, whole or not at all, and returns its path.
 
         The folder is then a run's: ``train.py --eval-only --model-dir <folder>`` tests it; CoOp, TPT and Dassl read
@@ -159,17 +89,106 @@ class Prompt:
         Raises:
             InputError: `folder` is no path, or is a file.
         """
+        entries: dict[str, Any] = {"prompt": self.info.as_entry()} if self.info.class_names else {}
         state = {
-            "state_dict": {"ctx": self.ctx.detach().cpu().contiguous().clone()},
+            "state_dict": {name: value.detach().cpu().contiguous().clone() for name, value in self.state.items()},
             "epoch": self.epochs,
             "optimizer": None,
             "scheduler": None,
             "val_result": None,
-            "trainer": {"prompt": self.info.as_entry()} if self.info.class_names else {},
+            "trainer": entries | ({"training": dict(self.trained_by)} if self.trained_by else {}),
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        path = folder_path("folder", folder) / "prompt_learner" / f"model.pth.tar-{self.epochs}"
+        path = folder_path("folder", folder) / "prompt_learner" / f"model.pth.tar-{self.epochs or 0}"
         write_bytes(path, buffer.getvalue())
         write_text(path.parent / "checkpoint", f"{path.name}\n")  # Dassl reads there which epoch is the newest
         return path
+
+    @classmethod
+    def load(cls, place: str | PathLike[str], epoch: int | None = None, best: bool = False) -> "Prompt":
+        """Reads what `save`, `train.py` or CoOp has written; no code of the file runs.
+
+        Args:
+            place: A run's folder, the folder ``prompt_learner`` in it, or a checkpoint.
+            epoch: Of a folder's checkpoints. Default: the one that was saved last.
+            best: Whether the epoch that was best on val is preferred, if there is one and no `epoch` is named.
+
+        Returns:
+            The prompt in float32, on the CPU.
+
+        Raises:
+            InputError: there is none, the file is damaged or holds something else, or its numbers are not finite.
+        """
+        checkpoint = read_checkpoint(find_checkpoint(place, epoch, best))
+        path, state = checkpoint.path, {k: v for k, v in checkpoint.state.items() if k not in FIXED_TOKENS}
+        if "ctx" not in state or not all(name == "ctx" or name.startswith(META_NET) for name in state):
+            raise InputError(
+                f"{path} holds {sorted(state)[:5] or 'nothing'}, expected the context vectors of a prompt ('ctx')"
+            )
+        weights = {name: _checked(path, name, value) for name, value in state.items()}
+        ctx = weights.pop("ctx")
+        if ctx.dim() not in (2, 3):
+            raise InputError(
+                f"{path} holds context vectors of shape {tuple(ctx.shape)}, expected (L, D), or (K, L, D) by class"
+            )
+        info = PromptInfo.read(checkpoint)
+        return cls(ctx, info, checkpoint.epoch, [], weights, checkpoint.trained_by, path)
+
+    def put_into(self, learner: PromptLearner) -> None:
+        """Copies the context vectors, and CoCoOp's net, into a learner that was built for them.
+
+        Class-specific contexts are sorted into their classes' places, if it is known which they are.
+
+        Raises:
+            InputError: something is missing, is too much, or differs in shape, or the prompt is for another CLIP or
+                another place of the class name, or a class-specific one for other classes; the message names both
+                sides.
+        """
+        name, state, expected = self.path or "the prompt", self.state, dict(learner.named_parameters())
+        if state.keys() != expected.keys():
+            raise InputError(f"{name} holds {list(state)}, expected {_expected(list(expected), bool(self.meta_net))}")
+        for key, own in expected.items():
+            if state[key].shape != own.shape:
+                raise InputError(
+                    f"{name} holds {_describe_weight(key, state[key])}, but this run is set to "
+                    f"{_describe_weight(key, own)}: use the same N_CTX (or CTX_INIT), CSC, class set and backbone as "
+                    "in training"
+                )
+        self.info.check_fits(name, learner)
+        if self.path:
+            self.info.note_unknown(self.path, by_class=learner.csc)
+        state["ctx"] = self.info.arranged(name, self.ctx, learner)
+        with torch.no_grad():
+            for key, own in expected.items():
+                own.copy_(state[key])
+
+
+def _checked(path: Path, name: str, found: Any) -> Tensor:
+    """A tensor of a file as float32."""
+    if not isinstance(found, Tensor) or not found.is_floating_point() or found.layout != torch.strided or found.is_meta:
+        raise InputError(
+            f"{path} holds {describe_content(found)} as {name!r}, expected a tensor of floats, dense and in memory"
+        )
+    if found.numel() * found.element_size() > found.untyped_storage().nbytes():  # one row, repeated without end
+        raise InputError(f"{path} holds {name!r} of shape {tuple(found.shape)}, but not as many numbers: train again")
+    weight = found.float()
+    if not torch.isfinite(weight).all():  # also what float32 cannot hold
+        what = "the context vectors" if name == "ctx" else f"the weights {name!r}"
+        raise InputError(f"{what} in {path} are not finite (NaN or infinite): train again")
+    return weight
+
+
+def _expected(names: list[str], conditional: bool) -> str:
+    """What a learner takes, and whose the prompt is, as the end of a message."""
+    if names == ["ctx"]:
+        whose = ": this is CoCoOp's, whose prompt depends on the image" if conditional else ""
+        return f"the context vectors of a prompt ('ctx') alone{whose}"
+    return f"{names}" if conditional else f"{names}: this is the prompt of CoOp, SAPT or TLLA, which has no meta-net"
+
+
+def _describe_weight(name: str, weight: Tensor) -> str:
+    if name != "ctx":
+        return f"{name} of shape {tuple(weight.shape)}"
+    sets = f"class-specific (CSC) context for {len(weight)} classes" if weight.dim() == 3 else "one shared context"
+    return f"{sets}, N_CTX {weight.shape[-2]}, width {weight.shape[-1]}"

@@ -15,7 +15,7 @@ VIEWS = ("N_VIEWS", "AUGMIX", "CROP_SCALE", "ON_DEVICE")
 OF_FOLDERS = ("ImageFolder",)  # dataset classes that stand for many datasets
 
 
-def describe_data(content: Mapping[str, Any]) -> dict[str, Any]:
+def older_data(content: Mapping[str, Any]) -> dict[str, Any]:
     """The entry "data": of folders of images the folder's name, and that of a split file."""
     name, node = content["dataset"], content["config"]["DATASET"]
     if name not in OF_FOLDERS:

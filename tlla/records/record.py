@@ -70,7 +70,7 @@ class Record:
     @property
     def data(self) -> Mapping[str, Any]:
         """What the data is: name; own, whether other data could bear it."""
-        return dict(self.content.get("data") or old_records.describe_data(self.content))
+        return dict(self.content.get("data") or old_records.older_data(self.content))
 
     @property
     def method(self) -> Mapping[str, Any]:

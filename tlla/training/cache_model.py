@@ -10,7 +10,6 @@ Letters in shapes: B images, N cached images, K classes, E joint space.
 
 from collections.abc import Iterable, Sequence
 from functools import reduce
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -19,8 +18,8 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..fingerprint import class_order
-from ..prompts.checkpoint import read_checkpoint
-from ..prompts.saved import read_info
+from ..prompts.checkpoint import Checkpoint
+from ..prompts.info import PromptInfo
 
 SEARCH_CHUNK = 1024  # images whose affinities are held at once
 
@@ -43,7 +42,7 @@ def cache_logits(affinity: Tensor, values: Tensor, beta: Tensor | float) -> Tens
     return torch.exp(-beta * (1 - affinity)) @ values
 
 
-def grid(largest: float, steps: int) -> list[float]:
+def search_grid(largest: float, steps: int) -> list[float]:
     """The values that are searched: `steps` of them from 0.1 on, without `largest` itself."""
     return [0.1 + i * (largest - 0.1) / steps for i in range(steps)]
 
@@ -134,14 +133,13 @@ class Cache(nn.Module):
             raise InputError("the cache has the same classes in another order")
 
 
-def load_cache(path: Path, cache: Cache, clip_model: nn.Module) -> int | None:
-    """Puts a checkpoint's cache, of any number of images, into `cache`; returns the checkpoint's epoch.
+def load_cache(checkpoint: Checkpoint, cache: Cache, clip_model: nn.Module) -> None:
+    """Puts a checkpoint's cache, of any number of images, into `cache`.
 
     Raises:
         InputError: the file holds something else, or a cache of another backbone or of other classes.
     """
-    checkpoint = read_checkpoint(path)
-    state = checkpoint["state_dict"]
+    path, state = checkpoint.path, checkpoint.state
     expected = cache.state_dict()
     if sorted(state) != sorted(expected):
         raise InputError(f"{path} holds {list(state) or 'nothing'}, expected a cache of Tip-Adapter: {list(expected)}")
@@ -155,7 +153,7 @@ def load_cache(path: Path, cache: Cache, clip_model: nn.Module) -> int | None:
         )
     if not torch.isfinite(keys).all():
         raise InputError(f"the keys in {path} are not finite (NaN or infinite): train again")
-    info = read_info(path, checkpoint)
+    info = PromptInfo.read(checkpoint)
     info.note_unknown(path)
     info.check_weights(path, clip_model)
     names = state["_extra_state"].get("classnames") if isinstance(state["_extra_state"], dict) else None
@@ -166,4 +164,3 @@ def load_cache(path: Path, cache: Cache, clip_model: nn.Module) -> int | None:
         raise InputError(f"{path} has labels that are no numbers of its {len(places)} classes: train again")
     cache.fill(keys, places[labels])
     cache.set_strength(state["beta"].item(), state["alpha"].item())
-    return checkpoint.get("epoch")

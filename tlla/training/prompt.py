@@ -24,9 +24,10 @@ from ..backbones import as_backbone
 from ..clip import encode_images, image_size, normalize
 from ..errors import InputError
 from ..prompts.choose import check_class_names
+from ..prompts.info import PromptInfo
 from ..prompts.learner import PromptLearner
 from ..prompts.prompted import PromptedCLIP
-from ..prompts.saved import Prompt, describe
+from ..prompts.saved import Prompt
 from ..sharpness import check_sharpness, sharpness_step
 from ..views.loader import ImageLike
 from ..views.make import ViewConfig, draw_crops
@@ -109,7 +110,7 @@ def train_prompt(
     views = ViewConfig(image_size(model), epochs + 1, crop_scale, seed=seed)
     loader = _Crops(prompted, images, torch.tensor(targets), batch_size, views, workers)
     losses = fit_context(prompted, loader.batches, epochs, lr, rho, lam, progress)
-    return Prompt(learner.ctx.detach().cpu(), describe(learner, as_backbone(model).name), epochs, losses)
+    return Prompt(learner.ctx.detach().cpu(), PromptInfo.of(learner, as_backbone(model).name), epochs, losses)
 
 
 def fit_context(

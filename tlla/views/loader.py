@@ -41,7 +41,7 @@ class Loaded:
     thumbnail: Image.Image | None = None
 
 
-def load(index: int, source: ImageLike, config: ViewConfig, thumbnail: bool = False) -> Loaded:
+def load_views(index: int, source: ImageLike, config: ViewConfig, thumbnail: bool = False) -> Loaded:
     """Reads an image and makes its views."""
     check_image(f"image {index}", source)
     name = getattr(source, "filename", "") or f"image {index}" if isinstance(source, Image.Image) else os.fspath(source)
@@ -85,7 +85,7 @@ def load_batches(
     workers, start = whole("workers", workers), whole("start", start)
     numbered = enumerate(_several(images), start)
     if not workers:
-        while batch := [load(i, image, config, thumbnail) for i, image in islice(numbered, batch_size)]:
+        while batch := [load_views(i, image, config, thumbnail) for i, image in islice(numbered, batch_size)]:
             yield batch
         return
     with ThreadPoolExecutor(workers) as pool:
@@ -93,7 +93,7 @@ def load_batches(
         try:
             while True:
                 ahead = islice(numbered, 2 * batch_size - len(waiting))
-                waiting += [pool.submit(load, i, image, config, thumbnail) for i, image in ahead]
+                waiting += [pool.submit(load_views, i, image, config, thumbnail) for i, image in ahead]
                 if not waiting:
                     return
                 yield [waiting.popleft().result() for _ in range(min(batch_size, len(waiting)))]

@@ -17,7 +17,7 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler, default_collate
 from tlla.errors import InputError
 
 
-def start(use_cuda: bool) -> None:
+def join_processes(use_cuda: bool) -> None:
     """Joins the processes that torchrun has started, if it has: NCCL on GPUs, gloo on CPUs.
 
     Raises:
@@ -175,13 +175,13 @@ def share_loader(loader: DataLoader) -> DataLoader:
         batch_sampler=SharedBatches(loader.batch_sampler),
         num_workers=loader.num_workers,
         pin_memory=loader.pin_memory,
-        collate_fn=collate,
+        collate_fn=collate_share,
         seed=loader.seed,
         stream=loader.stream,
         is_train=loader.is_train,
     )
 
 
-def collate(items: list[dict]) -> dict[str, Tensor]:
+def collate_share(items: list[dict]) -> dict[str, Tensor]:
     """A batch, or an empty dict of no items."""
     return default_collate(items) if items else {}

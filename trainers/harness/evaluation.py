@@ -47,7 +47,7 @@ def add_config(cfg: CfgNode) -> None:
     cfg.TEST.FRESH = False  # True (--fresh): such results are not read
 
 
-class Tested(Protocol):
+class Testable(Protocol):
     """What the loop asks of a trainer."""
 
     cfg: CfgNode
@@ -58,7 +58,7 @@ class Tested(Protocol):
     tester: ImageTest
 
 
-def evaluate(trainer: Tested, split: str, entries: list[Entry], shared: Meter) -> list[dict[str, float]]:
+def evaluate(trainer: Testable, split: str, entries: list[Entry], shared: Meter) -> list[dict[str, float]]:
     """Tests all entries on a split, and records them; returns what each entry's evaluator found, on every process."""
     ordered = any(entry.method and entry.method.online for entry in entries)
     if ordered and distributed.world_size() > 1:
@@ -83,7 +83,7 @@ def evaluate(trainer: Tested, split: str, entries: list[Entry], shared: Meter) -
 
 
 def name_of_test(
-    trainer: Tested, split: str, entries: list[Entry], without: Collection[str] = (), code: str = ""
+    trainer: Testable, split: str, entries: list[Entry], without: Collection[str] = (), code: str = ""
 ) -> str:
     """The split and the fingerprint of all that can change a result, but for the config keys or nodes `without`.
 
@@ -102,7 +102,7 @@ def name_of_test(
     return str(distributed.from_first(f"{split}-{key_of(everything)}"))  # others may see other times of the files
 
 
-def _run_batches(trainer: Tested, split: str, entries: list[Entry], shared: Meter, partial: PartialResults) -> None:
+def _run_batches(trainer: Testable, split: str, entries: list[Entry], shared: Meter, partial: PartialResults) -> None:
     dataset = GuardedDataset(trainer.tester.dataset(split), trainer.cfg.TEST.SKIP_BAD_IMAGES)
     order, size = trainer.tester.order(len(dataset)), trainer.tester.batch_size()
     batches = [order[start : start + size] for start in range(0, len(order), size)]
@@ -151,7 +151,7 @@ def _timed(loader: DataLoader, shared: Meter) -> Iterator:
 
 
 def _test_batch(
-    trainer: Tested, batch: dict[str, Tensor], entries: list[Entry], shared: Meter
+    trainer: Testable, batch: dict[str, Tensor], entries: list[Entry], shared: Meter
 ) -> list[dict[str, Tensor]]:
     """Each entry's columns."""
     with shared:
@@ -168,7 +168,7 @@ def _test_batch(
 
 
 def _finish(
-    trainer: Tested, split: str, entries: list[Entry], shared: Meter, partial: PartialResults
+    trainer: Testable, split: str, entries: list[Entry], shared: Meter, partial: PartialResults
 ) -> list[dict[str, float]]:
     """Puts the results of all processes and of earlier ones together; the first process records them."""
     done: dict[int, dict[str, Any]] = {}

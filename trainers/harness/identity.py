@@ -7,7 +7,8 @@ from typing import Any
 from tlla import fingerprint
 from tlla.errors import InputError
 from tlla.fingerprint import flat_config, split_sha256, weights_sha256
-from tlla.prompts.checkpoint import epochs_in, read_checkpoint
+from tlla.prompts.checkpoint import epochs_in, find_checkpoint, read_checkpoint
+from tlla.prompts.learner import FIXED_TOKENS
 
 from . import distributed
 
@@ -50,7 +51,7 @@ def training_identity(trainer: Any) -> dict[str, Any]:
     return {
         **flat_config(cfg, (*WITHOUT, *unused, *free)),
         "TEST.FINAL_MODEL": "best_val" if best else "last_step",
-        "MODEL.INIT_WEIGHTS": hashlib.sha256(Path(init).read_bytes()).hexdigest()[:12] if init else "",
+        "MODEL.INIT_WEIGHTS": hashlib.sha256(find_checkpoint(init).read_bytes()).hexdigest()[:12] if init else "",
         BACKBONE: cfg.MODEL.BACKBONE.NAME,
         WEIGHTS: weights_sha256(trainer.clip_model)[:12],
         **{f"class {label}": name for label, name in enumerate(dataset.classnames)},
@@ -95,12 +96,17 @@ def compare_with_checkpoint(
     if not present:
         return [], []
     epoch, path = max(present.items())
-    trainer = read_checkpoint(path).get("trainer")
-    trainer = trainer if isinstance(trainer, dict) else {}
-    there, history = trainer.get("identity"), trainer.get("resumed", [])
+    newest = read_checkpoint(path)
+    there, history = newest.trainer.get("identity"), newest.trainer.get("resumed", [])
     if there is None:
         note = f"{path} does not say with which settings it was trained"
-        return [{"epoch": epoch, "differences": [note]}], [f"Note: {note}"]
+        notes = [f"Note: {note}"]
+        if not set(FIXED_TOKENS).isdisjoint(newest.state):
+            notes.append(
+                f"Note: {path} is CoOp's own checkpoint: its prompt and its schedule are taken as they are, but how it "
+                "was trained is not in it, so the record has the settings of this run"
+            )
+        return [{"epoch": epoch, "differences": [note]}], notes
     if not isinstance(there, dict) or not all(isinstance(key, str) for key in there) or not isinstance(history, list):
         raise InputError(f"the note on the settings in {path} is damaged: choose another --output-dir and train anew")
     if there.get(WEIGHTS) == identity[WEIGHTS]:

@@ -1,13 +1,13 @@
 """What a record says of a run: its config, data, versions, and where what is tested comes from."""
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode
 
 from tlla.fingerprint import names_sha256, split_sha256, versions
-from tlla.prompts.checkpoint import read_checkpoint
 from tlla.records.origins import trained_by
 from tlla.records.writer import RunRecord
 
@@ -50,14 +50,12 @@ def describe_data(cfg: CfgNode, dataset: Any) -> dict[str, Any]:
     }
 
 
-def describe_source(path: Path, epoch: int | None) -> dict[str, Any]:
+def describe_source(path: Path, epoch: int | None, said: Mapping[str, str]) -> dict[str, Any]:
     """What the record says of a checkpoint that was loaded: the file, its epoch, and who has trained it on what.
 
-    The checkpoint itself says so; of older ones and of CoOp's own the folder does.
+    The checkpoint itself says so in `said`; of older ones and of CoOp's own the folder does.
     """
-    said = (read_checkpoint(path).get("trainer") or {}).get("training")
-    known = isinstance(said, dict) and all(isinstance(said.get(key), str) for key in ("name", "dataset"))
-    by = {**said, "said_by": "the checkpoint"} if known else trained_by(path.parents[1])
+    by = {**said, "said_by": "the checkpoint"} if said else trained_by(path.parents[1])
     return {"path": str(path), "epoch": epoch, "trained_by": by}
 
 

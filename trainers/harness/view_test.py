@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
-from tlla.clip import normalize
 from tlla.errors import within
 from tlla.fingerprint import tensor_sha256
 from tlla.methods import METHODS, Method, settings
 from tlla.prompts.classifier import Classifier
 from tlla.views.device import make_views_on_device
+from tlla.views.encode import ViewEncoder
 
 from .entries import Entry, Meter
 from .image_test import ImageTest
@@ -30,7 +30,7 @@ def add_method_keys(node: CfgNode, method: type[Method]) -> None:
         node[key] = default
 
 
-def build_method(cfg: CfgNode, name: str, node_name: str, n_views: int) -> Method:
+def configured_method(cfg: CfgNode, name: str, node_name: str, n_views: int) -> Method:
     """A method with the settings of TRAINER.<node_name>; InputError by key if they cannot work."""
     method = METHODS[name]
     with within(f"TRAINER.{node_name}"):
@@ -67,7 +67,7 @@ class ViewTest(ImageTest):
         self.classifiers = classifiers
         with within(f"TRAINER.{views_name}"):
             self.config = view_config(cfg, self.node)
-        self.methods = {name: build_method(cfg, name, own, self.config.n_views) for name, own in methods.items()}
+        self.methods = {name: configured_method(cfg, name, own, self.config.n_views) for name, own in methods.items()}
         if not any(method.uses_views for method in self.methods.values()):
             self.config = dataclasses.replace(self.config, n_views=1)
 
@@ -101,13 +101,13 @@ class ViewTest(ImageTest):
         return torch.randperm(total, generator=generator).tolist()
 
     def start(self) -> None:
-        """Each method encodes the prompts that it needs."""
-        self.views_at_once = self.node.VIEW_BATCH
+        """Each method encodes the prompts that it needs; here only the way of views to features is set up."""
+        trainer = self.trainer
+        self.encode = ViewEncoder(trainer.clip_model, self.node.VIEW_BATCH, trainer.autocast, print)
 
     def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Features (B, V, E) and normalised pixels (B, V, 3, H, W) of all views."""
-        images = normalize(self._views(batch), self.trainer.clip_model)
-        return self._encode(images.flatten(0, 1)).unflatten(0, images.shape[:2]), images
+        return self.encode(self._views(batch))
 
     def _views(self, batch: dict[str, Any]) -> Tensor:
         """Pixels of all views on the device, (B, V, 3, H, W)."""
@@ -117,19 +117,6 @@ class ViewTest(ImageTest):
         decoded = (image.to(device, non_blocking=True) for image in batch["img"])
         pairs = zip(decoded, batch["crops"], strict=True)
         return torch.stack([make_views_on_device(image, crops, self.config) for image, crops in pairs])
-
-    def _encode(self, images: Tensor) -> Tensor:
-        """Features of many views, so many at once as the memory allows: (N, 3, H, W) -> (N, E)."""
-        while True:
-            try:
-                return torch.cat([self.trainer.encode_image(chunk) for chunk in images.split(self.views_at_once)])
-            except torch.OutOfMemoryError:
-                if self.views_at_once == 1:
-                    raise
-            # Not inside the handler, whose traceback would keep the tensors alive.
-            self.views_at_once //= 2
-            print(f"Out of memory: going on with {self.views_at_once} views at once (VIEW_BATCH)")
-            torch.cuda.empty_cache()
 
     def entries(self) -> list[Entry]:
         """Every method with every text side."""

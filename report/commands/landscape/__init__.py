@@ -25,7 +25,7 @@ from tlla.selection import entropy
 from tlla.sharpness import check_sharpness
 
 from ...prompt_runs import Images, PromptRun, add_run_arguments, mean_cross_entropy, open_runs
-from .picture import Row, draw
+from .picture import PictureRow, draw
 from .single_views import View, lowest_and_highest
 
 
@@ -109,9 +109,10 @@ def pictures(
 ) -> list[Path]:
     """Draws both."""
     norms = {run.name: float(run.ctx.norm()) for run in runs}
-    loss = Row("", {name: own[0] for name, own in found.items()})
+    loss = PictureRow("", {name: own[0] for name, own in found.items()})
     rows = [
-        Row(view.label, {name: own[1 + i] for name, own in found.items()}, view.pixels) for i, view in enumerate(views)
+        PictureRow(view.label, {name: own[1 + i] for name, own in found.items()}, view.pixels)
+        for i, view in enumerate(views)
     ]
     return [
         *draw([loss], "training loss", args.rho, norms, args.out / "landscape"),

@@ -22,7 +22,7 @@ UNIT = 2.1  # inches of a contour panel
 
 
 @dataclass(frozen=True)
-class Row:
+class PictureRow:
     """One row of a picture.
 
     Attributes:
@@ -37,7 +37,12 @@ class Row:
 
 
 def draw(
-    rows: Sequence[Row], quantity: str, rho: float, norms: Mapping[str, float], path: Path, relative: bool = False
+    rows: Sequence[PictureRow],
+    quantity: str,
+    rho: float,
+    norms: Mapping[str, float],
+    path: Path,
+    relative: bool = False,
 ) -> list[Path]:
     """Draws each run's contours, then slices through all runs' prompts; the levels serve the whole picture.
 
@@ -129,7 +134,7 @@ def legend(names: Sequence[str]) -> list[Line2D]:
     return [*lines, Line2D([], [], color="0.4", linewidth=0.7, label="thin: along β")]
 
 
-def draw_image(axis: Axes, row: Row) -> None:
+def draw_image(axis: Axes, row: PictureRow) -> None:
     """The view that a row is about."""
     axis.imshow(row.image, interpolation="none")  # its pixels as they are, also in an SVG file
     axis.set_title(row.label, fontsize=7)

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tlla.clip import normalize
 from tlla.errors import InputError
 from tlla.methods.stss import STSS
 from tlla.prompts.classifier import PromptClassifier
+from tlla.views.encode import ViewEncoder
 from tlla.views.make import make_views
 from tlla.views.read import read_image
 from trainers.harness.view_data import view_config
@@ -68,7 +68,8 @@ def lowest_and_highest(runs: Sequence[PromptRun], index: int) -> list[View]:
     if config.n_views < 2:
         raise InputError(f"TRAINER.TLLA.N_VIEWS must be at least 2 to choose from, but is {config.n_views}")
     pixels = make_views(read_image(items[index].impath), index, config)
-    features = trainer.encode_image(normalize(pixels.to(trainer.device), trainer.clip_model))  # (V, E)
+    encode = ViewEncoder(trainer.clip_model, trainer.cfg.TRAINER.TLLA.VIEW_BATCH, trainer.autocast)
+    features = encode(pixels[None])[0][0]  # (V, E)
     scores = {run.name: stss_scores(run, features, trainer.cfg.TRAINER.TLLA, config.seed) for run in runs}
     mean = torch.stack(list(scores.values())).mean(dim=0)
     return [

@@ -5,7 +5,7 @@ from typing import Any
 from .facts import main_facts, version_facts, vote_words
 from .gallery import gallery
 from .measure import Measured
-from .summary import summary
+from .summary import run_tables
 
 
 def run_data(measured: Measured, limit: int) -> dict[str, Any]:
@@ -20,6 +20,6 @@ def run_data(measured: Measured, limit: int) -> dict[str, Any]:
         "lam": getattr(method, "lam", 1.0),
         "vote": vote_words(measured),
         "augmix": measured.trainer.tester.config.augmix,
-        **summary(measured),
+        **run_tables(measured),
         "images": gallery(measured, limit),
     }

@@ -1,20 +1,17 @@
 """What each view of each test image says under STSS, of all images of a run's test."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from tlla.methods.stss import STSS
 from tlla.metrics import score
 from tlla.selection import lowest, select_and_vote, vote
-from tlla.workers import fit_workers
 from trainers.base import ClipTrainer
-from trainers.harness.evaluation import GuardedDataset, collate
+
+from ...view_batches import view_batches
 
 SPLIT = "test"
 TOP = 5  # classes of an image whose probabilities are kept
@@ -59,29 +56,16 @@ class Views:
 
 def all_views(trainer: ClipTrainer, method: STSS) -> Views:
     """Tests all images, in the run's own batches; `method` has been started with the run's prompt."""
-    batches = [_views(trainer, method, batch) for batch in _batches(trainer) if batch]
+    pairs = view_batches(trainer, SPLIT)
+    batches = [_views(method, batch, features) for batch, features in pairs]
     columns = {field.name: torch.cat([getattr(b, field.name) for b in batches]) for field in fields(Views)}
     place = columns["index"].argsort()
     return Views(**{name: values[place] for name, values in columns.items()})
 
 
-def _batches(trainer: ClipTrainer) -> Iterator[dict[str, Any] | None]:
-    """The batches of the run's test; None for one of which nothing can be read."""
-    dataset = GuardedDataset(trainer.tester.dataset(SPLIT), trainer.cfg.TEST.SKIP_BAD_IMAGES)
-    order, size = trainer.tester.order(len(dataset)), trainer.tester.batch_size()
-    sampler = [order[start : start + size] for start in range(0, len(order), size)]
-    workers = trainer.cfg.DATALOADER.NUM_WORKERS
-    loader = fit_workers(DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate))
-    with tqdm(total=len(order), unit="img", desc=trainer.cfg.DATASET.NAME) as bar:
-        for (batch, _), indices in zip(loader, sampler, strict=True):
-            yield batch
-            bar.update(len(indices))
-
-
 @torch.no_grad()
-def _views(trainer: ClipTrainer, method: STSS, batch: dict[str, Any]) -> Views:
-    label = batch["label"].to(trainer.device)
-    features, _ = trainer.tester.prepare(batch)
+def _views(method: STSS, batch: dict[str, Any], features: Tensor) -> Views:
+    label = batch["label"].to(features.device)
     scores = method.scores(features)
     probability = select_and_vote(scores, method.top_s, method.vote)  # (B, K)
     own = score(probability, label)

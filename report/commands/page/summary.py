@@ -61,7 +61,7 @@ def mistakes_table(views: Views) -> list[dict[str, int]]:
     return [{"label": a, "prediction": b, "stss": by_stss[a, b], "one": by_one[a, b]} for a, b in pairs]
 
 
-def summary(measured: Measured) -> dict[str, Any]:
+def run_tables(measured: Measured) -> dict[str, Any]:
     """All tables of a run, for the page."""
     views, names = measured.views, list(measured.trainer.dm.dataset.classnames)
     return {

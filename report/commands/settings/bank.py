@@ -10,15 +10,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from tlla.errors import InputError
 from tlla.files import write_bytes
 from tlla.fingerprint import key_of
-from tlla.workers import fit_workers
 from trainers.base import ClipTrainer
-from trainers.harness.evaluation import GuardedDataset, collate
+
+from ...view_batches import view_batches
 
 
 @dataclass(frozen=True)
@@ -78,26 +76,8 @@ def _key(trainer: ClipTrainer, split: str) -> str:
     )
 
 
-@torch.no_grad()
 def _encode(trainer: ClipTrainer, split: str) -> dict[str, Tensor]:
-    """Features and labels of all images that can be read, in the batches of a test, on the CPU."""
-    dataset: Dataset = GuardedDataset(trainer.tester.dataset(split), trainer.cfg.TEST.SKIP_BAD_IMAGES)
-    loader = fit_workers(
-        DataLoader(
-            dataset,
-            batch_size=trainer.tester.batch_size(),
-            num_workers=trainer.cfg.DATALOADER.NUM_WORKERS,
-            collate_fn=collate,
-        )
-    )
-    trainer.tester.start()
-    features, labels = [], []
-    with tqdm(total=len(dataset), unit="img", desc=f"{trainer.cfg.DATASET.NAME} {split}") as bar:
-        for batch, bad in loader:
-            if batch:
-                features.append(trainer.tester.prepare(batch)[0].cpu())
-                labels.append(batch["label"])
-            bar.update(len(bad) + (len(batch["label"]) if batch else 0))
-    if not features:
-        raise InputError(f"none of the {split} images of {trainer.cfg.DATASET.NAME} can be read")
+    """Features and labels of all images that can be read, on the CPU."""
+    found = [(features.cpu(), batch["label"]) for batch, features in view_batches(trainer, split)]
+    features, labels = zip(*found, strict=True)
     return {"features": torch.cat(features), "labels": torch.cat(labels)}

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from report.tables.numbers import summarize
+from report.tables.numbers import averaged
 from tlla.errors import InputError
 
 from ... import style
@@ -79,7 +79,7 @@ def _check_runs(name: str, runs: set[tuple[str, str, int]]) -> None:
 
 
 def _point(seeds: Mapping[int, Sequence[float]]) -> Point:
-    found = summarize([summarize(accuracies).mean for accuracies in seeds.values()])
+    found = averaged([averaged(accuracies).mean for accuracies in seeds.values()])
     return Point(found.mean, found.std or 0.0, found.n)
 
 

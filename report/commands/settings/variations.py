@@ -21,7 +21,7 @@ from tlla.records.record import read_record
 from tlla.selection import VOTES, score_views, select_and_vote
 from trainers.base import ClipTrainer
 
-from ...reopen import check_prompt, open_run, trainer_class
+from ...reopen import check_tested_prompt, class_of_run, open_run
 from .bank import ViewBank
 
 AS_STSS = ("CLASS_TOKEN_POSITION", "PREC")  # keys of a prompt's training that its test by STSS needs
@@ -83,13 +83,13 @@ def open_stss(folder: Path, *opts: str) -> StssRun:
     if of_stss:
         trainer = open_run(folder, *opts)
     elif record.method["kind"] == "prompt":
-        node = record.config["TRAINER"][trainer_class(record).config_node]
+        node = record.config["TRAINER"][class_of_run(record).config_node]
         as_stss = [x for key in AS_STSS if key in node for x in (f"TRAINER.PROMPT.{key}", node[key])]
         trainer = open_run(folder, "TRAINER.NAME", STSS.__name__, *as_stss, *opts)
         if trainer.classifier is None:
             with contextlib.redirect_stdout(io.StringIO()):
                 trainer.load_model(str(folder))
-        check_prompt(record, trainer.classifier.fingerprint())
+        check_tested_prompt(record, trainer.classifier.fingerprint())
     else:
         raise InputError(f"{folder} is a run of {record.trainer}: name one of STSS, or one that learned a prompt")
     with contextlib.redirect_stdout(io.StringIO()):  # which prompts it has loaded

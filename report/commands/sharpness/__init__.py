@@ -18,7 +18,7 @@ from tabulate import tabulate
 from torch import Tensor
 from tqdm import tqdm
 
-from report.tables.numbers import summarize
+from report.tables.numbers import averaged
 from report.tables.render import escaped
 from tlla.errors import InputError
 from tlla.files import write_text
@@ -41,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> list[Path]:
     """Writes sharpness.json with every number and sharpness.md with the table."""
-    check_settings(args)
+    check_numbers(args)
     rows = [
-        row(name, opened, measure(opened.cross_entropy(opened.training_images(args.images)), ctx, args))
+        prompt_entry(name, opened, measure(opened.cross_entropy(opened.training_images(args.images)), ctx, args))
         for name, opened, ctx in tqdm(prompts(open_runs(args)), unit="prompt", desc="sharpness")
     ]
     settings = {name: vars(args)[name] for name in ("images", "rho", "directions", "ascent", "iterations")}
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> list[Path]:
     return [args.out / "sharpness.json", args.out / "sharpness.md"]
 
 
-def check_settings(args: argparse.Namespace) -> None:
+def check_numbers(args: argparse.Namespace) -> None:
     """Raises InputError unless the numbers can be computed."""
     for rho in args.rho:
         check_sharpness(rho, 1.0)
@@ -87,7 +87,7 @@ def measure(loss: BatchLoss, ctx: Tensor, args: argparse.Namespace) -> dict[str,
     }
 
 
-def row(name: str, opened: PromptRun, numbers: Mapping[str, Any]) -> dict[str, Any]:
+def prompt_entry(name: str, opened: PromptRun, numbers: Mapping[str, Any]) -> dict[str, Any]:
     """A prompt's entry in the JSON file."""
     origin = {"name": name, "run": str(opened.folder), "seed": opened.seed, "train_x_sha256": opened.training_sha256}
     return origin | dict(numbers)
@@ -105,7 +105,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         own = [row for row in rows if row["name"] == name]
         found[name] = {"seeds": [row["seed"] for row in own]}
         for key in measures(rows):
-            values = summarize([row[key] for row in own])
+            values = averaged([row[key] for row in own])
             found[name][key] = {"mean": values.mean, "std": values.std}
     return found
 
@@ -119,7 +119,7 @@ LABELS = {
 RISES = {"random": "random directions", "first_order": "SAM's first-order point", "worst": "ascent"}
 
 
-def label(key: str) -> str:
+def readable(key: str) -> str:
     """A number's name for readers."""
     kind, _, rho = key.rpartition("_")
     return LABELS.get(key) or f"rise within {rho}: {RISES[kind]}"
@@ -128,7 +128,7 @@ def label(key: str) -> str:
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """A column for each name; says which eigenvalues are lower bounds only."""
     found = summary(rows)
-    cells = [[label(key), *(cell(**found[name][key]) for name in found)] for key in measures(rows)]
+    cells = [[readable(key), *(cell(**found[name][key]) for name in found)] for key in measures(rows)]
     cells.append(["seeds", *(" ".join(map(str, found[name]["seeds"])) for name in found)])
     names = [escaped(name, "markdown") for name in found]
     table = tabulate(cells, ["", *names], tablefmt="github", disable_numparse=True)
