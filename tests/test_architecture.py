@@ -8,8 +8,8 @@ from benchmark import REPO
 
 FORBIDDEN = {
     "tlla": {"dassl", "yacs", "trainers", "datasets", "report", "sweeps", "train", "scripts"},
-    "trainers": {"datasets", "trainers", "train", "scripts"},  # of its own folder by relative imports only
-    "datasets": {"datasets", "trainers", "train", "scripts"},
+    "trainers": {"datasets", "trainers", "report", "sweeps", "train", "scripts"},  # of its own folder: relative imports
+    "datasets": {"datasets", "trainers", "report", "sweeps", "train", "scripts"},
     "toolkit/dassl": {"tlla", "trainers", "datasets", "train", "scripts"},
 }
 

@@ -19,7 +19,6 @@ from typing import Any
 from tabulate import tabulate
 from yacs.config import CfgNode
 
-from report.tables.render import escaped
 from tlla.errors import InputError, nearest
 from tlla.files import to_csv, write_text
 from tlla.fingerprint import flat_config
@@ -118,7 +117,7 @@ class CompareTest(ViewTest):
         found = [entry.record.content["splits"][split] for entry in entries]
         names = [(entry.record.content["prompt"], entry.record.content["trainer"]) for entry in entries]
         cells = [[format(row.get(key, float("nan")), form) for _, key, form in COLUMNS] for row in found]
-        rows = [[*(escaped(x, "markdown") for x in name), *row] for name, row in zip(names, cells, strict=True)]
+        rows = [[*(x.replace("|", "\\|") for x in name), *row] for name, row in zip(names, cells, strict=True)]
         headers = ["prompt", "method", *(heading for heading, _, _ in COLUMNS)]
         table = tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", "left"))
         print(f"\n{table}")
