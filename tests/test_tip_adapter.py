@@ -21,7 +21,7 @@ import train
 from tlla.clip import load_clip, normalize
 from tlla.prompts.checkpoint import read_checkpoint
 from tlla.prompts.templates import zeroshot_features
-from tlla.training.cache_model import Cache, cache_logits, grid, make_keys, search
+from tlla.training.cache_model import Cache, _cache_logits, grid, make_keys, search
 from tlla.views.make import ViewConfig, make_views
 
 CLASSES = ["bird", "land vehicle", "tool"]
@@ -428,4 +428,4 @@ def test_a_resumed_run_needs_the_same_training_images(place, capfd):
 
 def test_beta_0_ignores_the_image():
     affinity, values = torch.randn(4, 6).clamp(-1, 1), F.one_hot(torch.tensor([0, 0, 1, 1, 1, 2]), 3).float()
-    assert torch.equal(cache_logits(affinity, values, 0.0), torch.tensor([[2.0, 3.0, 1.0]]).expand(4, 3))
+    assert torch.equal(_cache_logits(affinity, values, 0.0), torch.tensor([[2.0, 3.0, 1.0]]).expand(4, 3))

@@ -65,7 +65,7 @@ def start(file: str) -> None:
     try:
         check_same_tree(file)
     except InputError as error:
-        say_any_text()
+        _say_any_text()
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
@@ -97,8 +97,8 @@ def call(function: Callable[[], int | None], stopped: str = f"stopped; {AGAIN}")
         function: Parses and runs; returns the exit code, None for 0.
         stopped: What is said after Ctrl-C or SIGTERM.
     """
-    say_any_text()
-    stop_at_sigterm()
+    _say_any_text()
+    _stop_at_sigterm()
     try:
         code = function() or 0
         sys.stdout.flush()
@@ -121,7 +121,7 @@ def call(function: Callable[[], int | None], stopped: str = f"stopped; {AGAIN}")
 
 def explain(error: Exception) -> tuple[int, str] | None:
     """Exit code and sentence of what a user can put right; None of what looks like a mistake in the program."""
-    sentence = one_sentence(error)
+    sentence = _one_sentence(error)
     if isinstance(error, InputError):
         return 2, sentence
     if isinstance(error, (OSError, RuntimeError, MemoryError)):
@@ -140,7 +140,7 @@ def explain(error: Exception) -> tuple[int, str] | None:
     return None
 
 
-def one_sentence(error: BaseException) -> str:
+def _one_sentence(error: BaseException) -> str:
     """The message of an error; from a loader's worker process, without the traceback that torch wraps around it."""
     text = str(error).strip() or type(error).__name__
     if "Original Traceback" in text:
@@ -152,14 +152,14 @@ def _rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
-def say_any_text() -> None:
+def _say_any_text() -> None:
     """Lets names that the terminal's encoding lacks be printed as escapes, where Python would raise an error."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
-def stop_at_sigterm() -> None:
+def _stop_at_sigterm() -> None:
     """Makes the signals by which torchrun and job schedulers end a process stop it as Ctrl-C does: it saves first."""
 
     def stop(*_: Any) -> None:

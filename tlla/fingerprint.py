@@ -38,7 +38,7 @@ def weights_sha256(clip_model: nn.Module, exact: bool = False) -> str:
             half precision is the one in full precision: what is learned for one is learned for the other.
     """
     weights = as_backbone(clip_model).named_weights()
-    return lines_sha256(f"{name}\t{_weight(weights[name], exact)}" for name in sorted(weights))
+    return _lines_sha256(f"{name}\t{_weight(weights[name], exact)}" for name in sorted(weights))
 
 
 def _weight(tensor: Tensor, exact: bool) -> str:
@@ -58,7 +58,7 @@ def are_weights(sha256: str, clip_model: nn.Module) -> bool:
 
 def names_sha256(names: Sequence[str]) -> str:
     """sha256 of a list of class names, in its order."""
-    return lines_sha256(name.replace("\n", "\\n") for name in names)
+    return _lines_sha256(name.replace("\n", "\\n") for name in names)
 
 
 def class_order(what: str, there: Sequence[str], here: Sequence[str]) -> list[int]:
@@ -94,7 +94,7 @@ def split_sha256(items: Iterable[Any], root: str) -> str:
     Says which images a split has under which labels, on every machine; not what the files hold: `files_sha256`.
     """
     paths = ((Path(os.path.relpath(item.impath, root or None)).as_posix(), item.label) for item in items)
-    return lines_sha256(f"{path}\t{label}" for path, label in paths)
+    return _lines_sha256(f"{path}\t{label}" for path, label in paths)
 
 
 def files_sha256(paths: Iterable[str | Path]) -> str:
@@ -102,7 +102,7 @@ def files_sha256(paths: Iterable[str | Path]) -> str:
 
     Changes when a file is replaced under its name. Reads no contents, so that a million files take seconds.
     """
-    return lines_sha256(map(_stamp, paths))
+    return _lines_sha256(map(_stamp, paths))
 
 
 def file_identity(path: str | Path) -> Hashable:
@@ -127,7 +127,7 @@ def source_sha256(*folders: Path) -> str:
     """sha256 over the names and contents of all Python files below some folders, as they were at the first call."""
     files = ((path, folder) for folder in folders for path in sorted(folder.rglob("*.py")))
     rows = ((path.relative_to(folder).as_posix(), hashlib.sha256(path.read_bytes())) for path, folder in files)
-    return lines_sha256(f"{name}\t{digest.hexdigest()}" for name, digest in rows)
+    return _lines_sha256(f"{name}\t{digest.hexdigest()}" for name, digest in rows)
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
@@ -148,7 +148,7 @@ def key_of(everything: Any) -> str:
     return hashlib.sha256(text).hexdigest()[:16]
 
 
-def lines_sha256(lines: Iterable[str]) -> str:
+def _lines_sha256(lines: Iterable[str]) -> str:
     """sha256 of texts, each followed by a line break; any file name is possible."""
     digest = hashlib.sha256()
     for line in lines:

@@ -27,16 +27,11 @@ LOOSE_LINK = "link to nothing"
 SEEN_FOLDER = "link to a folder that is listed elsewhere"
 
 
-def ends_as_image(name: str) -> bool:
-    """Whether a file's name ends as those of images do."""
-    return _suffix(name) in IMAGE_SUFFIXES
-
-
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def kind_of(entry: os.DirEntry[str]) -> str:
+def _kind_of(entry: os.DirEntry[str]) -> str:
     """What an entry of a folder is: one of the constants above, or its suffix (``.txt``, ``no suffix``).
 
     A link that leads to nothing is an image if its name says so: one that is not there.
@@ -52,13 +47,13 @@ def kind_of(entry: os.DirEntry[str]) -> str:
     leads_nowhere = not regular and not os.path.exists(entry.path)
     if not regular and not leads_nowhere:
         return NO_FILE
-    if ends_as_image(entry.name):
+    if _suffix(entry.name) in IMAGE_SUFFIXES:
         return IMAGE
     return LOOSE_LINK if leads_nowhere else _suffix(entry.name) or "no suffix"
 
 
 def scan(folder: str | os.PathLike[str], advice: str = "") -> dict[str, list[str]]:
-    """Names in a folder by `kind_of`, sorted.
+    """Names in a folder by `_kind_of`, sorted.
 
     Args:
         folder: Its path.
@@ -71,7 +66,7 @@ def scan(folder: str | os.PathLike[str], advice: str = "") -> dict[str, list[str
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                found[kind_of(entry)].append(entry.name)
+                found[_kind_of(entry)].append(entry.name)
     except OSError as error:
         raise InputError(
             f"{os.fspath(folder)} cannot be listed ({error.strerror})" + (f"; {advice}" if advice else "")

@@ -18,7 +18,7 @@ from .command_line import STOPS
 SHARED_MEMORY = Path("/dev/shm")  # Linux's; elsewhere it has no limit of its own
 
 
-def leave_stopping_to_parent(worker_id: int) -> None:
+def _leave_stopping_to_parent(worker_id: int) -> None:
     """For a loader's workers: a terminal's Ctrl-C and a scheduler's SIGTERM come to all processes at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     for number in STOPS:
@@ -37,7 +37,7 @@ def fit_workers(loader: DataLoader[Any]) -> DataLoader[Any]:
     Every loader of this project passes here. The batches are the same either way. Returns the loader.
     """
     if loader.worker_init_fn is None:
-        loader.worker_init_fn = leave_stopping_to_parent
+        loader.worker_init_fn = _leave_stopping_to_parent
     if not isinstance(loader.collate_fn, _Collate):
         loader.collate_fn = _Collate(loader.collate_fn)
     return loader

@@ -5,7 +5,7 @@ Letters in shapes: N texts or images, T text tokens, D text width, E joint space
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NoReturn, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -148,13 +148,3 @@ class Backbone(nn.Module):
     def to_half(self) -> None:
         """Makes the weights fp16 where that is safe."""
         raise InputError(f"{type(self).__name__} has no fp16 weights: use PREC amp, bf16 or fp32")
-
-
-def refuse(model: nn.Module) -> NoReturn:
-    """Raises InputError for a model that nobody has adapted."""
-    if isinstance(model, str):
-        raise InputError(f"a CLIP is needed, but got its name {model!r}: load it by tlla.load_clip({model!r})")
-    raise InputError(
-        f"{type(model).__module__}.{type(model).__name__} is no CLIP that is known here: give OpenAI's clip.model.CLIP "
-        "or a subclass of tlla.backbones.Backbone; for a model of open_clip use tlla.backbones.OpenClip"
-    )

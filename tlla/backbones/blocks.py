@@ -74,7 +74,7 @@ def _quick_mlp(mlp: Any, x: Tensor) -> Tensor:
     return found.view(*x.shape[:-1], -1)
 
 
-def run_block(block: Any, x: Tensor, only_first: bool = False) -> Tensor:
+def _run_block(block: Any, x: Tensor, only_first: bool = False) -> Tensor:
     """One block without a mask: (N, T, D) -> (N, T, D), or (N, 1, D) if only the first token is read."""
     y = norm(block.ln_1, x)
     if only_first:
@@ -110,6 +110,6 @@ def encode_vit(visual: Any, image: Tensor) -> Tensor:
     x = norm(visual.ln_pre, x)  # (N, T, D)
     *blocks, last = visual.transformer.resblocks
     for block in blocks:
-        x = run_block(block, x)
-    x = norm(visual.ln_post, run_block(last, x, only_first=True)[:, 0])
+        x = _run_block(block, x)
+    x = norm(visual.ln_post, _run_block(last, x, only_first=True)[:, 0])
     return x if visual.proj is None else x @ visual.proj

@@ -1,10 +1,12 @@
 """Backbones by name: everybody can add one."""
 
 from collections.abc import Callable
+from typing import NoReturn
 
 from torch import nn
 
-from .base import Backbone, refuse
+from ..errors import InputError
+from .base import Backbone
 from .openai import openai_view
 from .openai_package import CLIP
 
@@ -30,4 +32,14 @@ def as_backbone(model: nn.Module) -> Backbone:
     """A model as a `Backbone`: itself if it is one, else a view of OpenAI's CLIP. InputError for anything else."""
     if isinstance(model, Backbone):
         return model
-    return openai_view(model) if isinstance(model, CLIP) else refuse(model)
+    return openai_view(model) if isinstance(model, CLIP) else _refuse(model)
+
+
+def _refuse(model: nn.Module) -> NoReturn:
+    """Raises InputError for a model that is not a supported CLIP."""
+    if isinstance(model, str):
+        raise InputError(f"a CLIP is needed, but got its name {model!r}: load it by tlla.load_clip({model!r})")
+    raise InputError(
+        f"{type(model).__module__}.{type(model).__name__} is not a supported CLIP: pass OpenAI's clip.model.CLIP "
+        "or a subclass of tlla.backbones.Backbone; for a model of open_clip use tlla.backbones.OpenClip"
+    )

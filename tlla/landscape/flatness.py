@@ -103,7 +103,7 @@ def top_eigenvalue(
         max_iterations: Of each of the two runs.
         seed: Of the vector that the iteration starts from.
     """
-    product = hessian_product(loss, ctx)
+    product = _hessian_product(loss, ctx)
     start = random_directions(tuple(ctx.shape), 1, 1.0, seed)[0].to(ctx)
     first = _power_iteration(product, start, tol, max_iterations)
     if first.converged and first.value >= 0:
@@ -127,7 +127,7 @@ def _power_iteration(product: Product, vector: Tensor, tol: float, max_iteration
     return Eigenvalue(value, vector, converged, i)
 
 
-def hessian_product(loss: BatchLoss, ctx: Tensor) -> Product:
+def _hessian_product(loss: BatchLoss, ctx: Tensor) -> Product:
     """The function v -> H v, H the Hessian of the loss at `ctx`; v and H v have the prompt's shape."""
     leaf = ctx.detach().requires_grad_(True)
     # The fused kernels of attention have no second derivative.

@@ -14,7 +14,7 @@ from . import METHODS, Method, settings
 SHORT = {"tlla": "STSS", "single": "SingleView", "mean": "MeanViews", "entropy": "EntropyMean"}
 
 
-def find_method(name: str) -> type[Method]:
+def _find_method(name: str) -> type[Method]:
     """The method of that name, upper or lower case; TLLA's is STSS. InputError if there is none."""
     if not isinstance(name, str):
         raise InputError(f"the method must be a name, such as 'STSS', but got {short(name)}")
@@ -28,13 +28,13 @@ def build_method(name: str, values: Mapping[str, Any]) -> Method:
     """A method with some settings.
 
     Args:
-        name: See `find_method`.
+        name: See `_find_method`.
         values: By field (``top_s``) or by config key (``TOP_S``).
 
     Raises:
         InputError: an unknown setting, or a value that it cannot take.
     """
-    method = find_method(name)
+    method = _find_method(name)
     fields = {f.name: f for f in dataclasses.fields(method)}
     by_key = {key: field for key, (field, _) in settings(method).items()}
     chosen = {}

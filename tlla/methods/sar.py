@@ -54,7 +54,7 @@ class SAR(Tuning):
         if classifier.clip_model is None:
             raise InputError("SAR adapts the image encoder, but there is no CLIP: features alone are not enough")
         self.encoder, self.dtype = classifier.clip_model.visual, classifier.clip_model.dtype
-        self.initial = dict(norm_parameters(self.encoder))
+        self.initial = dict(_norm_parameters(self.encoder))
         if not self.initial:
             raise InputError(
                 f"SAR found no norm layer to adapt in the image encoder ({type(self.encoder).__name__}): "
@@ -120,7 +120,7 @@ class SAR(Tuning):
         return self.classifier.logits(F.normalize(features.to(text.dtype), dim=-1), text)
 
 
-def norm_parameters(encoder: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _norm_parameters(encoder: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Weights and biases, with their names, of the norm layers of CLIP's image encoder that SAR tunes.
 
     None if it is neither a ViT nor a ResNet as OpenAI and open_clip build them: then it is not known which to leave.

@@ -20,7 +20,7 @@ from .predictor import Batch, Predictor
 from .rows import Row, csv_text, json_line, printable, table_text
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Predicts, prints and writes; returns the exit code."""
     images = read_inputs(args)
     predictor = build_predictor(args)
@@ -111,4 +111,4 @@ def _say(text: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
-    return command_line.call(lambda: run(parse_args(argv)), stopped="stopped")
+    return command_line.call(lambda: _run(parse_args(argv)), stopped="stopped")

@@ -11,7 +11,7 @@ INK = "#1a1a1a"
 
 
 @cache
-def font_of(size: int, bold: bool) -> ImageFont.FreeTypeFont:
+def _font_of(size: int, bold: bool) -> ImageFont.FreeTypeFont:
     """DejaVu, which comes with matplotlib and has most alphabets."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf" / name), size)
@@ -19,7 +19,7 @@ def font_of(size: int, bold: bool) -> ImageFont.FreeTypeFont:
 
 def fitted(text: str, size: int, width: int, bold: bool) -> str:
     """The text, cut so that it is no wider."""
-    font = font_of(size, bold)
+    font = _font_of(size, bold)
     text = text.encode("utf-8", "replace").decode().replace("\n", " ")
     if font.getlength(text) <= width:
         return text
@@ -30,7 +30,7 @@ def fitted(text: str, size: int, width: int, bold: bool) -> str:
 
 def text_length(text: str, size: int, width: int, bold: bool) -> int:
     """Length in pixels of what `draw_text` draws."""
-    return round(font_of(size, bold).getlength(fitted(text, size, width, bold)))
+    return round(_font_of(size, bold).getlength(fitted(text, size, width, bold)))
 
 
 def draw_text(
@@ -55,7 +55,7 @@ def draw_text(
         bold: Whether they are bold.
         anchor: Pillow's: "la" is the upper left corner, "ra" the upper right one.
     """
-    pen.text(place, fitted(text, size, width, bold), fill=colour, font=font_of(size, bold), anchor=anchor)
+    pen.text(place, fitted(text, size, width, bold), fill=colour, font=_font_of(size, bold), anchor=anchor)
 
 
 def png(image: Image.Image) -> bytes:

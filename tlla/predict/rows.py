@@ -59,7 +59,7 @@ def table_text(rows: Iterable[Row]) -> str:
 def _cells(row: Row, details: Sequence[str]) -> list[str]:
     others = [f"{printable(name)} {100 * p:.1f}" for name, p in row["top"][1:]]
     values = [f"{row[key]:.0%}" if key == "agreement" else f"{row[key]:.3f}" for key in details]
-    return [shortened(row["file"]), printable(row["prediction"]), f"{100 * row['probability']:.1f}", *others, *values]
+    return [_shortened(row["file"]), printable(row["prediction"]), f"{100 * row['probability']:.1f}", *others, *values]
 
 
 def _align(header: Sequence[str]) -> list[str]:
@@ -72,7 +72,7 @@ def printable(text: str) -> str:
     return "".join(repr(sign)[1:-1] if unicodedata.category(sign) == "Cc" else sign for sign in text)
 
 
-def shortened(name: str) -> str:
+def _shortened(name: str) -> str:
     """The end of a long name, fit for printing."""
     name = printable(name)
     return name if len(name) <= LONGEST else "..." + name[3 - LONGEST :]

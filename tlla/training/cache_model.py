@@ -38,7 +38,7 @@ def make_keys(passes: Iterable[Tensor]) -> Tensor:
     return F.normalize(reduce(torch.add, (features.float() for features in passes)), dim=-1)
 
 
-def cache_logits(affinity: Tensor, values: Tensor, beta: Tensor | float) -> Tensor:
+def _cache_logits(affinity: Tensor, values: Tensor, beta: Tensor | float) -> Tensor:
     """What the cache says, before alpha: affinities (B, N) and one-hot labels (N, K) -> (B, K)."""
     return torch.exp(-beta * (1 - affinity)) @ values
 
@@ -73,7 +73,7 @@ def search(
     for z, label, zero_shot in zip(*parts, strict=True):
         affinity = z @ keys.t()
         for b, beta in enumerate(betas):
-            cached = cache_logits(affinity, values, beta)
+            cached = _cache_logits(affinity, values, beta)
             for a, alpha in enumerate(alphas):
                 hits[b, a] += ((zero_shot + alpha * cached).argmax(dim=1) == label).sum().item()
     best = int(hits.argmax())  # the first of equals
@@ -122,7 +122,7 @@ class Cache(nn.Module):
 
     def forward(self, features: Tensor, clip_logits: Tensor) -> Tensor:
         """Logits: normalised features (B, E) and zero-shot logits (B, K) -> (B, K)."""
-        return clip_logits + self.alpha * cache_logits(features @ self.keys.t(), self.values, self.beta)
+        return clip_logits + self.alpha * _cache_logits(features @ self.keys.t(), self.values, self.beta)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The class names."""

@@ -108,11 +108,11 @@ def train_prompt(
     prompted = PromptedCLIP(model, learner)
     views = ViewConfig(image_size(model), epochs + 1, crop_scale, seed=seed)
     loader = _Crops(prompted, images, torch.tensor(targets), batch_size, views, workers)
-    losses = fit_context(prompted, loader.batches, epochs, lr, rho, lam, progress)
+    losses = _fit_context(prompted, loader.batches, epochs, lr, rho, lam, progress)
     return Prompt(learner.ctx.detach().cpu(), describe(learner, as_backbone(model).name), epochs, losses)
 
 
-def fit_context(
+def _fit_context(
     prompted: PromptedCLIP, batches: Batches, epochs: int, lr: float, rho: float, lam: float, progress: bool = False
 ) -> list[float]:
     """Trains a prompted CLIP's context in place.
@@ -134,14 +134,14 @@ def fit_context(
     losses: list[float] = []
     with tqdm(total=epochs, unit="epoch", disable=not progress) as bar:
         for epoch in range(epochs):
-            optimizer.param_groups[0]["lr"] = learning_rate(epoch, epochs, lr)
+            optimizer.param_groups[0]["lr"] = _learning_rate(epoch, epochs, lr)
             losses.append(_mean([_step(prompted, optimizer, z, y, rho, lam) for z, y in batches(epoch)]))
             bar.update()
             bar.set_postfix(loss=f"{losses[-1]:.3f}")
     return losses
 
 
-def learning_rate(epoch: int, epochs: int, base: float) -> float:
+def _learning_rate(epoch: int, epochs: int, base: float) -> float:
     """CoOp's: one epoch at 1e-5, then a cosine that begins at the base rate."""
     return WARMUP_LR if epoch == 0 else 0.5 * base * (1 + math.cos(math.pi * (epoch - 1) / epochs))
 

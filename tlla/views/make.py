@@ -94,18 +94,18 @@ def plain_geometry(width: int, height: int, size: int) -> tuple[tuple[int, int],
 
 def draw_crops(width: int, height: int, index: int, config: ViewConfig) -> np.ndarray:
     """Boxes of views 1.. and whether they are flipped: (V - 1, 5) int64, left, top, right, bottom, flip."""
-    uniforms = view_uniforms(config.seed, index, config.n_views)[1:]
-    crops = [(*crop_box(u[:-1], width, height, config.scale), u[-1] < 0.5) for u in uniforms]
+    uniforms = _view_uniforms(config.seed, index, config.n_views)[1:]
+    crops = [(*_crop_box(u[:-1], width, height, config.scale), u[-1] < 0.5) for u in uniforms]
     return np.array(crops, dtype=np.int64).reshape(-1, 5)
 
 
-def view_uniforms(seed: int, index: int, n_views: int) -> np.ndarray:
+def _view_uniforms(seed: int, index: int, n_views: int) -> np.ndarray:
     """Uniform numbers in [0, 1), (V, 4 * ATTEMPTS + 1): row v depends on (seed, index, v) alone."""
     generator = np.random.Generator(np.random.Philox(key=np.array([seed, index], dtype=np.uint64)))
     return generator.random((n_views, 4 * ATTEMPTS + 1))
 
 
-def crop_box(uniforms: np.ndarray, width: int, height: int, scale: tuple[float, float]) -> tuple[int, int, int, int]:
+def _crop_box(uniforms: np.ndarray, width: int, height: int, scale: tuple[float, float]) -> tuple[int, int, int, int]:
     """Box (left, top, right, bottom) of a random resized crop, distributed as torchvision's; 4 * ATTEMPTS numbers."""
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
     for u_area, u_ratio, u_left, u_top in uniforms.reshape(ATTEMPTS, 4):
