@@ -35,12 +35,20 @@ PIXEL_STD = Preprocessing.std
 
 
 def available_models() -> list[str]:
-    """Names that `load_clip` knows: OpenAI's, the embedded ones, and those that were registered."""
+    """Names that `load_clip` knows: OpenAI's, the embedded ones, and those that were registered.
+
+    >>> {"RN50", "ViT-B/16", "EmojiCLIP"} <= set(available_models())
+    True
+    """
     return [*clip._MODELS, *EMBEDDED, *BACKBONES]
 
 
 def find_device(device: torch.device | str | int, name: str = "device") -> torch.device:
-    """The device of that name; InputError, which calls the argument `name`, if it cannot be used."""
+    """The device of that name; InputError, which calls the argument `name`, if it cannot be used.
+
+    >>> find_device("cpu")
+    device(type='cpu')
+    """
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
@@ -65,6 +73,9 @@ def load_clip(name: str | os.PathLike[str], device: torch.device | str | int = "
     Raises:
         InputError: unknown name, missing, truncated or foreign file, a checksum that does not match, or a device that
             cannot be used.
+
+    >>> load_clip("EmojiCLIP").embed_dim
+    128
     """
     if not is_path(name):
         raise InputError(f"a CLIP is loaded by its name or path, a text, but got {short(name)}")
@@ -112,22 +123,39 @@ def _load_openai(name: str) -> Backbone:
 
 
 def image_size(model: nn.Module) -> int:
-    """Side of the square images that the model takes, in pixels."""
+    """Side of the square images that the model takes, in pixels.
+
+    >>> image_size(model)
+    64
+    """
     return as_backbone(model).preprocessing.size
 
 
 def logit_scale(model: nn.Module) -> Tensor:
-    """The inverse temperature: exp of the stored logarithm, a float32 scalar."""
+    """The inverse temperature: exp of the stored logarithm, a float32 scalar.
+
+    >>> round(logit_scale(model).item(), 1)
+    19.0
+    """
     return as_backbone(model).logit_scale.float().exp().reshape(())
 
 
 def encode_images(model: nn.Module, images: Tensor) -> Tensor:
-    """Normalised image features: preprocessed images (B, 3, H, W) -> (B, E), float32."""
+    """Normalised image features: preprocessed images (B, 3, H, W) -> (B, E), float32.
+
+    >>> features = encode_images(model, torch.zeros(2, 3, 64, 64))
+    >>> features.shape, features.norm(dim=-1).round(decimals=4)
+    (torch.Size([2, 128]), tensor([1., 1.]))
+    """
     return F.normalize(as_backbone(model).encode_image(images).float(), dim=-1)
 
 
 def normalize(images: Tensor, model: nn.Module | None = None) -> Tensor:
-    """A model's pixel normalisation: (..., 3, H, W), uint8 in 0..255 or float in 0..1 -> float32. Default: OpenAI's."""
+    """A model's pixel normalisation: (..., 3, H, W), uint8 in 0..255 or float in 0..1 -> float32. Default: OpenAI's.
+
+    >>> normalize(torch.full((3, 1, 1), 255, dtype=torch.uint8)).flatten().round(decimals=2)
+    tensor([1.9300, 2.0700, 2.1500])
+    """
     expected = Preprocessing(0) if model is None else as_backbone(model).preprocessing
     mean, std = (_per_channel(values, images) for values in (expected.mean, expected.std))
     pixels = images.float().div_(255).sub_(mean) if images.dtype == torch.uint8 else images - mean

@@ -57,6 +57,10 @@ def start(file: str) -> None:
 
     Args:
         file: The script's ``__file__``.
+
+    >>> start(__file__)
+    >>> call(lambda: None)
+    0
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback; `call` puts it back
@@ -78,6 +82,11 @@ def check_same_tree(*files: str | None) -> None:
 
     Raises:
         InputError: One lies in another checkout, or installation, than tlla.
+
+    >>> Path("other/tlla").mkdir(parents=True); Path("other/tlla/__init__.py").touch()
+    >>> check_same_tree("other/train.py")
+    Traceback (most recent call last):
+    tlla.errors.InputError: ...train.py is of another checkout than tlla in ...: install the one that is meant ...
     """
     root = Path(__file__).resolve().parent.parent
     for path in (Path(file).resolve() for file in files if file):
@@ -96,6 +105,9 @@ def call(function: Callable[[], int | None], stopped: str = f"stopped; {AGAIN}")
     Args:
         function: Parses and runs; returns the exit code, None for 0.
         stopped: What is said after Ctrl-C or SIGTERM.
+
+    >>> call(lambda: int(Path("no.txt").read_text()))
+    2
     """
     _say_any_text()
     _stop_at_sigterm()
@@ -120,7 +132,12 @@ def call(function: Callable[[], int | None], stopped: str = f"stopped; {AGAIN}")
 
 
 def explain(error: Exception) -> tuple[int, str] | None:
-    """Exit code and sentence of what a user can put right; None of what looks like a mistake in the program."""
+    """Exit code and sentence of what a user can put right; None of what looks like a mistake in the program.
+
+    >>> explain(RuntimeError("CUDA out of memory"))
+    (1, 'there is not enough memory: use smaller batches (DATALOADER.*.BATCH_SIZE, VIEW_BATCH, --batch-views) (CUDA
+    out of memory)')
+    """
     sentence = _one_sentence(error)
     if isinstance(error, InputError):
         return 2, sentence
@@ -186,6 +203,10 @@ def take_pairs(cfg: MutableMapping[str, Any], pairs: Sequence[Any]) -> list[Any]
 
     Raises:
         InputError: A flag stands among them, or one is no pair.
+
+    >>> cfg = {"DATASET": {"ROOT": ""}, "SEED": 1}
+    >>> take_pairs(cfg, ["DATASET.ROOT", "2024", "SEED", "3"]), cfg
+    (['SEED', '3'], {'DATASET': {'ROOT': '2024'}, 'SEED': 1})
     """
     for word in pairs:
         if isinstance(word, str) and re.match("--[a-z]", word):
@@ -207,6 +228,10 @@ def take_texts(cfg: MutableMapping[str, Any], content: Mapping[str, Any]) -> dic
     """Sets those values whose default is a text, as they are; returns the others, for yacs to merge.
 
     yacs evaluates a text: it would take 2024 for a number, {} for a dict, and quotes away.
+
+    >>> cfg = {"DATASET": {"ROOT": ""}, "SEED": 1}
+    >>> take_texts(cfg, {"DATASET": {"ROOT": "2024"}, "SEED": 3}), cfg
+    ({'SEED': 3}, {'DATASET': {'ROOT': '2024'}, 'SEED': 1})
     """
     rest: dict[str, Any] = {}
     for key, value in content.items():

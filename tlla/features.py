@@ -45,6 +45,10 @@ def stss(
 
     Raises:
         InputError: shapes or settings do not fit, or features are not finite.
+
+    >>> views, text = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]), torch.eye(2)[None]
+    >>> stss(views, text, logit_scale=2.0, top_s=1, lam=0.0).round(decimals=2)
+    tensor([0.8800, 0.1200])
     """
     check_sharpness(0.0, lam)
     top_s, scale = whole("top_s", top_s, 1), number("logit_scale", logit_scale)
@@ -96,6 +100,9 @@ def perturbed_text_features(
 
     Raises:
         InputError: the prompt depends on the image or has no context, or an argument does not fit.
+
+    >>> perturbed_text_features(model, ["cat", "dog"], n_perturb=8).shape
+    torch.Size([9, 2, 128])
     """
     n_perturb, seed = whole("n_perturb", n_perturb), whole("seed", seed)
     classifier = make_classifier(model, class_names, prompt)

@@ -16,12 +16,22 @@ from filelock import FileLock, Timeout
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
+    """Writes a text file whole or not at all.
+
+    >>> write_text(Path("runs/note.txt"), "done")
+    >>> Path("runs/note.txt").read_text()
+    'done'
+    """
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file whole or not at all.
+
+    >>> write_bytes(Path("runs/data.bin"), b"done")
+    >>> Path("runs/data.bin").read_bytes()
+    b'done'
+    """
     try:
         with whole_file(path) as part:
             part.write_bytes(data)
@@ -31,7 +41,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """The name of a file beside `path`, this process's own, that takes its place when the block has ended well."""
+    """The name of a file beside `path`, this process's own, that takes its place when the block has ended well.
+
+    >>> with whole_file(Path("names.txt")) as part: _ = part.write_text("cat")
+    >>> Path("names.txt").read_text()
+    'cat'
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # A process's number could be another's on a shared disk; a name may be as long as names can be.
     part = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex[:12]}.part")
@@ -52,6 +67,10 @@ def read_text(path: str | os.PathLike[str], errors: str = "strict") -> str:
     Raises:
         OSError: It cannot be read.
         UnicodeDecodeError: It is neither.
+
+    >>> _ = Path("names.txt").write_text("größer", encoding="utf-16")
+    >>> read_text("names.txt")
+    'größer'
     """
     data = Path(path).read_bytes()
     marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -79,6 +98,9 @@ def one_at_a_time(path: Path) -> Iterator[None]:
     """Of all processes that make the same file or folder one is inside; the others wait, then find what it has made.
 
     The lock is a hidden file beside `path`, which stays; it is free again when its process ends, however that ends.
+
+    >>> with one_at_a_time(Path("data/emoji")): print("only this process downloads")
+    only this process downloads
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"))

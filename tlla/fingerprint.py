@@ -25,7 +25,11 @@ EXTRAS = ("open_clip_torch", "timm", "transformers")  # move a number with some 
 
 
 def tensor_sha256(tensor: Tensor) -> str:
-    """sha256 of a tensor's values as little-endian float32, the same on every device."""
+    """sha256 of a tensor's values as little-endian float32, the same on every device.
+
+    >>> tensor_sha256(torch.ones(2)) == tensor_sha256(torch.ones(2).half())
+    True
+    """
     return hashlib.sha256(tensor.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
@@ -36,6 +40,9 @@ def weights_sha256(clip_model: nn.Module, exact: bool = False) -> str:
         clip_model: Any CLIP.
         exact: Whether types count and values count to the last bit. Else floats are rounded to fp16, so that a CLIP in
             half precision is the one in full precision: what is learned for one is learned for the other.
+
+    >>> weights_sha256(model)[:8]
+    'b68d4e2f'
     """
     weights = as_backbone(clip_model).named_weights()
     return _lines_sha256(f"{name}\t{_weight(weights[name], exact)}" for name in sorted(weights))
@@ -52,12 +59,20 @@ def _weight(tensor: Tensor, exact: bool) -> str:
 
 
 def are_weights(sha256: str, clip_model: nn.Module) -> bool:
-    """Whether a `weights_sha256` that was kept is of this CLIP; older checkpoints have that of one matrix alone."""
+    """Whether a `weights_sha256` that was kept is of this CLIP; older checkpoints have that of one matrix alone.
+
+    >>> are_weights(weights_sha256(model), model), are_weights("0" * 64, model)
+    (True, False)
+    """
     return sha256 in (weights_sha256(clip_model), tensor_sha256(as_backbone(clip_model).fingerprint().half()))
 
 
 def names_sha256(names: Sequence[str]) -> str:
-    """sha256 of a list of class names, in its order."""
+    """sha256 of a list of class names, in its order.
+
+    >>> names_sha256(["cat", "dog"]) == names_sha256(["dog", "cat"])
+    False
+    """
     return _lines_sha256(name.replace("\n", "\\n") for name in names)
 
 
@@ -66,6 +81,9 @@ def class_order(what: str, there: Sequence[str], here: Sequence[str]) -> list[in
 
     Raises:
         InputError: The two do not hold the same names, or not in the same order while a name comes twice.
+
+    >>> class_order("the cache", ["cat", "dog"], ["dog", "cat"])
+    [1, 0]
     """
     there, here = ([name.replace("_", " ") for name in names] for names in (there, here))
     if there == here:
@@ -92,6 +110,10 @@ def split_sha256(items: Iterable[Any], root: str) -> str:
     """sha256 over ``path<TAB>label`` lines of a list of Datum; paths are relative to the dataset's folder `root`.
 
     Says which images a split has under which labels, on every machine; not what the files hold: `files_sha256`.
+
+    >>> item = type("Datum", (), {"impath": "/data/pets/cat/1.jpg", "label": 0})
+    >>> split_sha256([item], "/data/pets")[:8]
+    '1ce797fb'
     """
     paths = ((Path(os.path.relpath(item.impath, root or None)).as_posix(), item.label) for item in items)
     return _lines_sha256(f"{path}\t{label}" for path, label in paths)
@@ -101,12 +123,20 @@ def files_sha256(paths: Iterable[str | Path]) -> str:
     """sha256 over the size and the time of change of files, in this order; of a missing file, that it is missing.
 
     Changes when a file is replaced under its name. Reads no contents, so that a million files take seconds.
+
+    >>> before, _ = files_sha256(["fruit.png"]), os.utime("fruit.png", (0, 0))
+    >>> files_sha256(["fruit.png"]) == before
+    False
     """
     return _lines_sha256(map(_stamp, paths))
 
 
 def file_identity(path: str | Path) -> Hashable:
-    """What a file has in common with itself under another name, be it a link; of a missing file, its absolute path."""
+    """What a file has in common with itself under another name, be it a link; of a missing file, its absolute path.
+
+    >>> file_identity("fruit.png") == file_identity(Path("fruit.png").resolve())
+    True
+    """
     try:
         found = os.stat(path)
     except OSError:
@@ -124,14 +154,23 @@ def _stamp(path: str | Path) -> str:
 
 @functools.cache
 def source_sha256(*folders: Path) -> str:
-    """sha256 over the names and contents of all Python files below some folders, as they were at the first call."""
+    """sha256 over the names and contents of all Python files below some folders, as they were at the first call.
+
+    >>> _ = Path("method.py").write_text("top_s = 16")
+    >>> source_sha256(Path.cwd())[:8]
+    'e1e4d6f1'
+    """
     files = ((path, folder) for folder in folders for path in sorted(folder.rglob("*.py")))
     rows = ((path.relative_to(folder).as_posix(), hashlib.sha256(path.read_bytes())) for path, folder in files)
     return _lines_sha256(f"{name}\t{digest.hexdigest()}" for name, digest in rows)
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Versions of Python, this project and some packages, those that can move a number; the device's name."""
+    """Versions of Python, this project and some packages, those that can move a number; the device's name.
+
+    >>> versions(["no-such-package"])["no-such-package"]
+    'not installed'
+    """
     found = {"tlla": __version__, "python": platform.python_version()}
     for package in packages:
         try:
@@ -143,7 +182,11 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
 
 
 def key_of(everything: Any) -> str:
-    """A short name, 16 hexadecimal digits, for plain values that a result depends on."""
+    """A short name, 16 hexadecimal digits, for plain values that a result depends on.
+
+    >>> key_of({"seed": 1, "views": 64})
+    'bb5422c33d102508'
+    """
     text = json.dumps(everything, sort_keys=True).encode("utf-8", "surrogatepass")
     return hashlib.sha256(text).hexdigest()[:16]
 
@@ -157,7 +200,11 @@ def _lines_sha256(lines: Iterable[str]) -> str:
 
 
 def flat_config(config: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
-    """A tree of settings as ``{"TRAINER.SAPT.RHO": 0.05}``, tuples as lists; without these keys or nodes."""
+    """A tree of settings as ``{"TRAINER.SAPT.RHO": 0.05}``, tuples as lists; without these keys or nodes.
+
+    >>> flat_config({"TRAINER": {"SAPT": {"RHO": 0.05}}, "OUTPUT_DIR": "runs"}, without=["OUTPUT_DIR"])
+    {'TRAINER.SAPT.RHO': 0.05}
+    """
     return {
         key: value
         for key, value in _leaves(config, "")
@@ -174,6 +221,10 @@ def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """What differs between two flat mappings, as ``KEY is 0.05 there and 0.7 here``, sorted by key."""
+    """What differs between two flat mappings, as ``KEY is 0.05 there and 0.7 here``, sorted by key.
+
+    >>> differences({"SEED": 1, "N_CTX": 4}, {"SEED": 2, "N_CTX": 4})
+    ['SEED is 1 there and 2 here']
+    """
     keys = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
     return [f"{key} is {there.get(key)!r} there and {here.get(key)!r} here" for key in keys]

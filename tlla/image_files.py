@@ -61,6 +61,9 @@ def scan(folder: str | os.PathLike[str], advice: str = "") -> dict[str, list[str
 
     Raises:
         InputError: It cannot be listed.
+
+    >>> scan(".")
+    {'image': ['fruit.png']}
     """
     found: dict[str, list[str]] = defaultdict(list)
     try:
@@ -85,6 +88,10 @@ def walk(folder: str | os.PathLike[str], skip: Sequence[str] = ()) -> Iterator[t
 
     Raises:
         InputError: A folder cannot be listed.
+
+    >>> Path("photos/old").mkdir(parents=True)
+    >>> list(walk("."))
+    [('fruit.png', 'image'), ('photos/old', 'empty folder')]
     """
     seen = {os.path.realpath(folder)}
     waiting = [""]
@@ -108,7 +115,11 @@ def walk(folder: str | os.PathLike[str], skip: Sequence[str] = ()) -> Iterator[t
 
 
 def describe_kinds(found: Mapping[str, Sequence[str]], examples: int = 1) -> str:
-    """Numbers of entries by kind, with examples: ``2 .txt (a.txt ...), 1 folder (raw)``."""
+    """Numbers of entries by kind, with examples: ``2 .txt (a.txt ...), 1 folder (raw)``.
+
+    >>> describe_kinds({".txt": ["a.txt", "b.txt"], "folder": ["raw"]})
+    '2 .txt (a.txt ...), 1 folder (raw)'
+    """
     texts = []
     for kind, paths in sorted(found.items()):
         shown = ", ".join(map(one_line, paths[:examples])) + (" ..." if len(paths) > examples else "")
@@ -117,6 +128,10 @@ def describe_kinds(found: Mapping[str, Sequence[str]], examples: int = 1) -> str
 
 
 def one_line(path: str | os.PathLike[str]) -> str:
-    """A path as a message shows it: a file's name may hold line breaks and bytes that are no text."""
+    r"""A path as a message shows it: a file's name may hold line breaks and bytes that are no text.
+
+    >>> print(one_line("two" + chr(10) + "lines.png"))
+    two\nlines.png
+    """
     text = os.fspath(path).encode("utf-8", "backslashreplace").decode()
     return text.replace("\n", "\\n").replace("\r", "\\r")

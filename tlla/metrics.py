@@ -24,6 +24,10 @@ def score(probability: Tensor, label: Tensor) -> dict[str, Tensor]:
 
     Raises:
         FloatingPointError: a probability is not finite.
+
+    >>> columns = score(torch.tensor([[0.75, 0.25]]), torch.tensor([0]))
+    >>> columns["prediction"], columns["rank"], columns["brier"]
+    (tensor([0]), tensor([0]), tensor([0.1250]))
     """
     if not probability.isfinite().all():
         raise FloatingPointError("a class probability is not finite (NaN or infinite): try PREC fp32")
@@ -37,7 +41,12 @@ def score(probability: Tensor, label: Tensor) -> dict[str, Tensor]:
 
 
 def summarize(columns: dict[str, Tensor]) -> dict[str, float]:
-    """Metrics over all images: `top5` and `ece` in %, `nll` in nats, `brier`."""
+    """Metrics over all images: `top5` and `ece` in %, `nll` in nats, `brier`.
+
+    >>> columns = score(torch.tensor([[0.75, 0.25], [0.25, 0.75]]), torch.tensor([0, 0]))
+    >>> {name: round(value, 3) for name, value in summarize(columns).items()}
+    {'top5': 100.0, 'nll': 0.837, 'ece': 25.0, 'brier': 0.625}
+    """
     return {
         "top5": 100 * (columns["rank"] < 5).double().mean().item(),
         "nll": columns["nll"].double().mean().item(),
@@ -56,6 +65,9 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, n_bins: int 
 
     Returns:
         A share, 0 to 1.
+
+    >>> expected_calibration_error(torch.tensor([0.75, 0.75]), torch.tensor([True, False]))
+    0.25
     """
     _, right, sure = calibration_bins(confidence, correct, n_bins)
     return ((right - sure).abs().sum() / len(confidence)).item()
@@ -70,6 +82,9 @@ def calibration_bins(confidence: Tensor, correct: Tensor, n_bins: int = ECE_BINS
         confidence: Probability of the predicted class, (N,).
         correct: Whether the prediction is right, (N,), bool.
         n_bins: Number of bins of equal width.
+
+    >>> calibration_bins(torch.tensor([0.25, 0.75, 1.0]), torch.tensor([False, True, True]), n_bins=2)[2]
+    tensor([0.2500, 0.7500, 1.0000], dtype=torch.float64)
     """
     edges = torch.linspace(0, 1, n_bins + 1, device=confidence.device)
     index = torch.bucketize(confidence, edges, right=True) - 1  # (N,), 0 .. n_bins

@@ -11,6 +11,10 @@ def register(registry: Any) -> Callable[[type], type]:
 
     A second import of the same file replaces the first. A name that belongs to somebody else, such as the CoOp of a
     CoOp fork, is left to its owner, with a warning.
+
+    >>> from dassl.utils import Registry
+    >>> register(registry := Registry("TRAINER"))(type("CoOp", (), {})) is registry.get("CoOp")
+    True
     """
 
     def decorate(cls: type) -> type:

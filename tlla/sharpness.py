@@ -40,7 +40,12 @@ class SharpnessStep:
 
 
 def check_sharpness(rho: float, lam: float) -> None:
-    """Raises InputError unless rho and lambda are finite and at least 0."""
+    """Raises InputError unless rho and lambda are finite and at least 0.
+
+    >>> check_sharpness(rho=-0.1, lam=1.0)
+    Traceback (most recent call last):
+    tlla.errors.InputError: RHO must be a finite number >= 0, but got -0.1
+    """
     for name, value in (("RHO", rho), ("LAMBDA", lam)):
         number(name, value)
 
@@ -60,6 +65,10 @@ def sharpness_step(
 
     Returns:
         A `SharpnessStep`; when `finite` is False its gradient must not be applied.
+
+    >>> step = sharpness_step(lambda p: p.square().sum(), torch.tensor([3.0, 4.0]), rho=0.5, lam=1.0)
+    >>> step.gradient, step.sharpness
+    (tensor([6.6000, 8.8000]), tensor(5.2500))
     """
     loss, grad = _loss_and_grad(loss_fn, prompt, loss_scale, reduce)
     norm = grad.norm()
@@ -88,6 +97,9 @@ def random_directions(shape: tuple[int, ...], n: int, radius: float, seed: int) 
     """Gaussian directions scaled to Frobenius norm `radius` (STSS, below eq. 5): (n, *shape), float32, on the CPU.
 
     Direction r depends on (seed, r) alone, not on n.
+
+    >>> random_directions((4, 512), n=3, radius=0.5, seed=0).norm(dim=(1, 2))
+    tensor([0.5000, 0.5000, 0.5000])
     """
     directions = torch.empty(n, *shape)
     generator = torch.Generator().manual_seed(seed)

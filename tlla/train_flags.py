@@ -11,7 +11,11 @@ import argparse
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """CoOp's flags; a flag that is not given leaves the config as it is."""
+    """CoOp's flags; a flag that is not given leaves the config as it is.
+
+    >>> parse_args(["--trainer", "SAPT", "--eval-only", "SEED", "2"]).opts
+    ['SEED', '2']
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", help="folder of the datasets")
     parser.add_argument("--output-dir", help="folder of the run's results")

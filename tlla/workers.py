@@ -35,6 +35,10 @@ def fit_workers(loader: DataLoader[Any]) -> DataLoader[Any]:
     """Makes the workers of any loader end quietly, and send batches by another way while shared memory has no room.
 
     Every loader of this project passes here. The batches are the same either way. Returns the loader.
+
+    >>> loader = fit_workers(DataLoader([1, 2, 3], batch_size=2))
+    >>> list(loader)
+    [tensor([1, 2]), tensor([3])]
     """
     if loader.worker_init_fn is None:
         loader.worker_init_fn = _leave_stopping_to_parent

@@ -17,7 +17,11 @@ QUICK = 1.702  # QuickGELU(x) = x * sigmoid(1.702 x)
 
 
 def computes_plainly(block: nn.Module) -> bool:
-    """Whether a block is what the functions here compute: attention and MLP, each behind a norm, and nothing else."""
+    """Whether a block is what the functions here compute: attention and MLP, each behind a norm, and nothing else.
+
+    >>> computes_plainly(model.transformer.resblocks[0]), computes_plainly(nn.Linear(2, 2))
+    (True, False)
+    """
     attn, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
     return (
         type(block).__name__ == "ResidualAttentionBlock"
@@ -33,7 +37,11 @@ def computes_plainly(block: nn.Module) -> bool:
 
 
 def norm(layer: nn.Module, x: Tensor) -> Tensor:
-    """A layer norm in the dtype of `x`, with float32 statistics whatever that is; other layers as they are."""
+    """A layer norm in the dtype of `x`, with float32 statistics whatever that is; other layers as they are.
+
+    >>> norm(nn.LayerNorm(2), torch.tensor([1.0, 3.0], dtype=torch.float16)).detach()
+    tensor([-1.,  1.], dtype=torch.float16)
+    """
     if not isinstance(layer, nn.LayerNorm) or layer.weight is None or layer.bias is None:
         return cast(Tensor, layer(x))
     weight, bias = layer.weight.to(x.dtype), layer.bias.to(x.dtype)
@@ -42,7 +50,12 @@ def norm(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def project(attn: nn.MultiheadAttention, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
-    """Queries (0), keys (1) and values (2) from `first` to `last`, each (..., T, H, D / H), of tokens (..., T, D)."""
+    """Queries (0), keys (1) and values (2) from `first` to `last`, each (..., T, H, D / H), of tokens (..., T, D).
+
+    >>> queries, keys = project(nn.MultiheadAttention(8, num_heads=2), torch.zeros(5, 8), 0, 1)
+    >>> queries.shape
+    torch.Size([5, 2, 4])
+    """
     width = attn.embed_dim
     rows = slice(first * width, (last + 1) * width)
     found = F.linear(x, cast(Tensor, attn.in_proj_weight)[rows], cast(Tensor, attn.in_proj_bias)[rows])
@@ -50,13 +63,23 @@ def project(attn: nn.MultiheadAttention, x: Tensor, first: int, last: int) -> tu
 
 
 def add_attention(block: Any, x: Tensor, attended: Tensor) -> Tensor:
-    """The residual stream (..., D) plus what the heads have found, (..., H, D / H)."""
+    """The residual stream (..., D) plus what the heads have found, (..., H, D / H).
+
+    >>> block = model.transformer.resblocks[0]
+    >>> add_attention(block, torch.zeros(5, 128), torch.zeros(5, 2, 64)).equal(block.attn.out_proj.bias.expand(5, -1))
+    True
+    """
     found = block.attn.out_proj(attended.flatten(-2))
     return x.add(block.ls_1(found) if hasattr(block, "ls_1") else found)
 
 
 def add_mlp(block: Any, x: Tensor) -> Tensor:
-    """The residual stream (..., D) plus the block's MLP of it."""
+    """The residual stream (..., D) plus the block's MLP of it.
+
+    >>> x, block = torch.ones(5, 128), model.transformer.resblocks[0]
+    >>> torch.allclose(add_mlp(block, x), x + block.mlp(block.ln_2(x)), atol=1e-4)
+    True
+    """
     y = norm(block.ln_2, x)
     found = _quick_mlp(block.mlp, y) if _is_quick(block.mlp.gelu) else block.mlp(y)
     return x.add(block.ls_2(found) if hasattr(block, "ls_2") else found)
@@ -88,7 +111,12 @@ def _run_block(block: Any, x: Tensor, only_first: bool = False) -> Tensor:
 
 
 def is_plain_vit(visual: Any) -> bool:
-    """Whether `encode_vit` computes what this image encoder does: OpenAI's ViT, or one of open_clip's like it."""
+    """Whether `encode_vit` computes what this image encoder does: OpenAI's ViT, or one of open_clip's like it.
+
+    >>> from clip.model import VisionTransformer
+    >>> is_plain_vit(VisionTransformer(32, 16, 64, 2, 1, 24)), is_plain_vit(model.visual)
+    (True, False)
+    """
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", ())
     return (
         type(visual).__name__ == "VisionTransformer"
@@ -103,7 +131,12 @@ def is_plain_vit(visual: Any) -> bool:
 
 
 def encode_vit(visual: Any, image: Tensor) -> Tensor:
-    """Features of a ViT that is read at its class token: (N, 3, size, size) -> (N, E), not normalised."""
+    """Features of a ViT that is read at its class token: (N, 3, size, size) -> (N, E), not normalised.
+
+    >>> from clip.model import VisionTransformer
+    >>> encode_vit(VisionTransformer(32, 16, 64, 2, 1, 24), torch.zeros(5, 3, 32, 32)).shape
+    torch.Size([5, 24])
+    """
     patches = visual.conv1(image).flatten(2).transpose(1, 2)
     first = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
     x = torch.cat([first, patches], dim=1) + visual.positional_embedding.to(patches.dtype)

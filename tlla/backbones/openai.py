@@ -97,7 +97,11 @@ class OpenAICLIP(CLIP, Backbone):  # type: ignore[misc]  # clip has no types
 
 
 def openai_view(model: CLIP) -> OpenAICLIP:
-    """The same model, with the same parameters, buffers and modes, as a `Backbone`."""
+    """The same model, with the same parameters, buffers and modes, as a `Backbone`.
+
+    >>> openai_view(model).token_weight is model.token_embedding.weight
+    True
+    """
     view = OpenAICLIP.__new__(OpenAICLIP)
     view.__dict__ = model.__dict__
     return view

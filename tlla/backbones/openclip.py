@@ -213,7 +213,11 @@ def _compute_dtype(visual: nn.Module) -> torch.dtype:
 
 
 def preprocessing_of(visual: Any, settings: dict[str, Any]) -> Preprocessing:
-    """open_clip's settings of a model as ours; InputError if images are not square."""
+    """open_clip's settings of a model as ours; InputError if images are not square.
+
+    >>> preprocessing_of(type("ViT", (), {"image_size": (224, 224)}), {"interpolation": "bilinear"}).interpolation
+    'bilinear'
+    """
     size = visual.image_size
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) != 1:

@@ -34,6 +34,10 @@ def load_open_clip(text: str, half: bool = False) -> OpenClip:
 
     Raises:
         InputError: a name, tag or file is unknown, cannot be had, or does not fit the others.
+
+    >>> load_open_clip("ViT-B-32/laion")
+    Traceback (most recent call last):
+    tlla.errors.InputError: open_clip has no weights 'laion' of ViT-B-32: did you mean ...
     """
     try:
         source = parse(text)

@@ -55,7 +55,12 @@ class Source:
 
 
 def parse(text: str) -> Source:
-    """Reads what follows ``open_clip:``; InputError if it is incomplete or unknown."""
+    """Reads what follows ``open_clip:``; InputError if it is incomplete or unknown.
+
+    >>> source = parse("ViT-B-32/openai")
+    >>> source.name, source.tag, source.config["embed_dim"]
+    ('ViT-B-32', 'openai', 512)
+    """
     head, _, file = text.partition("=")
     path = head.startswith(HUB) or head.endswith(".json")
     name, _, tag = (head, "", "") if path else head.partition("/")
@@ -97,7 +102,11 @@ def _read_json(path: Path) -> tuple[Config, Config]:
 
 
 def preprocess_of(source: Source) -> Config:
-    """What a file's model expects of its images: the JSON file's, the tag's, or what all tags of the name agree on."""
+    """What a file's model expects of its images: the JSON file's, the tag's, or what all tags of the name agree on.
+
+    >>> preprocess_of(Source("ViT-B-32", "openai"))["interpolation"]
+    'bicubic'
+    """
     if source.preprocess or source.name.endswith(".json"):
         return source.preprocess
     tags = [source.tag] if source.tag else source.tags
@@ -111,7 +120,11 @@ def preprocess_of(source: Source) -> Config:
 
 
 def needs_quick_gelu(source: Source) -> bool:
-    """Whether a tag's weights need QuickGELU; InputError if they need GELU, but the architecture has QuickGELU."""
+    """Whether a tag's weights need QuickGELU; InputError if they need GELU, but the architecture has QuickGELU.
+
+    >>> [needs_quick_gelu(Source("ViT-B-32", tag)) for tag in ("openai", "laion2b_s34b_b79k")]
+    [True, False]
+    """
     needed = source.tag_quick_gelu(source.tag)
     if source.quick_gelu and not needed:
         plain = source.name.removesuffix("-quickgelu")
@@ -120,7 +133,12 @@ def needs_quick_gelu(source: Source) -> bool:
 
 
 def check_activation(source: Source, from_openai: bool) -> None:
-    """Refuses OpenAI's files without QuickGELU; warns if it cannot be known what another file was trained with."""
+    """Refuses OpenAI's files without QuickGELU; warns if it cannot be known what another file was trained with.
+
+    >>> check_activation(Source("RN50", file="RN50.pt"), from_openai=True)
+    Traceback (most recent call last):
+    tlla.errors.InputError: RN50.pt is OpenAI's and needs QuickGELU, but RN50 has GELU: use RN50-quickgelu
+    """
     if from_openai and not source.quick_gelu:
         name = f"{source.name}-quickgelu"
         hint = name if name in open_clip.list_models() else 'a config with "quick_gelu": true'

@@ -19,6 +19,10 @@ def register_backbone(name: str) -> Callable[[Loader], Loader]:
     """Decorator of a function that loads a CLIP: `load_clip` calls it with what follows ``name:``, or with "".
 
     It returns OpenAI's CLIP or a `Backbone`, on the CPU and in fp32; both are frozen afterwards.
+
+    >>> loader = register_backbone("mine")(lambda rest: model)
+    >>> BACKBONES.pop("mine") is loader
+    True
     """
 
     def decorate(loader: Loader) -> Loader:
@@ -29,7 +33,11 @@ def register_backbone(name: str) -> Callable[[Loader], Loader]:
 
 
 def as_backbone(model: nn.Module) -> Backbone:
-    """A model as a `Backbone`: itself if it is one, else a view of OpenAI's CLIP. InputError for anything else."""
+    """A model as a `Backbone`: itself if it is one, else a view of OpenAI's CLIP. InputError for anything else.
+
+    >>> as_backbone(model).preprocessing.size
+    64
+    """
     if isinstance(model, Backbone):
         return model
     return openai_view(model) if isinstance(model, CLIP) else _refuse(model)

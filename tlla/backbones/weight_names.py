@@ -42,7 +42,11 @@ CONFIG_DEFAULTS = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 
 
 def strip_wrappers(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict without what wrappers have put before all of its names; as it is if names would then coincide."""
+    """A state dict without what wrappers have put before all of its names; as it is if names would then coincide.
+
+    >>> strip_wrappers({"module._orig_mod.ctx": 1})
+    {'ctx': 1}
+    """
     names = [name.replace(COMPILED, "") for name in state]
     while names and (prefix := next((p for p in WRAPPERS if all(n.startswith(p) for n in names)), "")):
         names = [name.removeprefix(prefix) for name in names]
@@ -50,7 +54,11 @@ def strip_wrappers(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_hugging_face(state: Mapping[str, Tensor]) -> bool:
-    """Whether the names are those of Hugging Face's CLIPModel."""
+    """Whether the names are those of Hugging Face's CLIPModel.
+
+    >>> [is_hugging_face({name: torch.zeros(2)}) for name in ("text_model.final_layer_norm.bias", "ln_final.bias")]
+    [True, False]
+    """
     return any(name.startswith(("text_model.", "vision_model.")) for name in state)
 
 
@@ -63,6 +71,10 @@ def from_hugging_face(state: Mapping[str, Tensor], path: Path) -> dict[str, Tens
 
     Raises:
         InputError: the config names another architecture, or a projection of an attention layer is missing.
+
+    >>> _ = Path("config.json").write_text('{"text_config": {}, "vision_config": {}}')
+    >>> list(from_hugging_face({"text_model.final_layer_norm.bias": torch.zeros(2)}, Path("model.safetensors")))
+    ['ln_final.bias']
     """
     _check_config(state, path)
     found: dict[str, Tensor] = {}
@@ -121,6 +133,11 @@ def check_names(state: Mapping[str, Tensor], what: str) -> None:
     Args:
         state: Under OpenAI's names.
         what: Says whose they are, for the message.
+
+    >>> check_names({"ctx": torch.zeros(4, 512)}, "the weights in a.pt")
+    Traceback (most recent call last):
+    tlla.errors.InputError: the weights in a.pt are not a state dict of OpenAI's CLIP: 38 names are missing
+    (ln_final.bias, ln_final.weight, logit_scale) and 1 name is unknown (ctx)
     """
     expected = _expected_names(state)
     needed = {name for name in expected if not name.endswith(".num_batches_tracked")}  # torch can do without

@@ -30,7 +30,11 @@ MOST_INFLATED = 20  # times its size that a file may unpack to: weights hardly s
 
 
 def assets_dir() -> Path:
-    """The folder of the embedded benchmark and its CLIP: ``assets`` beside this package, or inside it in the wheel."""
+    """The folder of the embedded benchmark and its CLIP: ``assets`` beside this package, or inside it in the wheel.
+
+    >>> (assets_dir() / "emoji_clip.pt.gz").is_file()
+    True
+    """
     package = Path(__file__).resolve().parents[1]
     inside = package / "assets"
     return inside if inside.is_dir() else package.parent / "assets"
@@ -42,6 +46,9 @@ def find_weights(name: str, known: Sequence[str] = ()) -> Path:
     Args:
         name: One of OpenAI's or an embedded one, or a path.
         known: Further names, for the message.
+
+    >>> find_weights("EmojiCLIP").name
+    'emoji_clip.pt.gz'
     """
     if name in EMBEDDED:
         path = assets_dir() / EMBEDDED[name]
@@ -63,7 +70,11 @@ def find_weights(name: str, known: Sequence[str] = ()) -> Path:
 
 
 def openai_file(name: str) -> Path:
-    """Where OpenAI's weights of a name are, or will be when they are downloaded."""
+    """Where OpenAI's weights of a name are, or will be when they are downloaded.
+
+    >>> openai_file("ViT-B/16").name
+    'ViT-B-16.pt'
+    """
     return Path(os.environ.get("CLIP_CACHE", "~/.cache/clip")).expanduser() / str(clip._MODELS[name]).split("/")[-1]
 
 
@@ -118,6 +129,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
     Raises:
         InputError: it is none of these, is truncated, or holds more than tensors.
+
+    >>> read_state_dict(find_weights("EmojiCLIP"))["text_projection"].shape
+    torch.Size([128, 128])
     """
     try:
         loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)

@@ -51,6 +51,10 @@ def filter_normalised_plane(ctx: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
     Raises:
         InputError: D is 1, where there are no two orthogonal directions.
+
+    >>> d1, d2 = filter_normalised_plane(torch.ones(3, 16), seed=0)
+    >>> d1.norm(dim=-1).round(decimals=3), (d1 * d2).sum(dim=-1).abs().max().item() < 1e-4
+    (tensor([4., 4., 4.]), True)
     """
     if ctx.shape[-1] < 2:
         raise InputError(f"a plane needs context vectors of at least 2 numbers, but they are of shape {ctx.shape}")
@@ -80,6 +84,12 @@ def surface(
 
     Raises:
         InputError: `span` or `steps` cannot be used.
+
+    >>> square, (d1, d2) = (lambda ctx: ctx.square().sum(dim=(1, 2))), torch.eye(2)[:, None]
+    >>> surface(square, torch.zeros(1, 2), d1, d2, span=1.0, steps=3).losses
+    tensor([[2., 1., 2.],
+            [1., 0., 1.],
+            [2., 1., 2.]])
     """
     if steps < 3 or steps % 2 == 0:
         raise InputError(f"steps must be odd and at least 3, so that the prompt is in the middle, but got {steps}")

@@ -81,20 +81,34 @@ class Method:
 
 
 def settings(method: type[Method]) -> dict[str, tuple[str, Any]]:
-    """Config keys of a method: KEY -> (field, default)."""
+    """Config keys of a method: KEY -> (field, default).
+
+    >>> settings(METHODS["STSS"])["TOP_S"]
+    ('top_s', 16)
+    """
     fields = dataclasses.fields(method)
     return {f.metadata.get("key", f.name.upper()): (f.name, f.default) for f in fields}
 
 
 def check_at_least(least: float, **values: float) -> None:
-    """Raises InputError, by config key, for the first value below `least` or not finite."""
+    """Raises InputError, by config key, for the first value below `least` or not finite.
+
+    >>> check_at_least(0, lr=-1)
+    Traceback (most recent call last):
+    tlla.errors.InputError: LR must be a finite number >= 0, but got -1
+    """
     for name, value in values.items():
         if not least <= value < float("inf"):
             raise InputError(f"{name.upper()} must be a finite number >= {least}, but got {value}")
 
 
 def check_share(**values: float) -> None:
-    """Raises InputError, by config key, for the first value outside (0, 1]."""
+    """Raises InputError, by config key, for the first value outside (0, 1].
+
+    >>> check_share(top=1.5)
+    Traceback (most recent call last):
+    tlla.errors.InputError: TOP must lie in (0, 1], but got 1.5
+    """
     for name, value in values.items():
         if not 0 < value <= 1:
             raise InputError(f"{name.upper()} must lie in (0, 1], but got {value}")
@@ -122,6 +136,9 @@ def tune(
 
     Returns:
         The tuned copies, without graph.
+
+    >>> tune([torch.tensor([1.0])], lambda x: x.square().sum(), lr=0.1)
+    [tensor([0.8990])]
     """
     with torch.enable_grad():
         copies = [p.detach().clone().requires_grad_() for p in parameters]

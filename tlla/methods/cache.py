@@ -59,6 +59,10 @@ def pool_views(features: Tensor, text: Tensor, scale: Tensor | float, top: float
         text: Normalised class features, (K, E).
         scale: Inverse temperature.
         top: Share of the views that is kept, at least one.
+
+    >>> feature, logits = pool_views(torch.tensor([[1.0, 0.0], [0.6, 0.8]]), torch.eye(2), 100.0, top=0.5)
+    >>> feature, logits
+    (tensor([1., 0.]), tensor([[100.,   0.]]))
     """
     logits = scale * features @ text.T
     kept = confident(logits[None], top)[0]

@@ -33,6 +33,9 @@ def build_method(name: str, values: Mapping[str, Any]) -> Method:
 
     Raises:
         InputError: an unknown setting, or a value that it cannot take.
+
+    >>> build_method("stss", {"top_s": 8, "LAMBDA": 0.5})
+    STSS(rho=0.5, lam=0.5, n_perturb=8, top_s=8, vote='mean_prob')
     """
     method = _find_method(name)
     fields = {f.name: f for f in dataclasses.fields(method)}
@@ -58,7 +61,11 @@ def _converted(what: str, value: Any, kind: Any) -> Any:
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
-    """``["top_s=8", "vote=majority"]`` as a dict. InputError for a text without ``=``, or a name that comes twice."""
+    """``["top_s=8", "vote=majority"]`` as a dict. InputError for a text without ``=``, or a name that comes twice.
+
+    >>> parse_settings(["top_s=8", "vote=majority"])
+    {'top_s': 8, 'vote': 'majority'}
+    """
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")

@@ -110,5 +110,9 @@ def _say(text: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line and returns its exit code."""
+    """Runs the command line and returns its exit code.
+
+    >>> main(["fruit.png", "--classes", "cat", "cat"])  # prints that --classes names a class twice
+    2
+    """
     return command_line.call(lambda: _run(parse_args(argv)), stopped="stopped")

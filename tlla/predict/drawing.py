@@ -18,7 +18,11 @@ def _font_of(size: int, bold: bool) -> ImageFont.FreeTypeFont:
 
 
 def fitted(text: str, size: int, width: int, bold: bool) -> str:
-    """The text, cut so that it is no wider."""
+    """The text, cut so that it is no wider.
+
+    >>> fitted("a name that is much too long for its place", size=12, width=60, bold=False)[-1]
+    '…'
+    """
     font = _font_of(size, bold)
     text = text.encode("utf-8", "replace").decode().replace("\n", " ")
     if font.getlength(text) <= width:
@@ -29,7 +33,11 @@ def fitted(text: str, size: int, width: int, bold: bool) -> str:
 
 
 def text_length(text: str, size: int, width: int, bold: bool) -> int:
-    """Length in pixels of what `draw_text` draws."""
+    """Length in pixels of what `draw_text` draws.
+
+    >>> text_length("fruit", 20, 300, bold=False) < text_length("fruit", 40, 300, bold=False)
+    True
+    """
     return round(_font_of(size, bold).getlength(fitted(text, size, width, bold)))
 
 
@@ -54,12 +62,20 @@ def draw_text(
         colour: Of the letters.
         bold: Whether they are bold.
         anchor: Pillow's: "la" is the upper left corner, "ra" the upper right one.
+
+    >>> canvas = Image.new("L", (80, 20), "white")
+    >>> draw_text(ImageDraw.Draw(canvas), (2, 2), "fruit", 14, 70); canvas.getextrema()[0] < 128
+    True
     """
     pen.text(place, fitted(text, size, width, bold), fill=colour, font=_font_of(size, bold), anchor=anchor)
 
 
 def png(image: Image.Image) -> bytes:
-    """A picture as the bytes of a PNG file."""
+    """A picture as the bytes of a PNG file.
+
+    >>> png(image)[1:4]
+    b'PNG'
+    """
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

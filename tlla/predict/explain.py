@@ -57,7 +57,12 @@ class Look:
 
 
 def looks(batch: Batch, config: ViewConfig) -> Iterator[tuple[int, Look]]:
-    """Index and look of each image of a batch of STSS's that was made with thumbnails."""
+    """Index and look of each image of a batch of STSS's that was made with thumbnails.
+
+    >>> batch = next(tlla.Predictor(model, ["fruit", "tool"], n_views=4, top_s=2).batches([image], thumbnails=True))
+    >>> [look.votes for index, look in looks(batch, ViewConfig(64, 4))]
+    [['fruit', 'fruit', 'fruit', 'fruit']]
+    """
     scores, kept, predictions = batch.scores, batch.kept, batch.predictions
     if scores is None or kept is None:
         return
@@ -95,7 +100,12 @@ def _pixels(views: Tensor) -> np.ndarray:
 
 
 def draw(look: Look) -> Image.Image:
-    """The picture: on the left the image and the probabilities, on the right the views by score."""
+    """The picture: on the left the image and the probabilities, on the right the views by score.
+
+    >>> batch = next(tlla.Predictor(model, ["fruit", "tool"], n_views=4, top_s=2).batches([image], thumbnails=True))
+    >>> [draw(look).width for index, look in looks(batch, ViewConfig(64, 4))]
+    [1384]
+    """
     order = sorted(range(len(look.votes)), key=lambda v: (look.score[v], v))
     dropped = [v for v in order if v not in set(look.kept)]
     columns = (RIGHT + GAP) // (DROPPED_SIDE + GAP)

@@ -15,7 +15,11 @@ from pathlib import Path
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The arguments."""
+    """The arguments.
+
+    >>> parse_args(["photos/", "--classes", "cat", "dog"]).classes
+    ['cat', 'dog']
+    """
     parser = argparse.ArgumentParser(
         prog="predict.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -23,7 +23,11 @@ BACKBONE = "ViT-B/16"
 
 
 def read_inputs(args: argparse.Namespace) -> list[str]:
-    """Paths of all images, in the order of the arguments; - stands for those on the standard input."""
+    """Paths of all images, in the order of the arguments; - stands for those on the standard input.
+
+    >>> read_inputs(argparse.Namespace(images=["fruit.png", "."]))
+    ['fruit.png', 'fruit.png']
+    """
     if args.images.count("-") > 1:
         raise InputError("- stands for the paths on the standard input, and can be given once")
     if "-" not in args.images:
@@ -43,7 +47,12 @@ def _standard_input(separator: bytes) -> list[str]:
 
 
 def build_predictor(args: argparse.Namespace) -> Predictor:
-    """Loads what the arguments name. InputError if something does not exist or does not fit."""
+    """Loads what the arguments name. InputError if something does not exist or does not fit.
+
+    >>> from tlla.predict.flags import parse_args
+    >>> build_predictor(parse_args(["fruit.png", "--classes", "fruit", "tool", "--backbone", "EmojiCLIP"])).views.size
+    64
+    """
     prompt = args.prompt or TEMPLATE
     path = None if named_templates(prompt) else find_checkpoint(prompt, args.load_epoch)
     info = PromptInfo() if path is None else read_info(path, read_checkpoint(path))
@@ -83,7 +92,11 @@ def _device(name: str | None) -> torch.device:
 
 
 def class_names(args: argparse.Namespace, info: PromptInfo) -> list[str]:
-    """The class names from the one source that was given, or those that a checkpoint was trained on."""
+    """The class names from the one source that was given, or those that a checkpoint was trained on.
+
+    >>> class_names(argparse.Namespace(classes=["cat", "dog"]), PromptInfo())
+    ['cat', 'dog']
+    """
     if args.classes:
         return _distinct(args.classes, "--classes")
     if args.classes_file:

@@ -19,6 +19,9 @@ def find_images(inputs: Iterable[str]) -> list[str]:
 
     Raises:
         InputError: a folder or a pattern without images, or no input at all.
+
+    >>> find_images([".", "fruit.*"])
+    ['fruit.png', 'fruit.png']
     """
     found: list[str] = []
     for text in inputs:

@@ -120,7 +120,12 @@ class Predictions:
 
 
 def joined(parts: Sequence[Predictions]) -> Predictions:
-    """The predictions of several batches, at least one, as one."""
+    """The predictions of several batches, at least one, as one.
+
+    >>> part = Predictions(["cat", "dog"], ["a.png"], torch.tensor([0]), torch.tensor([[0.25, 0.75]]), torch.zeros(1))
+    >>> joined([part, part]).labels
+    ['dog', 'dog']
+    """
     keys = next((part.details for part in parts if len(part)), {})
     return Predictions(
         parts[0].class_names,

@@ -14,12 +14,20 @@ LONGEST = 44  # characters of a file's name in a table
 
 
 def rounded(value: float) -> float:
-    """Six significant digits: what a file needs of a float32."""
+    """Six significant digits: what a file needs of a float32.
+
+    >>> rounded(0.123456789)
+    0.123457
+    """
     return float(f"{value:.6g}")
 
 
 def json_line(row: Row) -> str:
-    """A row as one line."""
+    """A row as one line.
+
+    >>> print(json_line({"index": 0, "file": "größer.png"}), end="")
+    {"index": 0, "file": "größer.png"}
+    """
     return json.dumps(row, ensure_ascii=False) + "\n" if _is_text(row) else json.dumps(row) + "\n"
 
 
@@ -33,7 +41,13 @@ def _is_text(row: Row) -> bool:
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """One line an image, with a header; of an image that could not be read, the reason in the last column."""
+    """One line an image, with a header; of an image that could not be read, the reason in the last column.
+
+    >>> row = {"index": 0, "file": "a.png", "prediction": "cat", "probability": 0.9, "top": [["cat", 0.9]]}
+    >>> print(csv_text([row]), end="")
+    index,file,prediction,probability,error
+    0,a.png,cat,0.9,
+    """
     good = next((row for row in rows if "error" not in row), {})
     details = [key for key in good if key not in ("index", "file", "prediction", "probability", "top")]
     others = range(2, len(good.get("top", ())) + 1)
@@ -47,7 +61,14 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 
 def table_text(rows: Iterable[Row]) -> str:
-    """A table for the terminal: file, the most probable classes, entropy, agreement of the votes."""
+    """A table for the terminal: file, the most probable classes, entropy, agreement of the votes.
+
+    >>> row = {"file": "a.png", "prediction": "cat", "probability": 0.9, "top": [["cat", 0.9], ["dog", 0.1]]}
+    >>> print(table_text([row]))
+    file    prediction       %  2.
+    ------  ------------  ----  --------
+    a.png   cat           90.0  dog 10.0
+    """
     good = [row for row in rows if "error" not in row]
     if not good:
         return ""
@@ -67,7 +88,11 @@ def _align(header: Sequence[str]) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """A text as a terminal can show it: without what is not Unicode, and without signs that would steer it."""
+    r"""A text as a terminal can show it: without what is not Unicode, and without signs that would steer it.
+
+    >>> print(printable("a" + chr(27) + "[1m.png"))
+    a\x1b[1m.png
+    """
     text = text.encode("utf-8", "backslashreplace").decode()
     return "".join(repr(sign)[1:-1] if unicodedata.category(sign) == "Cc" else sign for sign in text)
 

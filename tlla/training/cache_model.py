@@ -34,7 +34,11 @@ class Choice(NamedTuple):
 
 
 def make_keys(passes: Iterable[Tensor]) -> Tensor:
-    """Keys from the features of the same images in several augmented passes, each (N, E), not normalised -> (N, E)."""
+    """Keys from the features of the same images in several augmented passes, each (N, E), not normalised -> (N, E).
+
+    >>> make_keys([torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 4.0]])])
+    tensor([[0.6000, 0.8000]])
+    """
     return F.normalize(reduce(torch.add, (features.float() for features in passes)), dim=-1)
 
 
@@ -44,7 +48,11 @@ def _cache_logits(affinity: Tensor, values: Tensor, beta: Tensor | float) -> Ten
 
 
 def grid(largest: float, steps: int) -> list[float]:
-    """The values that are searched: `steps` of them from 0.1 on, without `largest` itself."""
+    """The values that are searched: `steps` of them from 0.1 on, without `largest` itself.
+
+    >>> [round(value, 2) for value in grid(0.7, 3)]
+    [0.1, 0.3, 0.5]
+    """
     return [0.1 + i * (largest - 0.1) / steps for i in range(steps)]
 
 
@@ -67,6 +75,10 @@ def search(
         values: One-hot labels of the keys, (N, K).
         betas: Candidates.
         alphas: Candidates.
+
+    >>> z, label = torch.eye(2), torch.tensor([0, 1])
+    >>> search(z, label, torch.zeros(2, 2), keys=z, values=z, betas=[1.0, 5.5], alphas=[0.5, 1.0])
+    Choice(beta=1.0, alpha=0.5, accuracy=100.0)
     """
     hits = torch.zeros(len(betas), len(alphas), dtype=torch.int64)
     parts = (torch.split(tensor, SEARCH_CHUNK) for tensor in (features, labels, clip_logits))
@@ -139,6 +151,10 @@ def load_cache(path: Path, cache: Cache, clip_model: nn.Module) -> int | None:
 
     Raises:
         InputError: the file holds something else, or a cache of another backbone or of other classes.
+
+    >>> cache = Cache(2, 128, ["cat", "dog"], beta=5.5, alpha=1.0)
+    >>> torch.save({"state_dict": cache.state_dict(), "epoch": 20}, "a.pt"); load_cache(Path("a.pt"), cache, model)
+    20
     """
     checkpoint = read_checkpoint(path)
     state = checkpoint["state_dict"]

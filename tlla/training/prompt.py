@@ -86,6 +86,10 @@ def train_prompt(
     Raises:
         InputError: an image that cannot be read, labels or settings that do not fit.
         FloatingPointError: the training diverged.
+
+    >>> prompt = train_prompt(model, [image, image.rotate(90)], ["fruit", "tool"], ["fruit", "tool"], epochs=1)
+    >>> prompt.ctx.shape, len(prompt.losses)
+    (torch.Size([4, 128]), 1)
     """
     as_backbone(model)  # refuses what is none
     names = check_class_names(class_names)

@@ -12,6 +12,9 @@ def augmix(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
     """AugMix at severity 1: m * x + (1 - m) * sum_i w_i * chain_i(x), (H, W, 3) float32 in 0..1.
 
     TPT mixes after normalisation; as the weights sum to 1 and normalisation is affine, the result is the same.
+
+    >>> augmix(image, np.random.default_rng(0)).shape
+    (64, 64, 3)
     """
     weights = rng.dirichlet((1.0, 1.0, 1.0))
     m = rng.beta(1.0, 1.0)

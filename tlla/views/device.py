@@ -39,6 +39,10 @@ def make_views_on_device(image: Tensor, crops: Tensor, config: ViewConfig) -> Te
 
     Returns:
         (V, 3, size, size) uint8, channels last in memory.
+
+    >>> pixels = torch.full((3, 20, 30), 128, dtype=torch.uint8)
+    >>> make_views_on_device(pixels, torch.tensor([[0, 0, 20, 20, 1]]), ViewConfig(size=16)).shape
+    torch.Size([2, 3, 16, 16])
     """
     if config.augmix:
         raise InputError("AUGMIX: views with AugMix are made on the CPU only, but views on the device were asked for")

@@ -63,6 +63,9 @@ def make_views(image: Image.Image, index: int, config: ViewConfig) -> Tensor:
 
     Returns:
         (V, 3, size, size): uint8, or float32 in 0..1 with AugMix, whose mixtures are not whole numbers.
+
+    >>> make_views(image, 0, ViewConfig(size=32, n_views=8)).shape
+    torch.Size([8, 3, 32, 32])
     """
     views = np.empty((config.n_views, config.size, config.size, 3), np.float32 if config.augmix else np.uint8)
     views[0] = np.asarray(plain_view(image, config.size))
@@ -80,20 +83,33 @@ def make_views(image: Image.Image, index: int, config: ViewConfig) -> Tensor:
 
 
 def plain_view(image: Image.Image, size: int) -> Image.Image:
-    """CLIP's test preprocessing up to the tensor: short side to `size` (bicubic), then the centre crop."""
+    """CLIP's test preprocessing up to the tensor: short side to `size` (bicubic), then the centre crop.
+
+    >>> plain_view(image.resize((96, 64)), 32).size
+    (32, 32)
+    """
     resized, (left, top) = plain_geometry(*image.size, size)
     return image.resize(resized, Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
 
 
 def plain_geometry(width: int, height: int, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(width, height) to which the plain view resizes an image, and (left, top) of its crop there."""
+    """(width, height) to which the plain view resizes an image, and (left, top) of its crop there.
+
+    >>> plain_geometry(96, 64, 32)
+    ((48, 32), (8, 0))
+    """
     short = min(width, height)
     width, height = int(size * width / short), int(size * height / short)
     return (width, height), (round((width - size) / 2), round((height - size) / 2))
 
 
 def draw_crops(width: int, height: int, index: int, config: ViewConfig) -> np.ndarray:
-    """Boxes of views 1.. and whether they are flipped: (V - 1, 5) int64, left, top, right, bottom, flip."""
+    """Boxes of views 1.. and whether they are flipped: (V - 1, 5) int64, left, top, right, bottom, flip.
+
+    >>> draw_crops(96, 64, index=0, config=ViewConfig(size=32, n_views=3))
+    array([[19, 13, 82, 61,  0],
+           [44,  1, 94, 40,  0]])
+    """
     uniforms = _view_uniforms(config.seed, index, config.n_views)[1:]
     crops = [(*_crop_box(u[:-1], width, height, config.scale), u[-1] < 0.5) for u in uniforms]
     return np.array(crops, dtype=np.int64).reshape(-1, 5)

@@ -44,6 +44,10 @@ def read_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
 
     Raises:
         InputError: not a regular file, not an image, damaged, too large, too long, or of undefined brightness.
+
+    >>> image = read_image("fruit.png")
+    >>> image.mode, image.size
+    ('RGB', (64, 64))
     """
     check_image("the image", source)
     if isinstance(source, Image.Image):
@@ -65,7 +69,11 @@ def read_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
 
 
 def has_decoder(path: str | os.PathLike[str]) -> bool:
-    """Whether this Pillow decodes the kind of image that a file's name promises; of HEIC it does not, unless taught."""
+    """Whether this Pillow decodes the kind of image that a file's name promises; of HEIC it does not, unless taught.
+
+    >>> has_decoder("photo.jpg"), has_decoder("drawing.eps")
+    (True, False)
+    """
     return Image.registered_extensions().get(Path(path).suffix.lower()) in _formats()
 
 
