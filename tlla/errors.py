@@ -1,4 +1,4 @@
-"""The one error class for what a user can put right: a file, a config key, an argument."""
+"""The error class for what a user can fix: a file, a config key, an argument."""
 
 import contextlib
 import difflib
@@ -13,7 +13,7 @@ class InputError(ValueError):
 
 @contextlib.contextmanager
 def within(node: str) -> Iterator[None]:
-    """Puts the config node in front of an InputError that begins with a key: ``RHO must ...``.
+    """Prefixes the config node to an InputError that begins with a key: ``RHO must ...``.
 
     >>> with within("TRAINER.SAPT"): raise InputError("RHO must be at least 0, but got -1")
     Traceback (most recent call last):
@@ -26,7 +26,7 @@ def within(node: str) -> Iterator[None]:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """Says which of `known` a mistyped `name` may have meant, e.g. ``did you mean 'SAPT'? (known: CoOp, SAPT)``.
+    """Suggests names of `known` for a mistyped `name`, as the end of a message.
 
     >>> nearest("SATP", ["CoOp", "SAPT"])
     "did you mean 'SAPT'? (known: CoOp, SAPT)"

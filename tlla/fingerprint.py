@@ -1,7 +1,4 @@
-"""What identifies the things that a result depends on: tensors, weights, class lists, splits, files, configurations.
-
-Whoever loads, resumes, caches or compares something asks here whose it is.
-"""
+"""Fingerprints of what a result depends on: tensors, weights, class lists, splits, files, configs."""
 
 import functools
 import hashlib
@@ -21,7 +18,7 @@ from .backbones import as_backbone
 from .errors import InputError
 
 PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch", "numpy", "pillow")
-EXTRAS = ("open_clip_torch", "timm", "transformers")  # move a number with some backbones only
+EXTRAS = ("open_clip_torch", "timm", "transformers")  # can change the results of some backbones
 
 
 def tensor_sha256(tensor: Tensor) -> str:
@@ -38,8 +35,8 @@ def weights_sha256(clip_model: nn.Module, exact: bool = False) -> str:
 
     Args:
         clip_model: Any CLIP.
-        exact: Whether types count and values count to the last bit. Else floats are rounded to fp16, so that a CLIP in
-            half precision is the one in full precision: what is learned for one is learned for the other.
+        exact: Whether dtypes and all bits count. By default floats are rounded to fp16, so that a CLIP has the same
+            fingerprint in half and in full precision.
 
     >>> weights_sha256(model)[:8]
     'b68d4e2f'
@@ -52,14 +49,14 @@ def _weight(tensor: Tensor, exact: bool) -> str:
     if tensor.is_floating_point() and not exact:
         tensor = tensor.half()
     kind = tensor.dtype
-    if kind == torch.bfloat16:  # NumPy has none
+    if kind == torch.bfloat16:  # which NumPy lacks
         tensor = tensor.float()
     values = tensor.detach().cpu().contiguous().reshape(-1).numpy()
     return f"{kind} {tuple(tensor.shape)} {hashlib.sha256(values.data).hexdigest()}"
 
 
 def are_weights(sha256: str, clip_model: nn.Module) -> bool:
-    """Whether a `weights_sha256` that was kept is of this CLIP; older checkpoints have that of one matrix alone.
+    """Whether a saved `weights_sha256` matches this CLIP; older checkpoints hold that of a single matrix.
 
     >>> are_weights(weights_sha256(model), model), are_weights("0" * 64, model)
     (True, False)
@@ -68,7 +65,7 @@ def are_weights(sha256: str, clip_model: nn.Module) -> bool:
 
 
 def names_sha256(names: Sequence[str]) -> str:
-    """sha256 of a list of class names, in its order.
+    """sha256 of a list of class names; their order counts.
 
     >>> names_sha256(["cat", "dog"]) == names_sha256(["dog", "cat"])
     False
@@ -77,10 +74,10 @@ def names_sha256(names: Sequence[str]) -> str:
 
 
 def class_order(what: str, there: Sequence[str], here: Sequence[str]) -> list[int]:
-    """Where each class of `here` stands in `there`: what is kept by class is sorted into its place by that.
+    """Index in `there` of each class of `here`, to reorder what is stored by class.
 
     Raises:
-        InputError: The two do not hold the same names, or not in the same order while a name comes twice.
+        InputError: the two lists hold different names, or differ in order while a name is repeated.
 
     >>> class_order("the cache", ["cat", "dog"], ["dog", "cat"])
     [1, 0]
@@ -94,22 +91,22 @@ def class_order(what: str, there: Sequence[str], here: Sequence[str]) -> list[in
         if len(set(order)) == len(order):
             return order
     raise InputError(
-        f"{what} is of {len(there)} classes ({_some(there, here)}), but this run has {len(here)} "
-        f"({_some(here, there)}): it serves only the classes that it was made of"
+        f"{what} is for {len(there)} classes ({_some(there, here)}), but this run has {len(here)} "
+        f"({_some(here, there)}): use it with the classes that it was made for"
     )
 
 
 def _some(names: Sequence[str], others: Sequence[str]) -> str:
-    """The first names, those that `others` lack before the rest."""
+    """The first few names, beginning with those that `others` lacks."""
     known = set(others)
     names = sorted(names, key=lambda name: name in known)
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def split_sha256(items: Iterable[Any], root: str) -> str:
-    """sha256 over ``path<TAB>label`` lines of a list of Datum; paths are relative to the dataset's folder `root`.
+    """sha256 of the lines ``path<TAB>label`` of a list of Datum; paths are relative to the dataset's folder `root`.
 
-    Says which images a split has under which labels, on every machine; not what the files hold: `files_sha256`.
+    Identifies a split's images and labels on any machine, but not the content of the files: see `files_sha256`.
 
     >>> item = type("Datum", (), {"impath": "/data/pets/cat/1.jpg", "label": 0})
     >>> split_sha256([item], "/data/pets")[:8]
@@ -120,9 +117,9 @@ def split_sha256(items: Iterable[Any], root: str) -> str:
 
 
 def files_sha256(paths: Iterable[str | Path]) -> str:
-    """sha256 over the size and the time of change of files, in this order; of a missing file, that it is missing.
+    """sha256 of the sizes and modification times of files, in this order; a missing file counts as missing.
 
-    Changes when a file is replaced under its name. Reads no contents, so that a million files take seconds.
+    Changes when a file is replaced under the same name. No content is read: a million files take seconds.
 
     >>> before, _ = files_sha256(["fruit.png"]), os.utime("fruit.png", (0, 0))
     >>> files_sha256(["fruit.png"]) == before
@@ -132,7 +129,7 @@ def files_sha256(paths: Iterable[str | Path]) -> str:
 
 
 def file_identity(path: str | Path) -> Hashable:
-    """What a file has in common with itself under another name, be it a link; of a missing file, its absolute path.
+    """A key that is the same for all paths and links to a file; for a missing file, its absolute path.
 
     >>> file_identity("fruit.png") == file_identity(Path("fruit.png").resolve())
     True
@@ -154,7 +151,7 @@ def _stamp(path: str | Path) -> str:
 
 @functools.cache
 def source_sha256(*folders: Path) -> str:
-    """sha256 over the names and contents of all Python files below some folders, as they were at the first call.
+    """sha256 of the names and contents of all Python files below some folders, as of the first call.
 
     >>> _ = Path("method.py").write_text("top_s = 16")
     >>> source_sha256(Path.cwd())[:8]
@@ -166,7 +163,7 @@ def source_sha256(*folders: Path) -> str:
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Versions of Python, this project and some packages, those that can move a number; the device's name.
+    """Versions of Python, this project and packages that can change a result, and the device's name.
 
     >>> versions(["no-such-package"])["no-such-package"]
     'not installed'
@@ -182,7 +179,7 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
 
 
 def key_of(everything: Any) -> str:
-    """A short name, 16 hexadecimal digits, for plain values that a result depends on.
+    """A fingerprint of plain values: 16 hexadecimal digits.
 
     >>> key_of({"seed": 1, "views": 64})
     'bb5422c33d102508'
@@ -192,7 +189,7 @@ def key_of(everything: Any) -> str:
 
 
 def _lines_sha256(lines: Iterable[str]) -> str:
-    """sha256 of texts, each followed by a line break; any file name is possible."""
+    """sha256 of lines, each followed by a line break; accepts any file name."""
     digest = hashlib.sha256()
     for line in lines:
         digest.update(f"{line}\n".encode("utf-8", "surrogateescape"))
@@ -200,7 +197,7 @@ def _lines_sha256(lines: Iterable[str]) -> str:
 
 
 def flat_config(config: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
-    """A tree of settings as ``{"TRAINER.SAPT.RHO": 0.05}``, tuples as lists; without these keys or nodes.
+    """A nested config as one flat dict, tuples as lists, without some keys or nodes.
 
     >>> flat_config({"TRAINER": {"SAPT": {"RHO": 0.05}}, "OUTPUT_DIR": "runs"}, without=["OUTPUT_DIR"])
     {'TRAINER.SAPT.RHO': 0.05}
@@ -221,7 +218,7 @@ def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """What differs between two flat mappings, as ``KEY is 0.05 there and 0.7 here``, sorted by key.
+    """The differences between two flat configs, sorted by key.
 
     >>> differences({"SEED": 1, "N_CTX": 4}, {"SEED": 2, "N_CTX": 4})
     ['SEED is 1 there and 2 here']
