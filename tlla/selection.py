@@ -30,7 +30,7 @@ def check_top_s(s: int, n_views: int) -> None:
 
 
 def check_vote(how: str) -> None:
-    """Raises InputError unless the vote is known.
+    """Raises InputError unless `how` is one of `VOTES`.
 
     >>> check_vote("median")
     Traceback (most recent call last):
@@ -41,9 +41,9 @@ def check_vote(how: str) -> None:
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Shannon entropy (nats) of softmax(logits): (..., K) -> (...). 0 for one-hot distributions, never NaN.
+    """Shannon entropy (nats) of softmax(logits): (..., K) -> (...); 0 for one-hot distributions.
 
-    Nor is its gradient, where a probability underflows to 0.
+    Neither the entropy nor its gradient is NaN where a probability underflows to 0.
 
     >>> entropy(torch.tensor([0.0, 0.0]))
     tensor(0.6931)
@@ -53,7 +53,7 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def marginal_entropy(logits: Tensor) -> Tensor:
-    """Entropy (nats) of the mean distribution over views, in log space: (..., V, K) -> (...). TPT's objective.
+    """Entropy (nats) of the mean distribution over views, TPT's objective: (..., V, K) -> (...). In log space.
 
     >>> marginal_entropy(torch.tensor([[9.0, 0.0], [0.0, 9.0]]))
     tensor(0.6931)
@@ -78,13 +78,13 @@ def score_views(view_features: Tensor, text_features: Tensor, logit_scale: Tenso
 
     Args:
         view_features: Normalised image features, (B, V, E).
-        text_features: Normalised text features, (R + 1, K, E) or, by image, (R + 1, B, K, E): first of the unperturbed
-            prompt, then of R perturbed ones.
+        text_features: Normalised class features, (R + 1, K, E), or (R + 1, B, K, E) if they depend on the image: first
+            those of the unperturbed prompt, then those of R perturbed prompts.
         logit_scale: Inverse temperature.
         lam: Weight of the sharpness term.
 
     Returns:
-        Scores of all views; with R = 0 the sharpness is 0.
+        Scores of all views; the sharpness is 0 if R = 0.
 
     >>> text = torch.stack([torch.eye(2), torch.ones(2, 2)])
     >>> score_views(torch.tensor([[[1.0, 0.0], [0.6, 0.8]]]), text, 2.0, lam=1.0).sharpness.round(decimals=2)
@@ -100,7 +100,7 @@ def score_views(view_features: Tensor, text_features: Tensor, logit_scale: Tenso
 
 
 def lowest(scores: Tensor, s: int) -> Tensor:
-    """Indices of the s lowest scores of each row, (B, V) -> (B, s), in ascending order; ties go to the earlier view.
+    """Indices of the s lowest scores of each row, ascending: (B, V) -> (B, s); ties go to the earlier view.
 
     >>> lowest(torch.tensor([[0.3, 0.1, 0.2]]), 2)
     tensor([[1, 2]])
@@ -109,7 +109,7 @@ def lowest(scores: Tensor, s: int) -> Tensor:
 
 
 def confident(logits: Tensor, top: float) -> Tensor:
-    """Indices of the share `top` of the views with the lowest entropy, at least one: (B, V, K) -> (B, s).
+    """Indices of the confident views, the fraction `top` with the lowest entropy, at least one: (B, V, K) -> (B, s).
 
     >>> confident(torch.tensor([[[0.0, 0.0], [0.0, 9.0]]]), top=0.5)
     tensor([[1]])
@@ -118,7 +118,7 @@ def confident(logits: Tensor, top: float) -> Tensor:
 
 
 def take_views(values: Tensor, index: Tensor) -> Tensor:
-    """The chosen views of each image: (B, V, N) and (B, s) -> (B, s, N).
+    """The selected views of each image: values (B, V, N) and indices (B, s) -> (B, s, N).
 
     >>> take_views(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([[1]]))
     tensor([[[3., 4.]]])
@@ -127,13 +127,12 @@ def take_views(values: Tensor, index: Tensor) -> Tensor:
 
 
 def vote(logits: Tensor, how: str) -> Tensor:
-    """Aggregates the kept views into one distribution an image: (B, s, K) -> (B, K), rows sum to 1.
+    """Aggregates the selected views into one distribution per image: (B, s, K) -> (B, K); rows sum to 1.
 
     Args:
-        logits: Logits of the kept views under the unperturbed prompt.
-        how: "majority": one vote a view; a tie is broken by mean probability, which enters with the weight of half a
-            vote, so that it can never outweigh one. "mean_prob": mean of the probabilities. "mean_logit": softmax of
-            the mean logit.
+        logits: Logits of the selected views under the unperturbed prompt.
+        how: "majority": one vote per view, plus half a vote for the mean probability, which breaks ties but never
+            outweighs a vote. "mean_prob": mean of the probabilities. "mean_logit": softmax of the mean logits.
 
     >>> vote(torch.tensor([[[2.0, 0.0], [1.0, 0.0], [0.0, 9.0]]]), "majority").round(decimals=2)
     tensor([[0.6500, 0.3500]])
@@ -148,7 +147,7 @@ def vote(logits: Tensor, how: str) -> Tensor:
 
 
 def select_and_vote(scores: ViewScores, s: int, how: str) -> Tensor:
-    """Class distribution of each image by the votes of its s lowest-scored views: (B, K).
+    """Class distribution of each image, (B, K), from the votes of its s lowest-scored views.
 
     >>> scores = score_views(torch.tensor([[[1.0, 0.0], [0.6, 0.8]]]), torch.eye(2)[None], 2.0, lam=0.0)
     >>> select_and_vote(scores, 1, "mean_prob").round(decimals=2)

@@ -5,7 +5,7 @@
 so that the descent direction is ``(1 - lambda) * g(p) + lambda * g(p + eps*)``. lambda = 1 is SAM (Foret et al.,
 arXiv 2010.01412), lambda = 0 is plain descent.
 
-The prompt is never written to: the perturbed prompt is a new tensor, so there is nothing to undo when a pass fails.
+The prompt is not modified: the perturbed prompt is a new tensor, so there is nothing to undo when a pass fails.
 """
 
 from collections.abc import Callable
@@ -53,18 +53,18 @@ def check_sharpness(rho: float, lam: float) -> None:
 def sharpness_step(
     loss_fn: LossFn, prompt: Tensor, rho: float, lam: float, loss_scale: float = 1.0, reduce: Reduce | None = None
 ) -> SharpnessStep:
-    """Direction of descent of the sharpness-aware objective at `prompt`.
+    """Descent direction of the sharpness-aware objective at `prompt` (eq. 2-4).
 
     Args:
         loss_fn: Maps a prompt to a scalar loss; called once or twice, on the same batch.
         prompt: The context vectors, float32, any shape; not modified.
         rho: Radius of the perturbation, in the norm over the whole prompt.
-        lam: Weight of the sharpness. 0 makes a single pass.
-        loss_scale: Factor on the loss before the backward pass (fp16). It cancels in eps*.
-        reduce: Makes the gradient of what autograd has found: the sum over processes that know a part of it each.
+        lam: Weight of the sharpness; 0 makes a single pass.
+        loss_scale: Factor on the loss before the backward pass (fp16); it cancels in eps*.
+        reduce: Maps this process's gradient to the whole one, as by a sum over processes.
 
     Returns:
-        A `SharpnessStep`; when `finite` is False its gradient must not be applied.
+        A `SharpnessStep`; do not apply its gradient if `finite` is False.
 
     >>> step = sharpness_step(lambda p: p.square().sum(), torch.tensor([3.0, 4.0]), rho=0.5, lam=1.0)
     >>> step.gradient, step.sharpness
