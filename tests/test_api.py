@@ -379,7 +379,7 @@ def test_a_prompt_of_another_clip_is_refused(model, train_set):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": [0]}, "as many labels as images"),
+        ({"labels": [0]}, "equally many"),
         ({"images": [], "labels": []}, "at least one"),
         ({"labels": [3] * 24}, "from 0 to 2"),
         ({"labels": [0.5] * 24}, "whole numbers"),

@@ -405,7 +405,7 @@ def test_a_wrong_checkpoint_is_explained(place, capfd, tmp_path):
         ({"keys": torch.zeros(24, 512)}, r"keys of shape \(24, 512\).*needs \(N, 32\)"),
         ({"labels": torch.zeros(23)}, r"labels of shape \(23,\)"),
         ({"keys": torch.full((24, 32), float("nan"))}, "not finite"),
-        ({"labels": torch.full((24,), 3)}, "no numbers of its 3 classes"),
+        ({"labels": torch.full((24,), 3)}, "not numbers of its 3 classes"),
         ({"_extra_state": {}}, "does not name the classes"),
         ({"alpha": 1.0}, "something else than tensors"),
         ({"more": torch.zeros(1)}, "holds .*'more'.* expected a cache"),

@@ -1,4 +1,4 @@
-"""Backbones by name: everybody can add one."""
+"""Registered backbones, by name."""
 
 from collections.abc import Callable
 from typing import NoReturn
@@ -16,9 +16,9 @@ BACKBONES: dict[str, Loader] = {}
 
 
 def register_backbone(name: str) -> Callable[[Loader], Loader]:
-    """Decorator of a function that loads a CLIP: `load_clip` calls it with what follows ``name:``, or with "".
+    """Decorator that registers a loader of CLIPs: `load_clip` calls it with what follows ``name:``, or with "".
 
-    It returns OpenAI's CLIP or a `Backbone`, on the CPU and in fp32; both are frozen afterwards.
+    The loader returns OpenAI's CLIP or a `Backbone`, on the CPU in fp32; `load_clip` freezes it.
 
     >>> loader = register_backbone("mine")(lambda rest: model)
     >>> BACKBONES.pop("mine") is loader
@@ -33,7 +33,7 @@ def register_backbone(name: str) -> Callable[[Loader], Loader]:
 
 
 def as_backbone(model: nn.Module) -> Backbone:
-    """A model as a `Backbone`: itself if it is one, else a view of OpenAI's CLIP. InputError for anything else.
+    """A model as a `Backbone`: unchanged if it is one, else a view of OpenAI's CLIP; InputError for anything else.
 
     >>> as_backbone(model).preprocessing.size
     64

@@ -1,4 +1,4 @@
-"""Views of a test image: the image read, the crops made, all of it loaded a batch at a time."""
+"""Views of a test image: reading the image, making the crops, loading batches."""
 
 from .make import ViewConfig, draw_crops, make_views, plain_geometry, plain_view
 
