@@ -1,4 +1,4 @@
-"""A test-time method by name, with settings by name: what users type, checked."""
+"""Builds a test-time method from names and settings that a user typed."""
 
 import ast
 import dataclasses
@@ -15,7 +15,7 @@ SHORT = {"tlla": "STSS", "single": "SingleView", "mean": "MeanViews", "entropy":
 
 
 def _find_method(name: str) -> type[Method]:
-    """The method of that name, upper or lower case; TLLA's is STSS. InputError if there is none."""
+    """The method of that name in any case, or of a short name ("tlla" is STSS); InputError if there is none."""
     if not isinstance(name, str):
         raise InputError(f"the method must be a name, such as 'STSS', but got {short(name)}")
     known = {known.lower(): known for known in METHODS} | SHORT
@@ -25,14 +25,14 @@ def _find_method(name: str) -> type[Method]:
 
 
 def build_method(name: str, values: Mapping[str, Any]) -> Method:
-    """A method with some settings.
+    """Builds a method.
 
     Args:
-        name: See `_find_method`.
-        values: By field (``top_s``) or by config key (``TOP_S``).
+        name: Name of the method in any case, or "tlla" (STSS), "single", "mean" or "entropy".
+        values: Settings, by field (``top_s``) or config key (``TOP_S``).
 
     Raises:
-        InputError: an unknown setting, or a value that it cannot take.
+        InputError: the method or a setting is unknown, or a value is invalid.
 
     >>> build_method("stss", {"top_s": 8, "LAMBDA": 0.5})
     STSS(rho=0.5, lam=0.5, n_perturb=8, top_s=8, vote='mean_prob')
@@ -61,7 +61,7 @@ def _converted(what: str, value: Any, kind: Any) -> Any:
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
-    """``["top_s=8", "vote=majority"]`` as a dict. InputError for a text without ``=``, or a name that comes twice.
+    """Parses texts NAME=VALUE; InputError for a text without ``=`` or a repeated name.
 
     >>> parse_settings(["top_s=8", "vote=majority"])
     {'top_s': 8, 'vote': 'majority'}
@@ -75,6 +75,6 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
             raise InputError(f"the setting {name.strip()!r} is given twice")
         try:
             found[name.strip()] = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):  # a bare word
+        except (ValueError, SyntaxError, MemoryError, RecursionError):  # a word without quotes
             found[name.strip()] = text.strip()
     return found

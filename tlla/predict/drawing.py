@@ -1,4 +1,4 @@
-"""Text on pictures, in a font with most alphabets."""
+"""Draws text on pictures, in a font with most alphabets."""
 
 import io
 from functools import cache
@@ -18,7 +18,7 @@ def _font_of(size: int, bold: bool) -> ImageFont.FreeTypeFont:
 
 
 def fitted(text: str, size: int, width: int, bold: bool) -> str:
-    """The text, cut so that it is no wider.
+    """The text, shortened to at most `width` pixels.
 
     >>> fitted("a name that is much too long for its place", size=12, width=60, bold=False)[-1]
     '…'
@@ -33,7 +33,7 @@ def fitted(text: str, size: int, width: int, bold: bool) -> str:
 
 
 def text_length(text: str, size: int, width: int, bold: bool) -> int:
-    """Length in pixels of what `draw_text` draws.
+    """Length in pixels of the text that `draw_text` draws.
 
     >>> text_length("fruit", 20, 300, bold=False) < text_length("fruit", 40, 300, bold=False)
     True
@@ -54,14 +54,14 @@ def draw_text(
     """Draws a line of text.
 
     Args:
-        pen: Draws on the picture.
-        place: Of the anchor, in pixels.
-        text: Is cut to fit.
-        size: Of the font, in pixels.
-        width: The most that it may take, in pixels.
-        colour: Of the letters.
-        bold: Whether they are bold.
-        anchor: Pillow's: "la" is the upper left corner, "ra" the upper right one.
+        pen: The picture's `ImageDraw`.
+        place: Position of the anchor, in pixels.
+        text: Text, which is shortened to fit.
+        size: Font size, in pixels.
+        width: Maximum width, in pixels.
+        colour: Colour of the text.
+        bold: Whether the text is bold.
+        anchor: Anchor in Pillow's notation: "la" is the upper left corner, "ra" the upper right one.
 
     >>> canvas = Image.new("L", (80, 20), "white")
     >>> draw_text(ImageDraw.Draw(canvas), (2, 2), "fruit", 14, 70); canvas.getextrema()[0] < 128

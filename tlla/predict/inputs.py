@@ -1,4 +1,4 @@
-"""What the arguments of predict.py mean: images, class names, the CLIP, the predictor."""
+"""Images, class names, CLIP and predictor from the arguments of predict.py."""
 
 import argparse
 import os
@@ -23,7 +23,7 @@ BACKBONE = "ViT-B/16"
 
 
 def read_inputs(args: argparse.Namespace) -> list[str]:
-    """Paths of all images, in the order of the arguments; - stands for those on the standard input.
+    """Paths of all images, in the order of the arguments; - stands for paths on the standard input.
 
     >>> read_inputs(argparse.Namespace(images=["fruit.png", "."]))
     ['fruit.png', 'fruit.png']
@@ -87,7 +87,7 @@ def build_predictor(args: argparse.Namespace) -> Predictor:
 
 
 def _device(name: str | None) -> torch.device:
-    """The device of that name, by default a GPU if there is one."""
+    """The device of that name; by default a GPU if there is one."""
     return find_device(name or ("cuda" if torch.cuda.is_available() else "cpu"), "--device")
 
 
@@ -106,10 +106,10 @@ def class_names(args: argparse.Namespace, info: PromptInfo) -> list[str]:
     if info.class_names:
         return list(info.class_names)
     learned = args.prompt and not named_templates(args.prompt)
-    where = f"the checkpoint {args.prompt} does not say" if learned else "it is not said"
+    where = f"the checkpoint {args.prompt} does not name the classes" if learned else "there are no class names"
     raise InputError(
-        f"{where} which classes there are: give --classes cat dog, --classes-file with one name a line, or "
-        "--classes-from with a folder of one subfolder a class"
+        f"{where}: add --classes cat dog, --classes-file with one name per line, or --classes-from with a folder "
+        "that has a subfolder for each class"
     )
 
 

@@ -1,4 +1,4 @@
-"""Predictions as rows: plain dicts, one an image, and the texts that are made of them (JSON lines, CSV, a table)."""
+"""Predictions as rows, one plain dict per image, and as JSON lines, CSV or a table."""
 
 import json
 import unicodedata
@@ -10,11 +10,11 @@ from tabulate import tabulate
 from tlla.files import to_csv
 
 Row = dict[str, Any]  # index, file, and either error, or prediction, probability, top, entropy, details, seconds
-LONGEST = 44  # characters of a file's name in a table
+LONGEST = 44  # characters of a file name in a table
 
 
 def rounded(value: float) -> float:
-    """Six significant digits: what a file needs of a float32.
+    """The value with six significant digits, enough for a float32 in a file.
 
     >>> rounded(0.123456789)
     0.123457
@@ -23,7 +23,7 @@ def rounded(value: float) -> float:
 
 
 def json_line(row: Row) -> str:
-    """A row as one line.
+    """A row as one line of JSON.
 
     >>> print(json_line({"index": 0, "file": "größer.png"}), end="")
     {"index": 0, "file": "größer.png"}
@@ -32,7 +32,7 @@ def json_line(row: Row) -> str:
 
 
 def _is_text(row: Row) -> bool:
-    """Whether UTF-8 can hold the row: a file's name may have bytes that are none."""
+    """Whether UTF-8 can encode the row: a file name may hold other bytes."""
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -41,7 +41,7 @@ def _is_text(row: Row) -> bool:
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """One line an image, with a header; of an image that could not be read, the reason in the last column.
+    """A header and one line per image, with the error of an unreadable image in the last column.
 
     >>> row = {"index": 0, "file": "a.png", "prediction": "cat", "probability": 0.9, "top": [["cat", 0.9]]}
     >>> print(csv_text([row]), end="")
@@ -61,7 +61,7 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 
 def table_text(rows: Iterable[Row]) -> str:
-    """A table for the terminal: file, the most probable classes, entropy, agreement of the votes.
+    """A table for the terminal: file, most probable classes, entropy, agreement of the votes.
 
     >>> row = {"file": "a.png", "prediction": "cat", "probability": 0.9, "top": [["cat", 0.9], ["dog", 0.1]]}
     >>> print(table_text([row]))
@@ -88,7 +88,7 @@ def _align(header: Sequence[str]) -> list[str]:
 
 
 def printable(text: str) -> str:
-    r"""A text as a terminal can show it: without what is not Unicode, and without signs that would steer it.
+    r"""A text that is safe to print: bytes that are not Unicode and control characters become escapes.
 
     >>> print(printable("a" + chr(27) + "[1m.png"))
     a\x1b[1m.png
@@ -98,6 +98,6 @@ def printable(text: str) -> str:
 
 
 def _shortened(name: str) -> str:
-    """The end of a long name, fit for printing."""
+    """A file name that is safe to print; of a long name only the end."""
     name = printable(name)
     return name if len(name) <= LONGEST else "..." + name[3 - LONGEST :]
