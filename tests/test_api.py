@@ -342,7 +342,7 @@ def test_the_prompt_that_was_saved_last_is_the_folders(model, train_set, tmp_pat
 
 
 def test_a_template_is_no_initial_context(model, train_set):
-    with pytest.raises(InputError, match="CTX_INIT takes words alone"):
+    with pytest.raises(InputError, match="CTX_INIT must consist of words"):
         tlla.train_prompt(model, *train_set, CLASSES, epochs=1, ctx_init="an icon of a {}.")
 
 

@@ -20,8 +20,15 @@ from .predictor import Batch, Predictor
 from .rows import Row, csv_text, json_line, printable, table_text
 
 
-def _run(args: argparse.Namespace) -> int:
-    """Predicts, prints and writes; returns the exit code."""
+def run(args: argparse.Namespace) -> int:
+    """Predicts, prints and writes; returns the exit code.
+
+    >>> run(parse_args(["fruit.png", "--classes", "fruit", "tool", "--backbone", "EmojiCLIP", "--method", "single"]))
+    file       prediction       %  2.          entropy
+    ---------  ------------  ----  --------  ---------
+    fruit.png  fruit         99.9  tool 0.1      0.011
+    0
+    """
     images = read_inputs(args)
     predictor = build_predictor(args)
     fresh = args.fresh or predictor.method.online  # an online method's state is not saved
@@ -115,4 +122,4 @@ def main(argv: list[str] | None = None) -> int:
     >>> main(["fruit.png", "--classes", "cat", "cat"])  # prints that --classes names a class twice
     2
     """
-    return command_line.call(lambda: _run(parse_args(argv)), stopped="stopped")
+    return command_line.call(lambda: run(parse_args(argv)), stopped="stopped")
