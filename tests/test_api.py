@@ -28,7 +28,7 @@ from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
 from tlla.prompts.templates import IMAGENET_7, zeroshot_features
 from tlla.training.prompt import _fit_context, _learning_rate
-from tlla.views.make import plain_view
+from tlla.views.make import centre_crop
 
 SMALL = {"n_views": 6, "top_s": 3, "n_perturb": 2}
 
@@ -110,7 +110,9 @@ def test_an_online_method_begins_anew_in_each_call(model, photos):
 @torch.no_grad()
 def test_single_is_clip_s_own_zero_shot(model, photos):
     found = tlla.Predictor(model, CLASSES, "a {}.", "single").predict(photos[:3]).probability
-    pixels = torch.stack([torch.from_numpy(np.array(plain_view(Image.open(p).convert("RGB"), 32))) for p in photos[:3]])
+    pixels = torch.stack(
+        [torch.from_numpy(np.array(centre_crop(Image.open(p).convert("RGB"), 32))) for p in photos[:3]]
+    )
     mean, std = (torch.tensor(x) for x in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)))
     images = F.normalize(model.encode_image(((pixels / 255 - mean) / std).permute(0, 3, 1, 2)), dim=-1)
     logits = model.logit_scale.exp() * images @ zeroshot_features(model, list(CLASSES), "a {}.").T

@@ -21,7 +21,7 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 class TextByImage(Classifier):
-    """Class features that depend on the image, as CoCoOp's: the shared ones, axis by axis scaled by the plain view."""
+    """Class features that depend on the image, as CoCoOp's: the shared ones, axis by axis scaled by the centre crop."""
 
     conditional = True
 

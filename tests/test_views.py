@@ -12,7 +12,7 @@ from tlla.clip import normalize
 from tlla.errors import InputError
 from tlla.views.augmix import AUGMIX_OPS, augmix
 from tlla.views.device import _exact_products, _geometry, _n_taps, _weights, make_views_on_device
-from tlla.views.make import ViewConfig, _crop_box, _view_uniforms, draw_crops, make_views, plain_geometry
+from tlla.views.make import ViewConfig, _crop_box, _view_uniforms, centre_crop_geometry, draw_crops, make_views
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def rows_first(image, index, config):
         return picture.resize((size[0], picture.height), resample).resize(size, resample)
 
     size = (config.size, config.size)
-    resized, (left, top) = plain_geometry(*image.size, config.size)
+    resized, (left, top) = centre_crop_geometry(*image.size, config.size)
     plain = resize(image, resized, Image.Resampling.BICUBIC).crop((left, top, left + size[0], top + size[1]))
     views = [plain]
     for *box, flip in draw_crops(*image.size, index, config).tolist():

@@ -23,10 +23,10 @@ from .rows import Row, csv_text, json_line, printable, table_text
 def run(args: argparse.Namespace) -> int:
     """Predicts, prints and writes; returns the exit code.
 
-    >>> run(parse_args(["fruit.png", "--classes", "fruit", "tool", "--backbone", "EmojiCLIP", "--method", "single"]))
-    file       prediction       %  2.          entropy
-    ---------  ------------  ----  --------  ---------
-    fruit.png  fruit         99.9  tool 0.1      0.011
+    >>> run(parse_args(["fruit.png", "--classes", "fruit", "bird", "--backbone", "EmojiCLIP", "--method", "single"]))
+    file       prediction       %  2.           entropy
+    ---------  ------------  ----  ---------  ---------
+    fruit.png  fruit         89.0  bird 11.0      0.346
     0
     """
     images = read_inputs(args)

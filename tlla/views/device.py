@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .make import ViewConfig, plain_geometry
+from .make import ViewConfig, centre_crop_geometry
 
 WEIGHT_BITS = 22  # Pillow's
 FINE_BITS = 12
@@ -69,7 +69,7 @@ def _geometry(width: int, height: int, crops: Tensor, size: int) -> Tensor:
     radius of the filter.
     """
     geometry = torch.empty(2, len(crops) + 1, 6, dtype=torch.float64)
-    resized, first = plain_geometry(width, height, size)
+    resized, first = centre_crop_geometry(width, height, size)
     left, top, right, bottom, flip = torch.as_tensor(crops).unbind(1)
     for axis, (length, box_start, box_end) in enumerate(((width, left, right), (height, top, bottom))):
         geometry[axis, 0] = torch.tensor((0, length, resized[axis], first[axis], 1, 2))  # bicubic

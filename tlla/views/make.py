@@ -68,7 +68,7 @@ def make_views(image: Image.Image, index: int, config: ViewConfig) -> Tensor:
     torch.Size([8, 3, 32, 32])
     """
     views = np.empty((config.n_views, config.size, config.size, 3), np.float32 if config.augmix else np.uint8)
-    views[0] = np.asarray(plain_view(image, config.size))
+    views[0] = np.asarray(centre_crop(image, config.size))
     if config.augmix:
         views[0] /= 255
     for v, (*box, flip) in enumerate(draw_crops(*image.size, index, config).tolist(), start=1):
@@ -82,20 +82,20 @@ def make_views(image: Image.Image, index: int, config: ViewConfig) -> Tensor:
     return torch.from_numpy(views).permute(0, 3, 1, 2)
 
 
-def plain_view(image: Image.Image, size: int) -> Image.Image:
+def centre_crop(image: Image.Image, size: int) -> Image.Image:
     """CLIP's test preprocessing as an image: short side resized to `size` (bicubic), then the centre crop.
 
-    >>> plain_view(image.resize((96, 64)), 32).size
+    >>> centre_crop(image.resize((96, 64)), 32).size
     (32, 32)
     """
-    resized, (left, top) = plain_geometry(*image.size, size)
+    resized, (left, top) = centre_crop_geometry(*image.size, size)
     return image.resize(resized, Image.Resampling.BICUBIC).crop((left, top, left + size, top + size))
 
 
-def plain_geometry(width: int, height: int, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
+def centre_crop_geometry(width: int, height: int, size: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """(width, height) of the image resized for the centre crop, and (left, top) of the crop in it.
 
-    >>> plain_geometry(96, 64, 32)
+    >>> centre_crop_geometry(96, 64, 32)
     ((48, 32), (8, 0))
     """
     short = min(width, height)
