@@ -222,7 +222,7 @@ class Fails(Kills):
         raise OSError(errno.EMFILE, "Too many open files", "x.png")
 
 
-@pytest.mark.parametrize(("dataset", "code", "says"), [(Kills(), 1, "ended from outside"), (Fails(), 2, "ulimit -n")])
+@pytest.mark.parametrize(("dataset", "code", "says"), [(Kills(), 1, "was killed"), (Fails(), 2, "ulimit -n")])
 def test_a_real_worker_that_ends_is_one_sentence(dataset, code, says, capfd):
     """So that torch's words of today are those of the table."""
     assert command_line.call(lambda: list(DataLoader(dataset, num_workers=1))) == code

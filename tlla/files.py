@@ -78,7 +78,12 @@ def read_text(path: str | os.PathLike[str], errors: str = "strict") -> str:
 
 
 def read_dict(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None if there is none that can be read."""
+    """The JSON object in a file; None if there is none that can be read.
+
+    >>> _ = Path("a.json").write_text('{"seed": 1}')
+    >>> read_dict(Path("a.json")), read_dict(Path("b.json"))
+    ({'seed': 1}, None)
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -87,7 +92,12 @@ def read_dict(path: Path) -> dict[str, Any] | None:
 
 
 def to_csv(rows: Iterable[Iterable[Any]]) -> str:
-    """Rows of cells, the header first, as CSV; lines end with a newline alone."""
+    """Rows of cells, the header first, as CSV; lines end with a newline alone.
+
+    >>> print(to_csv([["class", "images"], ["cat", 3]]), end="")
+    class,images
+    cat,3
+    """
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

@@ -68,10 +68,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         InputError: the file is missing, truncated, no checkpoint, or holds anything that could run code.
+
+    >>> torch.save({"state_dict": {"ctx": torch.zeros(4, 512)}, "epoch": 50}, "model.pth.tar-50")
+    >>> read_checkpoint(Path("model.pth.tar-50"))["epoch"]
+    50
     """
     if not path.is_file():
         raise InputError(f"there is no checkpoint at {path}: check --model-dir and --load-epoch")
-    check_uncompressed(path)
+    _check_uncompressed(path)
     try:
         checkpoint = _load(path)
     except pickle.UnpicklingError as error:
@@ -102,7 +106,7 @@ def _load(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_SafePickle)
 
 
-def check_uncompressed(path: Path) -> None:
+def _check_uncompressed(path: Path) -> None:
     """Raises InputError for a zip that holds more bytes than it has: torch compresses nothing, only a bomb does."""
     if not zipfile.is_zipfile(path):
         return
@@ -130,6 +134,10 @@ def load_context(path: Path, learner: PromptLearner) -> int | None:
         InputError: something is missing, is too much, or differs in shape, or the file says that it is for another CLIP
             or another place of the class name, or a class-specific context for other classes; the message names both
             sides.
+
+    >>> learner = PromptLearner(model, ["cat", "dog"], n_ctx=4)
+    >>> torch.save({"state_dict": learner.state_dict(), "epoch": 50}, "a.pt"); load_context(Path("a.pt"), learner)
+    50
     """
     checkpoint = read_checkpoint(path)
     state = checkpoint["state_dict"]
@@ -182,13 +190,22 @@ def choose_checkpoint(folder: Path, epoch: int | None, best: bool) -> Path:
     """Path of the checkpoint to test.
 
     That of `epoch`; without one the best on val if `best` and there is one, else the newest.
+
+    >>> Path("model.pth.tar-50").touch()
+    >>> choose_checkpoint(Path(), epoch=None, best=False).name
+    'model.pth.tar-50'
     """
     path = folder / "model-best.pth.tar"
     return path if epoch is None and best and path.is_file() else find_epoch(folder, epoch)
 
 
 def epochs_in(folder: Path) -> dict[int, Path]:
-    """The checkpoints that a run has kept, by epoch, in order; empty if there is no folder."""
+    """The checkpoints that a run has kept, by epoch, in order; empty if there is no folder.
+
+    >>> Path("model.pth.tar-50").touch()
+    >>> list(epochs_in(Path()))
+    [50]
+    """
     found = {}
     for file in folder.glob("model.pth.tar-*"):
         if suffix := re.fullmatch(r"model\.pth\.tar-(\d+)", file.name):
@@ -197,7 +214,12 @@ def epochs_in(folder: Path) -> dict[int, Path]:
 
 
 def find_epoch(folder: Path, epoch: int | None = None) -> Path:
-    """Path of a run's checkpoint of `epoch`, by default of the one that was saved last."""
+    """Path of a run's checkpoint of `epoch`, by default of the one that was saved last.
+
+    >>> Path("model.pth.tar-50").touch()
+    >>> find_epoch(Path()).name
+    'model.pth.tar-50'
+    """
     present = epochs_in(folder)
     if not present:
         raise InputError(

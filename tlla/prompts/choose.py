@@ -44,6 +44,9 @@ def make_classifier(
 
     Raises:
         InputError: the prompt is none of these, or does not fit the model or the classes.
+
+    >>> make_classifier(model, ["cat", "dog"], "a photo of a {}.").text_features.shape
+    torch.Size([2, 128])
     """
     names = check_class_names(class_names)
     if isinstance(prompt, (Tensor, np.ndarray)):
@@ -63,7 +66,12 @@ def make_classifier(
 
 
 def check_class_names(class_names: Sequence[str]) -> list[str]:
-    """The names as a list; InputError if there are none, or if one is no text or has no words."""
+    """The names as a list; InputError if there are none, or if one is no text or has no words.
+
+    >>> check_class_names(("cat", " "))
+    Traceback (most recent call last):
+    tlla.errors.InputError: each class name must be a text with words in it, but got ' '
+    """
     names = sequence("the class names", class_names, "texts, one a class")
     if not names:
         raise InputError("the list of class names is empty: give at least one class")
@@ -78,6 +86,10 @@ def find_checkpoint(place: str | os.PathLike[str], epoch: int | None = None) -> 
 
     Raises:
         InputError: there is none.
+
+    >>> Path("model.pth.tar-50").touch()
+    >>> find_checkpoint(".").name
+    'model.pth.tar-50'
     """
     path = Path(place).expanduser()
     if path.is_dir():
@@ -110,6 +122,10 @@ def learned_classifier(
         autocast: See `Classifier`.
         loss_scale: See `Classifier`.
         on_shared: See `tlla.prompts.tokens.check_shared`.
+
+    >>> torch.save({"state_dict": {"ctx": torch.zeros(4, 128)}, "epoch": 50}, "a.pt")
+    >>> learned_classifier(model, ["cat", "dog"], Path("a.pt"))[1]
+    50
     """
     checkpoint = read_checkpoint(path)
     state = checkpoint["state_dict"]

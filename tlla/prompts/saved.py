@@ -90,12 +90,21 @@ class PromptInfo:
 
 
 def describe(learner: PromptLearner, backbone: str) -> PromptInfo:
-    """What there is to say about a learner's prompt."""
+    """What there is to say about a learner's prompt.
+
+    >>> describe(PromptLearner(model, ["cat", "dog"]), "EmojiCLIP").class_names
+    ('cat', 'dog')
+    """
     return PromptInfo(tuple(learner.classnames), backbone, learner.clip_sha256, learner.class_token_position)
 
 
 def read_info(path: Path, checkpoint: Mapping[str, Any]) -> PromptInfo:
-    """What a checkpoint that was read from `path` says. InputError if that is not what `describe` has written."""
+    """What a checkpoint that was read from `path` says. InputError if that is not what `describe` has written.
+
+    >>> entry = {"class_names": ["cat", "dog"], "backbone": "RN50"}
+    >>> read_info(Path("a.pt"), {"trainer": {"prompt": entry}}).backbone
+    'RN50'
+    """
     trainer = checkpoint.get("trainer")
     entry = trainer.get("prompt") if isinstance(trainer, dict) else None
     if entry is None:

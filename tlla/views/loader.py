@@ -42,7 +42,12 @@ class Loaded:
 
 
 def load(index: int, source: ImageLike, config: ViewConfig, thumbnail: bool = False) -> Loaded:
-    """Reads an image and makes its views."""
+    """Reads an image and makes its views.
+
+    >>> loaded = load(0, "fruit.png", ViewConfig(size=32, n_views=4))
+    >>> loaded.size, loaded.views.shape
+    ((64, 64), torch.Size([4, 3, 32, 32]))
+    """
     check_image(f"image {index}", source)
     name = getattr(source, "filename", "") or f"image {index}" if isinstance(source, Image.Image) else os.fspath(source)
     try:
@@ -81,6 +86,9 @@ def load_batches(
         workers: Threads that load the next batch meanwhile; 0: none.
         start: Index of the first image.
         thumbnail: Whether to keep a small copy of each image.
+
+    >>> [len(batch) for batch in load_batches([image] * 5, batch_size=2, config=ViewConfig(32, n_views=4))]
+    [2, 2, 1]
     """
     workers, start = whole("workers", workers), whole("start", start)
     numbered = enumerate(_several(images), start)
