@@ -73,7 +73,7 @@ def test_a_context_vector_of_zeros_stays_where_it_is():
 
 
 def test_directions_of_one_number_are_refused():
-    with pytest.raises(InputError, match="at least 2 numbers"):
+    with pytest.raises(InputError, match="width 2 or more"):
         filter_normalised_plane(torch.ones(4, 1), 0)
 
 

@@ -50,8 +50,9 @@ def build_predictor(args: argparse.Namespace) -> Predictor:
     """Loads what the arguments name. InputError if something does not exist or does not fit.
 
     >>> from tlla.predict.flags import parse_args
-    >>> build_predictor(parse_args(["fruit.png", "--classes", "fruit", "tool", "--backbone", "EmojiCLIP"])).views.size
-    64
+    >>> build_predictor(parse_args(["fruit.png", "--classes", "cat", "dog", "--method", "zero", "--explain", "out"]))
+    Traceback (most recent call last):
+    tlla.errors.InputError: --explain shows the views that STSS keeps, but --method is zero: leave one of them out
     """
     prompt = args.prompt or TEMPLATE
     path = None if named_templates(prompt) else find_checkpoint(prompt, args.load_epoch)
