@@ -26,8 +26,8 @@ from tlla.prompts.classifier import from_templates
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
 from tlla.prompts.templates import IMAGENET_7, zeroshot_features
-from tlla.training.prompt import fit_context, learning_rate
-from tlla.views.make import plain_view
+from tlla.training.prompt import _fit_context, _learning_rate
+from tlla.views.make import centre_crop
 
 SMALL = {"n_views": 6, "top_s": 3, "n_perturb": 2}
 
@@ -109,7 +109,9 @@ def test_an_online_method_begins_anew_in_each_call(model, photos):
 @torch.no_grad()
 def test_single_is_clip_s_own_zero_shot(model, photos):
     found = tlla.Predictor(model, CLASSES, "a {}.", "single").predict(photos[:3]).probability
-    pixels = torch.stack([torch.from_numpy(np.array(plain_view(Image.open(p).convert("RGB"), 32))) for p in photos[:3]])
+    pixels = torch.stack(
+        [torch.from_numpy(np.array(centre_crop(Image.open(p).convert("RGB"), 32))) for p in photos[:3]]
+    )
     mean, std = (torch.tensor(x) for x in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)))
     images = F.normalize(model.encode_image(((pixels / 255 - mean) / std).permute(0, 3, 1, 2)), dim=-1)
     logits = model.logit_scale.exp() * images @ zeroshot_features(model, list(CLASSES), "a {}.").T
@@ -137,7 +139,7 @@ def test_a_prompt_is_a_template_an_ensemble_a_file_a_run_or_vectors(model, place
         ({"class_names": []}, "is empty"),
         ({"class_names": ["a", " "]}, "with words"),
         ({"class_names": ["a", None]}, "with words"),
-        ({"prompt": "a photo"}, "is no template"),
+        ({"prompt": "a photo"}, "is neither a template"),
         ({"prompt": torch.zeros(4, 3)}, "width 3 do not fit"),
         ({"prompt": torch.zeros(9, 4, 64)}, "contexts for 9 classes"),
         ({"prompt": torch.full((4, 64), math.nan)}, "finite"),
@@ -286,7 +288,7 @@ def by_autograd(model, batches, epochs, lr, rho=0.0):
 def test_lambda_0_is_plain_sgd_and_lambda_1_is_sam(model, lam, rho):
     batches, prompted = feature_batches(), prompted_by(model)
     start = prompted.prompt_learner.ctx.detach().clone()
-    fit_context(prompted, lambda epoch: iter(batches), 4, 0.02, rho or 0.05, lam)
+    _fit_context(prompted, lambda epoch: iter(batches), 4, 0.02, rho or 0.05, lam)
     expected = by_autograd(model, batches, 4, 0.02, rho)
     moved = (expected - start).norm()
     assert moved > 1e-3 and (prompted.prompt_learner.ctx - expected).norm() < 1e-3 * moved
@@ -299,7 +301,7 @@ def test_the_learning_rate_is_that_of_coop_s_schedule(epochs):
     cfg.OPTIM.merge_from_list(["WARMUP_TYPE", "constant", "WARMUP_CONS_LR", 1e-5])
     schedule = build_lr_scheduler(torch.optim.SGD([torch.zeros(1)], lr=0.002), cfg.OPTIM)
     for epoch in range(epochs):
-        assert learning_rate(epoch, epochs, 0.002) == pytest.approx(schedule.get_last_lr()[0])
+        assert _learning_rate(epoch, epochs, 0.002) == pytest.approx(schedule.get_last_lr()[0])
         schedule.step()
 
 
@@ -341,7 +343,7 @@ def test_the_prompt_that_was_saved_last_is_the_folders(model, train_set, tmp_pat
 
 
 def test_a_template_is_no_initial_context(model, train_set):
-    with pytest.raises(InputError, match="CTX_INIT takes words alone"):
+    with pytest.raises(InputError, match="CTX_INIT must consist of words"):
         tlla.train_prompt(model, *train_set, CLASSES, epochs=1, ctx_init="an icon of a {}.")
 
 
@@ -378,7 +380,7 @@ def test_a_prompt_of_another_clip_is_refused(model, train_set):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": [0]}, "as many labels as images"),
+        ({"labels": [0]}, "equally many"),
         ({"images": [], "labels": []}, "at least one"),
         ({"labels": [3] * 24}, "from 0 to 2"),
         ({"labels": [0.5] * 24}, "whole numbers"),
@@ -399,7 +401,7 @@ def test_wrong_training_input_is_named(model, train_set, change, message):
 def test_a_training_that_diverges_says_so(model):
     z, y = feature_batches(1)[0]
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
-        fit_context(prompted_by(model), lambda epoch: iter([(z * math.inf, y)]), 1, 0.02, 0.05, 1.0)
+        _fit_context(prompted_by(model), lambda epoch: iter([(z * math.inf, y)]), 1, 0.02, 0.05, 1.0)
 
 
 # The package

@@ -46,7 +46,7 @@ def test_openais_model_is_used_as_it_is(tiny_clip):
     assert all(a is b for a, b in zip(view.parameters(), tiny_clip.parameters(), strict=True))
     assert view.train() and tiny_clip.training and tiny_clip.visual.training  # one model, one mode
     view.eval()
-    with pytest.raises(InputError, match="Linear is no CLIP that is known here"):
+    with pytest.raises(InputError, match="Linear is not a supported CLIP"):
         zeroshot_features(torch.nn.Linear(2, 2), CLASSNAMES, "a {}.")
 
 

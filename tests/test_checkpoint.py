@@ -178,7 +178,7 @@ def test_what_is_kept_by_class_is_sorted_by_the_classes_names(tiny_clip, tmp_pat
 @pytest.mark.parametrize("other", ("cat", CLASSNAMES[0]))
 def test_what_is_kept_by_class_serves_no_other_classes(tiny_clip, tmp_path, read, other):
     """As many names, one of which is another one, or one of which comes twice."""
-    with pytest.raises(InputError, match=r"is of 6 classes \(.*T-shirt.*\), but this run has 6|share one prompt"):
+    with pytest.raises(InputError, match=r"is for 6 classes \(.*T-shirt.*\), but this run has 6|share one prompt"):
         read(tiny_clip, [other if name == "T-shirt" else name for name in CLASSNAMES], tmp_path)
 
 
@@ -188,7 +188,7 @@ def test_a_class_that_comes_twice_stays_in_its_place(tiny_clip):
     before = learner.ctx.data.clone()
     learner.set_classes(names)
     assert torch.equal(learner.ctx.data, before)
-    with pytest.raises(InputError, match="is of 3 classes"):
+    with pytest.raises(InputError, match="is for 3 classes"):
         learner.set_classes(["crane", "crane", "dog"])
 
 

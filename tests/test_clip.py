@@ -248,7 +248,7 @@ def test_weights_of_hugging_face_give_its_logits(hugging_face, file):
     [
         ("text", "hidden_act", "gelu", "hidden_act 'gelu' for the text encoder"),
         ("vision", "hidden_act", "gelu", "hidden_act 'gelu' for the vision encoder"),
-        ("vision", "num_attention_heads", 4, "4 attention heads of together 128 for the vision encoder"),
+        ("vision", "num_attention_heads", 4, "4 attention heads with a total width of 128 for the vision encoder"),
         ("text", "layer_norm_eps", 1e-6, "layer_norm_eps 1e-06 for the text encoder"),
     ],
 )

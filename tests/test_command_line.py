@@ -222,7 +222,7 @@ class Fails(Kills):
         raise OSError(errno.EMFILE, "Too many open files", "x.png")
 
 
-@pytest.mark.parametrize(("dataset", "code", "says"), [(Kills(), 1, "ended from outside"), (Fails(), 2, "ulimit -n")])
+@pytest.mark.parametrize(("dataset", "code", "says"), [(Kills(), 1, "was killed"), (Fails(), 2, "ulimit -n")])
 def test_a_real_worker_that_ends_is_one_sentence(dataset, code, says, capfd):
     """So that torch's words of today are those of the table."""
     assert command_line.call(lambda: list(DataLoader(dataset, num_workers=1))) == code
@@ -307,7 +307,7 @@ def test_the_folders_of_a_run_may_be_numbers(place, capfd, tmp_path, monkeypatch
 
 def test_flags_come_before_pairs(place, capfd):
     sentence = refused(capfd, "train", *place.argv("SAPT", "x", "SEED", "1", "--eval-only"))
-    assert sentence == "--eval-only stands after KEY VALUE pairs: flags come first, the pairs last"
+    assert sentence == "--eval-only follows KEY VALUE pairs: put flags before them"
     refused(capfd, "train", *place.argv("SAPT", "x", "OPTIM.LR=1"), says=("'OPTIM.LR=1'", "with a space"))
     refused(capfd, "datasets", "check", "OxfordPets", "--root", "x", "--opts", "SEED=1", says=("'SEED=1'",))
 
@@ -358,7 +358,7 @@ def test_a_script_of_another_checkout_ends_with_one_sentence(tmp_path):
         pytest.skip("python -P is of 3.11")
     env = os.environ | {"PYTHONPATH": str(REPO)}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "of another checkout" in done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "from another checkout" in done.stderr
 
 
 @pytest.mark.parametrize("package", ("trainers", "datasets"))

@@ -254,7 +254,7 @@ def test_a_dead_process_ends_the_job_which_can_go_on(place):
     workers = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True, check=True).stdout.split()
     os.kill(int(workers[-1]), signal.SIGKILL)
     _, errors = job.communicate(timeout=60)
-    assert job.returncode != 0 and ("run the same command again to go on" in errors or "SIGKILL" in errors)
+    assert job.returncode != 0 and ("run the same command again to resume" in errors or "SIGKILL" in errors)
     assert list((place.folder / "dead").glob("shards/*/*.pt"))
     place.run("Compare", "dead", *METHODS, *slow)
     place.run("Compare", "alive", *METHODS, *slow)

@@ -75,7 +75,7 @@ def test_a_config_that_is_python_or_broken_yaml_is_refused(place, capfd, tmp_pat
 def test_a_class_name_that_is_too_long_is_named(tmp_path, capfd):
     place = Workplace(tmp_path, classes=("bird", "very " * 80 + "long"))
     message = fails(capfd, place.argv("SAPT", "long"))
-    assert "very very" in message and "the text encoder takes 77" in message
+    assert "very very" in message and "the text encoder accepts 77" in message
 
 
 @pytest.mark.parametrize("workers", ("0", "2"))

@@ -98,14 +98,16 @@ def test_ctrl_c_ends_the_workers_too(place, tmp_path, number):
     assert half_written(place.folder / output) == []
 
 
-@pytest.mark.parametrize("module", ("tlla.workers", "dassl.data.loader"))
-def test_a_worker_whose_parent_leaves_in_the_middle_is_quiet(module):
+@pytest.mark.parametrize(
+    "module, name", (("tlla.workers", "_leave_stopping_to_parent"), ("dassl.data.loader", "leave_stopping_to_parent"))
+)
+def test_a_worker_whose_parent_leaves_in_the_middle_is_quiet(module, name):
     """What hands tensors over runs in a thread of the worker, and prints all that goes wrong there."""
     script = f"""
 import socket, time
 from multiprocessing import resource_sharer
-from {module} import leave_stopping_to_parent
-leave_stopping_to_parent(0)
+from {module} import {name}
+{name}(0)
 resource_sharer.DupFd(0)
 with socket.socket(socket.AF_UNIX) as parent:
     parent.connect(resource_sharer._resource_sharer._address)

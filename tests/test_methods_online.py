@@ -21,7 +21,7 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 class TextByImage(Classifier):
-    """Class features that depend on the image, as CoCoOp's: the shared ones, axis by axis scaled by the plain view."""
+    """Class features that depend on the image, as CoCoOp's: the shared ones, axis by axis scaled by the centre crop."""
 
     conditional = True
 
@@ -216,7 +216,7 @@ def test_dpe_takes_its_step_also_when_probabilities_are_0_or_1(text, images):
 
 
 def test_dpe_refuses_class_features_that_depend_on_the_image(text):
-    with pytest.raises(InputError, match=r"^DPE averages class features over images, but this prompt \(CoCoOp\)"):
+    with pytest.raises(InputError, match=r"^DPE averages class features over images, but with this prompt \(CoCoOp\)"):
         DPE().start(TextByImage(text, SCALE))
 
 

@@ -18,7 +18,7 @@ K, E = 5, 16
 
 
 class TextByImage(Classifier):
-    """Class features that depend on the image, as CoCoOp's: the shared ones, axis by axis scaled by the plain view."""
+    """Class features that depend on the image, as CoCoOp's: the shared ones, axis by axis scaled by the centre crop."""
 
     conditional = True
 

@@ -107,7 +107,7 @@ def test_tags_say_the_activation(tiny_names):
 
 
 def test_a_file_of_unknown_activation_is_warned_of(tiny_names):
-    with pytest.warns(UserWarning, match="taken for weights trained with GELU.*openai.*<tag>="):
+    with pytest.warns(UserWarning, match="assumed to be trained with GELU.*openai.*<tag>="):
         load_clip(f"open_clip:ViT-B-32={tiny_names / 'vit.pt'}")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -117,12 +117,12 @@ def test_a_file_of_unknown_activation_is_warned_of(tiny_names):
 
 
 def test_preprocessing_is_the_models_own(tiny_names, tmp_path):
-    with pytest.warns(UserWarning, match="resized by 'squash' .bicubic.; here the short side"):
+    with pytest.warns(UserWarning, match="resized by 'squash' .bicubic., but here the short side"):
         siglip = load_clip(f"open_clip:ViT-B-16-SigLIP={tiny_names / 'vit.pt'}")
     assert siglip.preprocessing.mean == siglip.preprocessing.std == (0.5, 0.5, 0.5)
     plain = load_clip(f"open_clip:ViT-B-32/openai={tiny_names / 'vit.pt'}")
     assert plain.preprocessing == as_backbone(make_clip(TINY_VIT)).preprocessing
-    with pytest.raises(InputError, match="differ in the preprocessing.*<tag>=.*dfn5b"):
+    with pytest.raises(InputError, match="differ in their preprocessing.*<tag>=.*dfn5b"):
         open_clip_two_means(tiny_names)
     content = {"model_cfg": TINY, "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.6, 0.7]}}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(content))
@@ -139,12 +139,12 @@ def open_clip_two_means(place):
 
 
 BAD = {
-    "ViT-B-32": "says no weights: write .*ViT-B-32 has the tags openai",
+    "ViT-B-32": "names no weights: write .*ViT-B-32 has the tags openai",
     "": "no model ''",
     "ViT-B-33/openai": "no model 'ViT-B-33': did you mean 'ViT-B-32'",
     "ViT-B-32/opnai": "no weights 'opnai' of ViT-B-32: did you mean 'openai'",
-    "ViT-B-32={}/none.pt": "there is no file .*none.pt",
-    "ViT-B-32=": "says no weights",
+    "ViT-B-32={}/none.pt": "none.pt, but there is no such file",
+    "ViT-B-32=": "names no weights",
     "{}/none.json={}/vit.pt": "none.json cannot be read as a model config",
     "{}/broken.json={}/vit.pt": "broken.json cannot be read as a model config",
     "{}/list.json={}/vit.pt": "needs embed_dim, vision_cfg and text_cfg",
@@ -154,10 +154,10 @@ BAD = {
     "{}/vit.json={}/deep.pt": "does not fit the architecture .*unknown, such as extra",
     "{}/vit.json={}/evil.pt": "evil.pt holds more than tensors",
     "{}/vit.json={}/cut.safetensors": "cut.safetensors .* cannot be read as CLIP weights",
-    "{}/gelu.json={}/openai.pt": 'openai.pt is OpenAI\'s and needs QuickGELU.*"quick_gelu": true',
-    "ViT-B-32={}/openai.pt": "openai.pt is OpenAI's and needs QuickGELU.*use ViT-B-32-quickgelu",
+    "{}/gelu.json={}/openai.pt": 'openai.pt is from OpenAI and needs QuickGELU.*"quick_gelu": true',
+    "ViT-B-32={}/openai.pt": "openai.pt is from OpenAI and needs QuickGELU.*use ViT-B-32-quickgelu",
     "hf-hub:someone/clip={}/vit.pt": "names a repository and a file",
-    "{}/flat.json={}/vit.pt": "only square ones are made here",
+    "{}/flat.json={}/vit.pt": "only square ones are supported",
 }
 
 
@@ -180,7 +180,7 @@ def bad_files(place):
     return place
 
 
-@pytest.mark.filterwarnings("ignore:.*is taken for weights")
+@pytest.mark.filterwarnings("ignore:.*is assumed to be trained")
 @pytest.mark.parametrize("text", BAD)
 def test_what_cannot_be_loaded_is_named_in_one_sentence(bad_files, text):
     with pytest.raises(InputError, match=BAD[text]):

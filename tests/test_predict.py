@@ -91,7 +91,7 @@ def test_a_checkpoint_without_the_note_loads_but_needs_class_names(place, cli, t
     torch.save(old, tmp_path / "old")
     argv = [*photos, "--backbone", place.folder / "clip.pt", "--prompt", tmp_path / "old", *VIEWS]
     code, _, err = cli(*argv)
-    assert code == 2 and "does not say which classes there are" in err
+    assert code == 2 and "does not name the classes: add --classes" in err
     assert cli(*argv, "--classes", *CLASSES, "--csv", tmp_path / "old.csv")[0] == 0
     assert cli(*photos, "--prompt", place.folder / "sapt", *VIEWS, "--csv", tmp_path / "new.csv")[0] == 0
     assert columns(rows_of(tmp_path / "old.csv"), "probability") == columns(
@@ -205,7 +205,7 @@ def test_a_stopped_run_goes_on_and_ends_the_same(place, cli, tmp_path, photos, m
     assert code == 130 and "stopped after 8 of 15" in err and str(part) in err
     assert not (tmp_path / "cut.csv").exists() and len(part.read_text().splitlines()) == 8
     part.write_bytes(part.read_bytes()[:-9])  # killed while writing: that batch is done again
-    assert "going on after 4 of 15" in cli(*argv, "--csv", tmp_path / "cut.csv")[2]
+    assert "resuming after 4 of 15" in cli(*argv, "--csv", tmp_path / "cut.csv")[2]
     whole, cut = (columns(rows_of(tmp_path / f"{n}.csv"), "file", "probability", "sharpness") for n in ("whole", "cut"))
     assert whole == cut and not list(tmp_path.glob("*.part"))
 
@@ -234,7 +234,7 @@ def test_a_stop_without_a_file_prints_what_is_done(place, cli, photos, monkeypat
         (["{photo}", "--classes-file", "absent.txt"], "cannot be read"),
         (["{photo}", "--classes-from", "{photo}"], "not a folder"),
         (["{photo}", "--classes-from", "{folder}/empty"], "no class names"),
-        (["{photo}"], "it is not said which classes"),
+        (["{photo}"], "there are no class names: add"),
         (["{photo}", "--classes", "a", "--prompt", "imagnet7"], "did you mean 'imagenet7'"),
         (["{photo}", "--classes", "a", "--prompt", "{} {}"], "more than one"),
         (["{photo}", "--classes", "a", "--method", "zeroo"], "did you mean 'ZERO'"),

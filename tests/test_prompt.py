@@ -275,7 +275,7 @@ def test_bad_prompts_are_named(tiny_clip, kwargs, message):
 
 def test_class_specific_context_refuses_another_number_of_classes(tiny_clip):
     learner = PromptLearner(tiny_clip, CLASSNAMES, csc=True)
-    with pytest.raises(InputError, match=r"is of 6 classes .* but this run has 2 \(cat, dog\)"):
+    with pytest.raises(InputError, match=r"is for 6 classes .* but this run has 2 \(cat, dog\)"):
         learner.set_classes(["cat", "dog"])
 
 

@@ -21,7 +21,7 @@ from tlla.landscape.planes import filter_normalised_plane
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
 from tlla.sharpness import random_directions
-from tlla.views.make import ViewConfig, make_views, plain_view
+from tlla.views.make import ViewConfig, centre_crop, make_views
 
 KEEP = ("TRAIN.CHECKPOINT_FREQ", "1")
 FEW = ("DATASET.NUM_SHOTS", "2")
@@ -44,7 +44,7 @@ class Oracle:
 
     def images(self, part, numbers=slice(None)):
         rows = self.items[part][numbers]
-        pixels = [torch.from_numpy(np.array(plain_view(self.read(row), 32))).permute(2, 0, 1) for row in rows]
+        pixels = [torch.from_numpy(np.array(centre_crop(self.read(row), 32))).permute(2, 0, 1) for row in rows]
         return self.model.encode_image(normalize(torch.stack(pixels))), torch.tensor([row[1] for row in rows])
 
     def views(self, index):

@@ -320,7 +320,7 @@ def test_views_are_walked_by_keyboard_in_both_orders(browser, html, data):
                 kept = "kept" if number in image["order"][:3] else "dropped"
                 assert label == text
                 assert re.match(
-                    rf"View {number}(, the plain one)?, {kept}, rank {image['order'].index(number) + 1}", text
+                    rf"View {number}(, the centre crop)?, {kept}, rank {image['order'].index(number) + 1}", text
                 )
                 assert f"entropy {image['entropy'][number]:.3f}" in text
                 assert f"sharpness {image['sharpness'][number]:.3f}" in text

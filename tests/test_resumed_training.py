@@ -282,4 +282,4 @@ def test_class_specific_contexts_are_tested_on_their_own_classes_alone(place, ca
         rewrite(path, trainer={**entry, "prompt": {**entry["prompt"], "class_names": names}})
     load = ("--eval-only", "--model-dir", str(place.folder / "by_class"))
     message = fails(capfd, place.argv(trainer, f"by_class_{trainer}", *load, *flags))
-    assert "(CSC)" in message and "is of 3 classes (food, bird, land vehicle), but this run has 3 (tool, " in message
+    assert "(CSC)" in message and "is for 3 classes (food, bird, land vehicle), but this run has 3 (tool, " in message

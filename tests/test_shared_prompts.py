@@ -94,7 +94,7 @@ PLACES = {
 @pytest.mark.parametrize("place_name", PLACES)
 @pytest.mark.parametrize("names", [SAME, ["hot dog", "cat", "hot_dog"], ["hot dog", "hot   dog "]])
 def test_every_place_that_makes_prompts_refuses_them(tiny_clip, place_name, names):
-    with pytest.raises(tlla.InputError, match="share one prompt.*names? of other words"):
+    with pytest.raises(tlla.InputError, match="share one prompt.*different name"):
         PLACES[place_name](tiny_clip, names)
 
 

@@ -246,7 +246,7 @@ def test_ctrl_c_ends_the_processes(fake, capsys):
     thread.start()
     assert sweep(fake, *CROSS_EMOJI, "--jobs", "2") == 130
     thread.join()
-    assert "stopped; run the same command again to go on" in capsys.readouterr().err
+    assert "stopped; run the same command again to resume" in capsys.readouterr().err
     for row in calls(fake):
         with pytest.raises(ProcessLookupError):
             os.kill(int(row[3]), 0)

@@ -60,7 +60,7 @@ def test_the_core_runs_on(system, found, tmp_path_factory):
     assert 50 < outcome["peak_mb"] < 10_000
     escaped = "gr\\xf6\\xdfer" if system == "container" else "größer"
     assert escaped in done.stdout
-    assert ("come through pipes" in done.stderr) == bool(small)
+    assert ("through pipes" in done.stderr) == bool(small)
     opened = [line for line in done.stderr.splitlines() if "EncodingWarning" in line and str(REPO) in line]
     assert not [line for line in opened if "/tests/" not in line and "site-packages" not in line], opened
     found[system] = folder

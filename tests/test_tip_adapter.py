@@ -21,7 +21,7 @@ import train
 from tlla.clip import load_clip, normalize
 from tlla.prompts.checkpoint import read_checkpoint
 from tlla.prompts.templates import zeroshot_features
-from tlla.training.cache_model import Cache, cache_logits, make_keys, search, search_grid
+from tlla.training.cache_model import Cache, _cache_logits, make_keys, search, search_grid
 from tlla.views.make import ViewConfig, make_views
 
 CLASSES = ["bird", "land vehicle", "tool"]
@@ -407,7 +407,7 @@ def test_a_wrong_checkpoint_is_explained(place, capfd, tmp_path):
         ({"keys": torch.zeros(24, 512)}, r"keys of shape \(24, 512\).*needs \(N, 32\)"),
         ({"labels": torch.zeros(23)}, r"labels of shape \(23,\)"),
         ({"keys": torch.full((24, 32), float("nan"))}, "not finite"),
-        ({"labels": torch.full((24,), 3)}, "no numbers of its 3 classes"),
+        ({"labels": torch.full((24,), 3)}, "not numbers of its 3 classes"),
         ({"_extra_state": {}}, "does not name the classes"),
         ({"alpha": 1.0}, "something else than tensors"),
         ({"more": torch.zeros(1)}, "holds .*'more'.* expected a cache"),
@@ -430,4 +430,4 @@ def test_a_resumed_run_needs_the_same_training_images(place, capfd):
 
 def test_beta_0_ignores_the_image():
     affinity, values = torch.randn(4, 6).clamp(-1, 1), F.one_hot(torch.tensor([0, 0, 1, 1, 1, 2]), 3).float()
-    assert torch.equal(cache_logits(affinity, values, 0.0), torch.tensor([[2.0, 3.0, 1.0]]).expand(4, 3))
+    assert torch.equal(_cache_logits(affinity, values, 0.0), torch.tensor([[2.0, 3.0, 1.0]]).expand(4, 3))

@@ -24,7 +24,7 @@ from tlla.prompts.prompted import PromptedCLIP
 from tlla.prompts.templates import zeroshot_features
 from tlla.selection import score_views, select_and_vote
 from tlla.sharpness import random_directions
-from tlla.views.make import ViewConfig, make_views, plain_view
+from tlla.views.make import ViewConfig, centre_crop, make_views
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +275,7 @@ def test_plain_view_is_what_the_test_transform_makes(place):
     image = Image.open(place.folder / "data/emoji/noto/test/0/0.png").convert("RGB")
     ours = normalize(make_views(image, 0, ViewConfig(32, 1))[0])
     torch.testing.assert_close(build_transform(cfg, is_train=False)(image), ours)
-    assert plain_view(image, 32).size == (32, 32)
+    assert centre_crop(image, 32).size == (32, 32)
 
 
 def test_the_lines_for_a_coop_fork_register_trainers_and_datasets():

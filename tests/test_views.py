@@ -12,7 +12,7 @@ from tlla.clip import normalize
 from tlla.errors import InputError
 from tlla.views.augmix import AUGMIX_OPS, augmix
 from tlla.views.device import _exact_products, _geometry, _n_taps, _weights, make_views_on_device
-from tlla.views.make import ViewConfig, crop_box, draw_crops, make_views, plain_geometry, view_uniforms
+from tlla.views.make import ViewConfig, _crop_box, _view_uniforms, centre_crop_geometry, draw_crops, make_views
 
 
 @pytest.fixture
@@ -33,10 +33,10 @@ def test_crops_and_flips_equal_torchvisions_for_the_same_boxes(image):
     config = ViewConfig(size=32, n_views=9, seed=5)
     views = make_views(image, 3, config)
     flips = 0
-    for v, row in enumerate(view_uniforms(5, 3, 9)):
+    for v, row in enumerate(_view_uniforms(5, 3, 9)):
         if v == 0:
             continue
-        left, top, right, bottom = crop_box(row[:-1], 60, 45, config.scale)
+        left, top, right, bottom = _crop_box(row[:-1], 60, 45, config.scale)
         box = (top, left, bottom - top, right - left)
         expected = TF.resized_crop(image, *box, [32, 32], InterpolationMode.BILINEAR)
         flips += row[-1] < 0.5
@@ -49,8 +49,8 @@ def test_crops_and_flips_equal_torchvisions_for_the_same_boxes(image):
 def test_views_equal_pillows_crop_resize_and_flip_one_at_a_time(image, size):
     image = image.resize(size)
     views = make_views(image, 2, ViewConfig(size=32, n_views=7, seed=1))
-    for v, row in enumerate(view_uniforms(1, 2, 7)[1:], start=1):
-        view = image.crop(crop_box(row[:-1], *size, (0.08, 1.0))).resize((32, 32), Image.Resampling.BILINEAR)
+    for v, row in enumerate(_view_uniforms(1, 2, 7)[1:], start=1):
+        view = image.crop(_crop_box(row[:-1], *size, (0.08, 1.0))).resize((32, 32), Image.Resampling.BILINEAR)
         view = ImageOps.mirror(view) if row[-1] < 0.5 else view
         assert np.array_equal(views[v].permute(1, 2, 0), np.asarray(view))
 
@@ -58,7 +58,7 @@ def test_views_equal_pillows_crop_resize_and_flip_one_at_a_time(image, size):
 @pytest.mark.parametrize(("size", "scale"), [((60, 45), (0.08, 1.0)), ((90, 20), (0.5, 0.9)), ((4, 200), (0.3, 1.0))])
 def test_boxes_are_distributed_as_torchvisions(size, scale):
     n = 4000
-    ours = np.array([crop_box(u[:-1], *size, scale) for u in view_uniforms(0, 0, n)], dtype=float)
+    ours = np.array([_crop_box(u[:-1], *size, scale) for u in _view_uniforms(0, 0, n)], dtype=float)
     theirs = np.empty_like(ours)
     picture = Image.new("RGB", size)
     for i in range(n):
@@ -134,7 +134,7 @@ def rows_first(image, index, config):
         return picture.resize((size[0], picture.height), resample).resize(size, resample)
 
     size = (config.size, config.size)
-    resized, (left, top) = plain_geometry(*image.size, config.size)
+    resized, (left, top) = centre_crop_geometry(*image.size, config.size)
     plain = resize(image, resized, Image.Resampling.BICUBIC).crop((left, top, left + size[0], top + size[1]))
     views = [plain]
     for *box, flip in draw_crops(*image.size, index, config).tolist():

@@ -1,4 +1,4 @@
-"""Find, check and load a CLIP: one of OpenAI's by name, a file, the embedded `EmojiCLIP`, or a registered backbone.
+"""Finds, checks and loads a CLIP: an OpenAI model by name, a file, the embedded `EmojiCLIP`, or a registered backbone.
 
 Weights: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", arXiv 2103.00020.
 """
@@ -29,22 +29,30 @@ __all__ = [
 ]
 
 OPEN_CLIP = "open_clip"
-VOCABULARY = 49_408  # of OpenAI's tokenizer
+VOCABULARY = 49_408  # tokens of OpenAI's tokenizer
 PIXEL_MEAN = Preprocessing.mean
 PIXEL_STD = Preprocessing.std
 
 
 def available_models() -> list[str]:
-    """Names that `load_clip` knows: OpenAI's, the embedded ones, and those that were registered."""
+    """Names that `load_clip` accepts: OpenAI's models, the embedded model, and registered backbones.
+
+    >>> {"RN50", "ViT-B/16", "EmojiCLIP"} <= set(available_models())
+    True
+    """
     return [*clip._MODELS, *EMBEDDED, *BACKBONES]
 
 
 def find_device(device: torch.device | str | int, name: str = "device") -> torch.device:
-    """The device of that name; InputError, which calls the argument `name`, if it cannot be used."""
+    """The device of that name; InputError if it cannot be used, with `name` as the name of the argument.
+
+    >>> find_device("cpu")
+    device(type='cpu')
+    """
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, TypeError, ValueError) as error:  # torch raises what it likes
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:  # torch raises any of these
         raise InputError(f"{name} {device!s} cannot be used: {str(error).splitlines()[0]}") from error
     return found
 
@@ -53,21 +61,24 @@ def load_clip(name: str | os.PathLike[str], device: torch.device | str | int = "
     """Loads a CLIP, frozen and in evaluation mode.
 
     Args:
-        name: A name of `available_models()`; or a path to a JIT archive of OpenAI's or to a state dict of that
+        name: A name from `available_models()`; a path to a JIT archive from OpenAI or to a state dict of that
             architecture, under OpenAI's or Hugging Face's names (fp16 or fp32, optionally gzipped); or
             ``open_clip:...``, see docs/backbones.md.
-        device: Where the model goes.
-        half: OpenAI's fp16 weights; on the CPU the model is always fp32.
+        device: Device of the model.
+        half: Whether to use OpenAI's fp16 weights; on the CPU the model is always fp32.
 
     Returns:
-        The model; sizes are read from it (`image_size`, ``embed_dim``, ...), never assumed.
+        The model; read sizes from it (`image_size`, ``embed_dim``, ...).
 
     Raises:
-        InputError: unknown name, missing, truncated or foreign file, a checksum that does not match, or a device that
-            cannot be used.
+        InputError: the name is unknown, the file is missing, truncated or not a CLIP, its checksum does not match, or
+            the device cannot be used.
+
+    >>> load_clip("EmojiCLIP").embed_dim
+    128
     """
     if not is_path(name):
-        raise InputError(f"a CLIP is loaded by its name or path, a text, but got {short(name)}")
+        raise InputError(f"a CLIP is loaded by its name or path, a string, but got {short(name)}")
     name, device = os.fspath(name), find_device(device)
     half = flag("half", half) and device.type != "cpu"
     prefix, _, rest = name.partition(":")
@@ -77,7 +88,7 @@ def load_clip(name: str | os.PathLike[str], device: torch.device | str | int = "
         model = as_backbone(BACKBONES[prefix](rest)) if prefix in BACKBONES else _load_openai(name)
         if half:
             model.to_half()
-    model.visual.to(memory_format=torch.channels_last)  # faster convolutions, on CPUs and GPUs alike
+    model.visual.to(memory_format=torch.channels_last)  # faster convolutions on CPUs and GPUs
     model.name = name
     return model.to(device).eval().requires_grad_(False)
 
@@ -100,34 +111,51 @@ def _load_openai(name: str) -> Backbone:
         raise InputError(f"the weights of {name!r} embed {words:,} tokens, but OpenAI's tokenizer has {VOCABULARY:,}")
     try:
         model = build_model(dict(state_dict))
-    except Exception as error:  # the builder takes sizes from shapes: what it raises depends on what is there
+    except Exception as error:  # the builder infers sizes from shapes, so any exception is possible
         reason = " ".join(str(error).split())[:300]
         raise InputError(
             f"the weights of {name!r} are not a state dict of OpenAI's CLIP ({type(error).__name__}: {reason})"
         ) from error
-    # build_model rounds to fp16; loading once more keeps the precision of the file.
+    # build_model rounds to fp16; loading again keeps the file's precision.
     own = model.float().state_dict()
     model.load_state_dict({k: v for k, v in state_dict.items() if k in own})
     return openai_view(model)
 
 
 def image_size(model: nn.Module) -> int:
-    """Side of the square images that the model takes, in pixels."""
+    """Side of the model's square input images, in pixels.
+
+    >>> image_size(model)
+    64
+    """
     return as_backbone(model).preprocessing.size
 
 
 def logit_scale(model: nn.Module) -> Tensor:
-    """The inverse temperature: exp of the stored logarithm, a float32 scalar."""
+    """The inverse temperature, exp of the stored logarithm: a float32 scalar.
+
+    >>> round(logit_scale(model).item(), 1)
+    19.0
+    """
     return as_backbone(model).logit_scale.float().exp().reshape(())
 
 
 def encode_images(model: nn.Module, images: Tensor) -> Tensor:
-    """Normalised image features: preprocessed images (B, 3, H, W) -> (B, E), float32."""
+    """Normalised image features of preprocessed images: (B, 3, H, W) -> (B, E), float32.
+
+    >>> features = encode_images(model, torch.zeros(2, 3, 64, 64))
+    >>> features.shape, features.norm(dim=-1).round(decimals=4)
+    (torch.Size([2, 128]), tensor([1., 1.]))
+    """
     return F.normalize(as_backbone(model).encode_image(images).float(), dim=-1)
 
 
 def normalize(images: Tensor, model: nn.Module | None = None) -> Tensor:
-    """A model's pixel normalisation: (..., 3, H, W), uint8 in 0..255 or float in 0..1 -> float32. Default: OpenAI's."""
+    """The model's pixel normalisation, by default OpenAI's: (..., 3, H, W) uint8 or float in 0..1 -> float32.
+
+    >>> normalize(torch.full((3, 1, 1), 255, dtype=torch.uint8)).flatten().round(decimals=2)
+    tensor([1.9300, 2.0700, 2.1500])
+    """
     expected = Preprocessing(0) if model is None else as_backbone(model).preprocessing
     mean, std = (_per_channel(values, images) for values in (expected.mean, expected.std))
     pixels = images.float().div_(255).sub_(mean) if images.dtype == torch.uint8 else images - mean
@@ -135,6 +163,6 @@ def normalize(images: Tensor, model: nn.Module | None = None) -> Tensor:
 
 
 def _per_channel(values: tuple[float, ...], images: Tensor) -> Tensor:
-    """(3, 1, W), with the channels innermost in memory as in views: three times as fast to broadcast as (3, 1, 1)."""
+    """(3, 1, W) with the channels innermost in memory, as in the views: broadcasts three times as fast as (3, 1, 1)."""
     row = torch.tensor(values, device=images.device).expand(images.shape[-1], 3).contiguous()  # (W, 3)
     return row.t().unsqueeze(1)

@@ -1,4 +1,4 @@
-"""What all command lines share: how they start, how they are stopped, how errors are told, and the exit codes.
+"""What all command lines share: start-up, signals, error messages and exit codes.
 
 Exit codes: 0 done, 1 the run failed, 2 the input was wrong, 130 stopped. TLLA_DEBUG=1 shows the traceback of an error.
 Nothing here imports torch, so that --help is quick where a parser needs nothing else.
@@ -15,12 +15,12 @@ from typing import Any
 
 from .errors import InputError
 
-AGAIN = "run the same command again to go on"
-SPINS = "3000"  # rounds of a thread that waits, before it sleeps; GNU's OpenMP takes 300,000
-BROKEN_PIPE = 128 + 13  # what a shell says of SIGPIPE
-# SIGTERM is torchrun's and the schedulers'; by the others, which Windows lacks, SLURM warns a job of its limit.
+AGAIN = "run the same command again to resume"
+SPINS = "3000"  # iterations that a waiting thread spins before it sleeps; the default of GNU's OpenMP is 300,000
+BROKEN_PIPE = 128 + 13  # a shell's exit code for SIGPIPE
+# torchrun and schedulers send SIGTERM; SLURM warns of the time limit by the others, which Windows lacks.
 STOPS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
-MACHINE = (  # what a machine runs out of, by the words of the system or of torch, and what to do
+MACHINE = (  # what a machine runs out of: pattern in the message of the system or torch, and what to do
     (
         r"Too many open files|items of ancdata",
         "the limit of open files is reached: raise it (ulimit -n 65536) or use fewer workers (DATALOADER.NUM_WORKERS)",
@@ -32,7 +32,7 @@ MACHINE = (  # what a machine runs out of, by the words of the system or of torc
     ),
     (
         r"DataLoader worker .*(killed by signal|exited unexpectedly)",
-        "a process that loads images was ended from outside, most often as the machine's memory is full: use fewer "
+        "a process that loads images was killed, usually because the machine's memory is full: use fewer "
         f"workers (DATALOADER.NUM_WORKERS) or smaller batches, then {AGAIN}",
     ),
     (
@@ -49,14 +49,18 @@ MACHINE = (  # what a machine runs out of, by the words of the system or of torc
 
 
 def start(file: str) -> None:
-    """What a script does first, before it imports torch.
+    """Must be called first in a script, before it imports torch.
 
-    Ctrl-C is silent while modules are imported. OpenMP's threads spin briefly while they wait: on a CPU that has other
-    work, a thread that spins takes the time of the one that it waits for (docs/performance.md). A user's
-    OMP_WAIT_POLICY or GOMP_SPINCOUNT stays. A script of another checkout than tlla's ends with exit code 2.
+    Ctrl-C prints no traceback while modules are imported. OpenMP's waiting threads spin only briefly: on a busy CPU a
+    spinning thread takes time from the one that it waits for (docs/performance.md). OMP_WAIT_POLICY and
+    GOMP_SPINCOUNT are kept if the user has set them. A script from another checkout than tlla exits with code 2.
 
     Args:
         file: The script's ``__file__``.
+
+    >>> start(__file__)
+    >>> call(lambda: None)
+    0
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback; `call` puts it back
@@ -65,19 +69,24 @@ def start(file: str) -> None:
     try:
         check_same_tree(file)
     except InputError as error:
-        say_any_text()
+        _say_any_text()
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
 def check_same_tree(*files: str | None) -> None:
-    """Refuses to mix two checkouts, as a PYTHONPATH or an environment that was installed from another one does.
+    """Refuses to mix two checkouts, as happens by PYTHONPATH or an environment installed from another checkout.
 
     Args:
-        files: ``__file__`` of this project's scripts or packages, or of ``dassl``, which may be anybody's.
+        files: ``__file__`` of this project's scripts or packages, or of ``dassl``, which may be another project's.
 
     Raises:
-        InputError: One lies in another checkout, or installation, than tlla.
+        InputError: a file is in another checkout or installation than tlla.
+
+    >>> Path("other/tlla").mkdir(parents=True); Path("other/tlla/__init__.py").touch()
+    >>> check_same_tree("other/train.py")
+    Traceback (most recent call last):
+    tlla.errors.InputError: ...train.py is from another checkout than tlla in ...: install the one that you want ...
     """
     root = Path(__file__).resolve().parent.parent
     for path in (Path(file).resolve() for file in files if file):
@@ -85,20 +94,23 @@ def check_same_tree(*files: str | None) -> None:
         ours = path.parent.name != "dassl" or (path.parents[1] == home / "toolkit" and (root / "toolkit").is_dir())
         if ours and home != root:
             raise InputError(
-                f"{path} is of another checkout than tlla in {root}: install the one that is meant "
-                f"(pip install -e {home / 'toolkit'} -e {home}) into an environment of its own, and unset PYTHONPATH"
+                f"{path} is from another checkout than tlla in {root}: install the one that you want "
+                f"(pip install -e {home / 'toolkit'} -e {home}) in its own environment, and unset PYTHONPATH"
             )
 
 
 def call(function: Callable[[], int | None], stopped: str = f"stopped; {AGAIN}") -> int:
-    """Runs what a command line does, and returns the exit code.
+    """Runs a command line's function and returns the exit code.
 
     Args:
-        function: Parses and runs; returns the exit code, None for 0.
-        stopped: What is said after Ctrl-C or SIGTERM.
+        function: Parses the arguments and runs; returns the exit code, None for 0.
+        stopped: Message after Ctrl-C or SIGTERM.
+
+    >>> call(lambda: int(Path("no.txt").read_text()))
+    2
     """
-    say_any_text()
-    stop_at_sigterm()
+    _say_any_text()
+    _stop_at_sigterm()
     try:
         code = function() or 0
         sys.stdout.flush()
@@ -106,7 +118,7 @@ def call(function: Callable[[], int | None], stopped: str = f"stopped; {AGAIN}")
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of the output has left, as head does
+    except BrokenPipeError:  # the reader of the output has closed it, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:
@@ -114,14 +126,19 @@ def call(function: Callable[[], int | None], stopped: str = f"stopped; {AGAIN}")
         if found is None or os.environ.get("TLLA_DEBUG"):
             raise
         code, sentence = found
-        if _rank() == 0 or not isinstance(error, FloatingPointError):  # all processes see the same loss
+        if _rank() == 0 or not isinstance(error, FloatingPointError):  # all processes have the same loss
             print(f"error: {sentence}", file=sys.stderr)
         return code
 
 
 def explain(error: Exception) -> tuple[int, str] | None:
-    """Exit code and sentence of what a user can put right; None of what looks like a mistake in the program."""
-    sentence = one_sentence(error)
+    """Exit code and message of an error that the user can fix; None if it looks like a bug.
+
+    >>> explain(RuntimeError("CUDA out of memory"))
+    (1, 'there is not enough memory: use smaller batches (DATALOADER.*.BATCH_SIZE, VIEW_BATCH, --batch-views) (CUDA
+    out of memory)')
+    """
+    sentence = _one_sentence(error)
     if isinstance(error, InputError):
         return 2, sentence
     if isinstance(error, (OSError, RuntimeError, MemoryError)):
@@ -135,64 +152,68 @@ def explain(error: Exception) -> tuple[int, str] | None:
     if isinstance(error, FloatingPointError):
         return 1, sentence
     if isinstance(error, RuntimeError) and (total := int(os.environ.get("WORLD_SIZE", 1))) > 1:
-        ended = f"process {_rank()} of {total} cannot go on, perhaps because another one has ended"
+        ended = f"process {_rank()} of {total} cannot continue, perhaps because another one has ended"
         return 1, f"{ended} ({sentence}); {AGAIN}"
     return None
 
 
-def one_sentence(error: BaseException) -> str:
+def _one_sentence(error: BaseException) -> str:
     """The message of an error; from a loader's worker process, without the traceback that torch wraps around it."""
     text = str(error).strip() or type(error).__name__
     if "Original Traceback" in text:
         return text.splitlines()[-1].partition(": ")[2]
-    return text.replace("\n", "\\n") if isinstance(error, InputError) else text.splitlines()[0]  # names may be odd
+    return text.replace("\n", "\\n") if isinstance(error, InputError) else text.splitlines()[0]  # of a file name
 
 
 def _rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
-def say_any_text() -> None:
-    """Lets names that the terminal's encoding lacks be printed as escapes, where Python would raise an error."""
+def _say_any_text() -> None:
+    """Makes characters that the terminal's encoding lacks print as escapes, where Python would raise an error."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
-def stop_at_sigterm() -> None:
-    """Makes the signals by which torchrun and job schedulers end a process stop it as Ctrl-C does: it saves first."""
+def _stop_at_sigterm() -> None:
+    """Makes the signals of torchrun and job schedulers act as Ctrl-C does, so that a run saves its state first."""
 
     def stop(*_: Any) -> None:
         for number in STOPS:
-            signal.signal(number, signal.SIG_IGN)  # schedulers repeat themselves, while it saves
+            signal.signal(number, signal.SIG_IGN)  # schedulers repeat the signal while it saves
         raise KeyboardInterrupt
 
     with contextlib.suppress(ValueError):  # not in the main thread
         for number in STOPS:
             signal.signal(number, stop)
-        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # a script's, while it imported its modules
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # set by `start`
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def take_pairs(cfg: MutableMapping[str, Any], pairs: Sequence[Any]) -> list[Any]:
-    """Sets those KEY VALUE pairs whose default is a text, as they were written (see `take_texts`).
+    """Sets the KEY VALUE pairs whose default is a string, exactly as written (see `take_texts`).
 
     Args:
         cfg: The config, a tree of mappings.
-        pairs: Keys, such as DATASET.ROOT, and values in turn.
+        pairs: Keys, such as DATASET.ROOT, alternating with values.
 
     Returns:
-        All other pairs, unknown keys among them, for yacs's ``merge_from_list``.
+        All other pairs, including unknown keys, for yacs's ``merge_from_list``.
 
     Raises:
-        InputError: A flag stands among them, or one is no pair.
+        InputError: a flag follows the pairs, or a key has no value.
+
+    >>> cfg = {"DATASET": {"ROOT": ""}, "SEED": 1}
+    >>> take_pairs(cfg, ["DATASET.ROOT", "2024", "SEED", "3"]), cfg
+    (['SEED', '3'], {'DATASET': {'ROOT': '2024'}, 'SEED': 1})
     """
     for word in pairs:
         if isinstance(word, str) and re.match("--[a-z]", word):
-            raise InputError(f"{word} stands after KEY VALUE pairs: flags come first, the pairs last")
+            raise InputError(f"{word} follows KEY VALUE pairs: put flags before them")
     if len(pairs) % 2:
         wrong = next((key for key in pairs[::2] if "=" in key), pairs[-1])
-        raise InputError(f"{wrong!r} is no pair of a config key and a value, such as SEED 1, with a space between them")
+        raise InputError(f"{wrong!r} is not a config key with a value: write both with a space between, as in SEED 1")
     rest = []
     for key, value in zip(pairs[::2], pairs[1::2], strict=True):
         content = value
@@ -204,9 +225,13 @@ def take_pairs(cfg: MutableMapping[str, Any], pairs: Sequence[Any]) -> list[Any]
 
 
 def take_texts(cfg: MutableMapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
-    """Sets those values whose default is a text, as they are; returns the others, for yacs to merge.
+    """Sets the values whose default is a string, unchanged; returns the others, for yacs to merge.
 
-    yacs evaluates a text: it would take 2024 for a number, {} for a dict, and quotes away.
+    yacs evaluates strings: it would read 2024 as a number and {} as a dict, and strip quotes.
+
+    >>> cfg = {"DATASET": {"ROOT": ""}, "SEED": 1}
+    >>> take_texts(cfg, {"DATASET": {"ROOT": "2024"}, "SEED": 3}), cfg
+    ({'SEED': 3}, {'DATASET': {'ROOT': '2024'}, 'SEED': 1})
     """
     rest: dict[str, Any] = {}
     for key, value in content.items():

@@ -1,4 +1,4 @@
-"""The one error class for what a user can put right: a file, a config key, an argument."""
+"""The error class for what a user can fix: a file, a config key, an argument."""
 
 import contextlib
 import difflib
@@ -13,7 +13,12 @@ class InputError(ValueError):
 
 @contextlib.contextmanager
 def within(node: str) -> Iterator[None]:
-    """Puts the config node in front of an InputError that begins with a key: ``RHO must ...``."""
+    """Prefixes the config node to an InputError that begins with a key: ``RHO must ...``.
+
+    >>> with within("TRAINER.SAPT"): raise InputError("RHO must be at least 0, but got -1")
+    Traceback (most recent call last):
+    tlla.errors.InputError: TRAINER.SAPT.RHO must be at least 0, but got -1
+    """
     try:
         yield
     except InputError as error:
@@ -21,7 +26,11 @@ def within(node: str) -> Iterator[None]:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """Says which of `known` a mistyped `name` may have meant, e.g. ``did you mean 'SAPT'? (known: CoOp, SAPT)``."""
+    """Suggests names of `known` for a mistyped `name`, as the end of a message.
+
+    >>> nearest("SATP", ["CoOp", "SAPT"])
+    "did you mean 'SAPT'? (known: CoOp, SAPT)"
+    """
     lowered = {k.lower(): k for k in known}
     close = [lowered[m] for m in difflib.get_close_matches(name.lower(), lowered, n=2, cutoff=0.5)]
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""

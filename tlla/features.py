@@ -1,4 +1,4 @@
-"""STSS on features alone, for those who have them: no images, no model (arXiv 2501.18864, section 4.2).
+"""STSS on precomputed features, without images or a model (arXiv 2501.18864, section 4.2).
 
 Letters in shapes: B images, V views, K classes, E joint space, R perturbations.
 """
@@ -29,12 +29,14 @@ def stss(
     lam: float = 1.0,
     vote: str = "mean_prob",
 ) -> Tensor:
-    """Class probabilities by the views whose entropy is low and stays low when the prompt is perturbed.
+    """Class probabilities from the views whose entropy is low and stays low when the prompt is perturbed.
+
+    Features may have any precision, in torch or NumPy, and need not be normalised.
 
     Args:
-        view_features: Of one image's views, (V, E), or of several images', (B, V, E); they need not be normalised.
-        text_features: Of the class names, (R + 1, K, E): first of the prompt itself, then of R perturbed ones, as
-            `perturbed_text_features` makes them; they need not be normalised. Both in any precision, of torch or NumPy.
+        view_features: Features of one image's views, (V, E), or of several images, (B, V, E).
+        text_features: Class features, (R + 1, K, E): first those of the prompt itself, then those of R perturbed
+            prompts, as `perturbed_text_features` returns them.
         logit_scale: CLIP's inverse temperature, 100 for OpenAI's models.
         top_s: Views that vote.
         lam: Weight of the sharpness; 0 selects by entropy alone.
@@ -44,7 +46,11 @@ def stss(
         (K,) or (B, K), float32; rows sum to 1.
 
     Raises:
-        InputError: shapes or settings do not fit, or features are not finite.
+        InputError: a shape or setting is invalid, or a feature is not finite.
+
+    >>> views, text = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]]), torch.eye(2)[None]
+    >>> stss(views, text, logit_scale=2.0, top_s=1, lam=0.0).round(decimals=2)
+    tensor([0.8800, 0.1200])
     """
     check_sharpness(0.0, lam)
     top_s, scale = whole("top_s", top_s, 1), number("logit_scale", logit_scale)
@@ -59,7 +65,7 @@ def stss(
     if view_features.shape[-1] != text_features.shape[-1]:
         raise InputError(
             f"view features of width {view_features.shape[-1]} and text features of width {text_features.shape[-1]} "
-            "are not of the same CLIP"
+            "are not from the same CLIP"
         )
     if 0 in (*view_features.shape[-2:], *text_features.shape):
         raise InputError(
@@ -80,27 +86,30 @@ def perturbed_text_features(
     rho: float = 0.5,
     seed: int = 0,
 ) -> Tensor:
-    """Class features of a prompt and of random perturbations of it: what `stss` needs.
+    """Class features of a prompt and of random perturbations of it, for `stss`.
 
     Args:
         model: CLIP.
-        class_names: One name a class.
-        prompt: A template or a learned prompt, see `tlla.prompts.make_classifier`; not an ensemble nor CoCoOp's, which
-            has other context vectors for each image.
+        class_names: One name per class.
+        prompt: A template or a learned prompt, see `tlla.prompts.make_classifier`; not an ensemble, nor CoCoOp's
+            prompt, which depends on the image.
         n_perturb: R.
         rho: Norm of a perturbation, over all context vectors.
-        seed: Of the perturbations.
+        seed: Seed of the perturbations.
 
     Returns:
         (R + 1, K, E), normalised, float32, on the model's device.
 
     Raises:
-        InputError: the prompt depends on the image or has no context, or an argument does not fit.
+        InputError: the prompt depends on the image or has no context vectors, or an argument is invalid.
+
+    >>> perturbed_text_features(model, ["cat", "dog"], n_perturb=8).shape
+    torch.Size([9, 2, 128])
     """
     n_perturb, seed = whole("n_perturb", n_perturb), whole("seed", seed)
     classifier = make_classifier(model, class_names, prompt)
     if classifier.conditional:
-        raise InputError("CoCoOp's prompt depends on the image: its class features cannot be made beforehand")
+        raise InputError("CoCoOp's prompt depends on the image: its class features cannot be computed in advance")
     method = STSS(rho=rho, n_perturb=n_perturb)
     method.start(classifier, seed)
     return cast(Tensor, method.text).squeeze(1)

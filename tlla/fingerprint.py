@@ -1,7 +1,4 @@
-"""What identifies the things that a result depends on: tensors, weights, class lists, splits, files, configurations.
-
-Whoever loads, resumes, caches or compares something asks here whose it is.
-"""
+"""Fingerprints of what a result depends on: tensors, weights, class lists, splits, files, configs."""
 
 import functools
 import hashlib
@@ -21,11 +18,15 @@ from .backbones import as_backbone
 from .errors import InputError
 
 PACKAGES = ("torch", "torchvision", "dassl", "clip-anytorch", "numpy", "pillow")
-EXTRAS = ("open_clip_torch", "timm", "transformers")  # move a number with some backbones only
+EXTRAS = ("open_clip_torch", "timm", "transformers")  # can change the results of some backbones
 
 
 def tensor_sha256(tensor: Tensor) -> str:
-    """sha256 of a tensor's values as little-endian float32, the same on every device."""
+    """sha256 of a tensor's values as little-endian float32, the same on every device.
+
+    >>> tensor_sha256(torch.ones(2)) == tensor_sha256(torch.ones(2).half())
+    True
+    """
     return hashlib.sha256(tensor.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
@@ -34,38 +35,52 @@ def weights_sha256(clip_model: nn.Module, exact: bool = False) -> str:
 
     Args:
         clip_model: Any CLIP.
-        exact: Whether types count and values count to the last bit. Else floats are rounded to fp16, so that a CLIP in
-            half precision is the one in full precision: what is learned for one is learned for the other.
+        exact: Whether dtypes and all bits count. By default floats are rounded to fp16, so that a CLIP has the same
+            fingerprint in half and in full precision.
+
+    >>> weights_sha256(model)[:8]
+    'b68d4e2f'
     """
     weights = as_backbone(clip_model).named_weights()
-    return lines_sha256(f"{name}\t{_weight(weights[name], exact)}" for name in sorted(weights))
+    return _lines_sha256(f"{name}\t{_weight(weights[name], exact)}" for name in sorted(weights))
 
 
 def _weight(tensor: Tensor, exact: bool) -> str:
     if tensor.is_floating_point() and not exact:
         tensor = tensor.half()
     kind = tensor.dtype
-    if kind == torch.bfloat16:  # NumPy has none
+    if kind == torch.bfloat16:  # which NumPy lacks
         tensor = tensor.float()
     values = tensor.detach().cpu().contiguous().reshape(-1).numpy()
     return f"{kind} {tuple(tensor.shape)} {hashlib.sha256(values.data).hexdigest()}"
 
 
 def are_weights(sha256: str, clip_model: nn.Module) -> bool:
-    """Whether a `weights_sha256` that was kept is of this CLIP; older checkpoints have that of one matrix alone."""
+    """Whether a saved `weights_sha256` matches this CLIP; older checkpoints hold that of a single matrix.
+
+    >>> are_weights(weights_sha256(model), model)
+    True
+    """
     return sha256 in (weights_sha256(clip_model), tensor_sha256(as_backbone(clip_model).fingerprint().half()))
 
 
 def names_sha256(names: Sequence[str]) -> str:
-    """sha256 of a list of class names, in its order."""
-    return lines_sha256(name.replace("\n", "\\n") for name in names)
+    """sha256 of a list of class names; their order counts.
+
+    >>> names_sha256(["cat", "dog"]) == names_sha256(["dog", "cat"])
+    False
+    """
+    return _lines_sha256(name.replace("\n", "\\n") for name in names)
 
 
 def class_order(what: str, there: Sequence[str], here: Sequence[str]) -> list[int]:
-    """Where each class of `here` stands in `there`: what is kept by class is sorted into its place by that.
+    """Index in `there` of each class of `here`, to reorder what is stored by class.
 
     Raises:
-        InputError: The two do not hold the same names, or not in the same order while a name comes twice.
+        InputError: the two lists hold different names, or differ in order while a name is repeated.
+
+    >>> class_order("the cache", ["cat", "dog"], ["dog", "cat"])
+    [1, 0]
     """
     there, here = ([name.replace("_", " ") for name in names] for names in (there, here))
     if there == here:
@@ -76,44 +91,60 @@ def class_order(what: str, there: Sequence[str], here: Sequence[str]) -> list[in
         if len(set(order)) == len(order):
             return order
     raise InputError(
-        f"{what} is of {len(there)} classes ({_some(there, here)}), but this run has {len(here)} "
-        f"({_some(here, there)}): it serves only the classes that it was made of"
+        f"{what} is for {len(there)} classes ({_some(there, here)}), but this run has {len(here)} "
+        f"({_some(here, there)}): use it with the classes that it was made for"
     )
 
 
 def _some(names: Sequence[str], others: Sequence[str]) -> str:
-    """The first names, those that `others` lack before the rest."""
+    """The first few names, beginning with those that `others` lacks."""
     known = set(others)
     names = sorted(names, key=lambda name: name in known)
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 def split_sha256(items: Iterable[Any], root: str) -> str:
-    """sha256 over ``path<TAB>label`` lines of a list of Datum; paths are relative to the dataset's folder `root`.
+    """sha256 of the lines ``path<TAB>label`` of a list of Datum; paths are relative to the dataset's folder `root`.
 
-    Says which images a split has under which labels, on every machine; not what the files hold: `files_sha256`.
+    Identifies a split's images and labels on any machine, but not the content of the files: see `files_sha256`.
+
+    >>> item = type("Datum", (), {"impath": "/data/pets/cat/1.jpg", "label": 0})
+    >>> split_sha256([item], "/data/pets")[:8]
+    '1ce797fb'
     """
     paths = ((Path(os.path.relpath(item.impath, root or None)).as_posix(), item.label) for item in items)
-    return lines_sha256(f"{path}\t{label}" for path, label in paths)
+    return _lines_sha256(f"{path}\t{label}" for path, label in paths)
 
 
 def files_sha256(paths: Iterable[str | Path]) -> str:
-    """sha256 over the size and the time of change of files, in this order; of a missing file, that it is missing.
+    """sha256 of the sizes and modification times of files, in this order; a missing file counts as missing.
 
-    Changes when a file is replaced under its name. Reads no contents, so that a million files take seconds.
+    Changes when a file is replaced under the same name. No content is read: a million files take seconds.
+
+    >>> before, _ = files_sha256(["fruit.png"]), os.utime("fruit.png", (0, 0))
+    >>> files_sha256(["fruit.png"]) == before
+    False
     """
-    return lines_sha256(_stamp(_stat(path)) for path in paths)
+    return _lines_sha256(_stamp(_stat(path)) for path in paths)
 
 
 def file_identity(path: str | Path) -> Hashable:
-    """What a file has in common with itself under another name, be it a link; of a missing file, its absolute path."""
+    """A key that is the same for all paths and links to a file; for a missing file, its absolute path.
+
+    >>> file_identity("fruit.png") == file_identity(Path("fruit.png").resolve())
+    True
+    """
     return _identity(path, _stat(path))
 
 
 def files_sha256_and_identities(paths: Iterable[str | Path]) -> tuple[str, list[Hashable]]:
-    """`files_sha256` and each file's `file_identity`, by one look at each file."""
+    """`files_sha256` and each file's `file_identity`; each file is looked up once.
+
+    >>> files_sha256_and_identities(["fruit.png"]) == (files_sha256(["fruit.png"]), [file_identity("fruit.png")])
+    True
+    """
     found = [(path, _stat(path)) for path in paths]
-    return lines_sha256(_stamp(status) for _, status in found), [_identity(*pair) for pair in found]
+    return _lines_sha256(_stamp(status) for _, status in found), [_identity(*pair) for pair in found]
 
 
 def _stat(path: str | Path) -> os.stat_result | None:
@@ -133,14 +164,23 @@ def _stamp(status: os.stat_result | None) -> str:
 
 @functools.cache
 def source_sha256(*folders: Path) -> str:
-    """sha256 over the names and contents of all Python files below some folders, as they were at the first call."""
+    """sha256 of the names and contents of all Python files below some folders, as of the first call.
+
+    >>> _ = Path("method.py").write_text("top_s = 16")
+    >>> source_sha256(Path.cwd())[:8]
+    'e1e4d6f1'
+    """
     files = ((path, folder) for folder in folders for path in sorted(folder.rglob("*.py")))
     rows = ((path.relative_to(folder).as_posix(), hashlib.sha256(path.read_bytes())) for path, folder in files)
-    return lines_sha256(f"{name}\t{digest.hexdigest()}" for name, digest in rows)
+    return _lines_sha256(f"{name}\t{digest.hexdigest()}" for name, digest in rows)
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Versions of Python, this project and some packages, those that can move a number; the device's name."""
+    """Versions of Python, this project and packages that can change a result, and the device's name.
+
+    >>> versions(["no-such-package"])["no-such-package"]
+    'not installed'
+    """
     found = {"tlla": __version__, "python": platform.python_version()}
     for package in packages:
         try:
@@ -152,13 +192,17 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
 
 
 def key_of(everything: Any) -> str:
-    """A short name, 16 hexadecimal digits, for plain values that a result depends on."""
+    """A fingerprint of plain values: 16 hexadecimal digits.
+
+    >>> key_of({"seed": 1, "views": 64})
+    'bb5422c33d102508'
+    """
     text = json.dumps(everything, sort_keys=True).encode("utf-8", "surrogatepass")
     return hashlib.sha256(text).hexdigest()[:16]
 
 
-def lines_sha256(lines: Iterable[str]) -> str:
-    """sha256 of texts, each followed by a line break; any file name is possible."""
+def _lines_sha256(lines: Iterable[str]) -> str:
+    """sha256 of lines, each followed by a line break; accepts any file name."""
     digest = hashlib.sha256()
     for line in lines:
         digest.update(f"{line}\n".encode("utf-8", "surrogateescape"))
@@ -166,7 +210,11 @@ def lines_sha256(lines: Iterable[str]) -> str:
 
 
 def flat_config(config: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
-    """A tree of settings as ``{"TRAINER.SAPT.RHO": 0.05}``, tuples as lists; without these keys or nodes."""
+    """A nested config as one flat dict, tuples as lists, without some keys or nodes.
+
+    >>> flat_config({"TRAINER": {"SAPT": {"RHO": 0.05}}, "OUTPUT_DIR": "runs"}, without=["OUTPUT_DIR"])
+    {'TRAINER.SAPT.RHO': 0.05}
+    """
     return {
         key: value
         for key, value in _leaves(config, "")
@@ -183,6 +231,10 @@ def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """What differs between two flat mappings, as ``KEY is 0.05 there and 0.7 here``, sorted by key."""
+    """The differences between two flat configs, sorted by key.
+
+    >>> differences({"SEED": 1, "N_CTX": 4}, {"SEED": 2, "N_CTX": 4})
+    ['SEED is 1 there and 2 here']
+    """
     keys = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
     return [f"{key} is {there.get(key)!r} there and {here.get(key)!r} here" for key in keys]

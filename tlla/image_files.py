@@ -1,4 +1,4 @@
-"""Which files are images: one list of suffixes, and one way through folders that accounts for every entry."""
+"""Which files are images, by suffix, and one way to walk folders that accounts for every entry."""
 
 import os
 from collections import defaultdict
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from .errors import InputError
 
-# How the names of images end, whether this Pillow decodes them or not: what it does not is to be named, not missed.
+# Suffixes of images, whether or not this Pillow decodes them: those that it cannot read are reported, not skipped.
 IMAGE_SUFFIXES = frozenset(
     """
     .apng .avif .avifs .blp .bmp .bw .cur .dcx .dds .dib .fit .fits .flc .fli .ftc .ftu .gbr .gif .icb .icns .ico .im
@@ -27,51 +27,49 @@ LOOSE_LINK = "link to nothing"
 SEEN_FOLDER = "link to a folder that is listed elsewhere"
 
 
-def ends_as_image(name: str) -> bool:
-    """Whether a file's name ends as those of images do."""
-    return _suffix(name) in IMAGE_SUFFIXES
-
-
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def kind_of(entry: os.DirEntry[str]) -> str:
-    """What an entry of a folder is: one of the constants above, or its suffix (``.txt``, ``no suffix``).
+def _kind_of(entry: os.DirEntry[str]) -> str:
+    """Kind of a folder's entry: one of the constants above, or its suffix (``.txt``, ``no suffix``).
 
-    A link that leads to nothing is an image if its name says so: one that is not there.
+    A broken link with an image suffix counts as an image, one that is missing.
     """
     if entry.name.startswith("."):
         return HIDDEN
-    try:  # is_dir and is_file come with the listing: a million files are listed without a million look-ups
+    try:  # is_dir and is_file use the listing itself: no further look-up for each file
         if entry.is_dir():
             return FOLDER
         regular = entry.is_file()
-    except OSError:  # a link that leads to itself
+    except OSError:  # a link to itself
         regular = False
     leads_nowhere = not regular and not os.path.exists(entry.path)
     if not regular and not leads_nowhere:
         return NO_FILE
-    if ends_as_image(entry.name):
+    if _suffix(entry.name) in IMAGE_SUFFIXES:
         return IMAGE
     return LOOSE_LINK if leads_nowhere else _suffix(entry.name) or "no suffix"
 
 
 def scan(folder: str | os.PathLike[str], advice: str = "") -> dict[str, list[str]]:
-    """Names in a folder by `kind_of`, sorted.
+    """Names in a folder by `_kind_of`, sorted.
 
     Args:
-        folder: Its path.
-        advice: What to do if it cannot be listed.
+        folder: Path of the folder.
+        advice: What to do if it cannot be listed, for the message.
 
     Raises:
-        InputError: It cannot be listed.
+        InputError: the folder cannot be listed.
+
+    >>> scan(".")
+    {'image': ['fruit.png']}
     """
     found: dict[str, list[str]] = defaultdict(list)
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                found[kind_of(entry)].append(entry.name)
+                found[_kind_of(entry)].append(entry.name)
     except OSError as error:
         raise InputError(
             f"{os.fspath(folder)} cannot be listed ({error.strerror})" + (f"; {advice}" if advice else "")
@@ -80,16 +78,20 @@ def scan(folder: str | os.PathLike[str], advice: str = "") -> dict[str, list[str
 
 
 def walk(folder: str | os.PathLike[str], skip: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
-    """All entries below a folder as (path relative to it, kind); links are followed, but into no folder twice.
+    """All entries below a folder as (path relative to it, kind); links are followed, but no folder is visited twice.
 
-    Folders are told by what is in them; what is in hidden ones is left out.
+    Only empty folders are listed themselves; the contents of hidden ones are left out.
 
     Args:
-        folder: Where to begin.
-        skip: Names of folders that are passed over.
+        folder: Folder to start from.
+        skip: Names of folders to skip.
 
     Raises:
-        InputError: A folder cannot be listed.
+        InputError: a folder cannot be listed.
+
+    >>> Path("photos/old").mkdir(parents=True)
+    >>> list(walk("."))
+    [('fruit.png', 'image'), ('photos/old', 'empty folder')]
     """
     seen = {os.path.realpath(folder)}
     waiting = [""]
@@ -113,7 +115,11 @@ def walk(folder: str | os.PathLike[str], skip: Sequence[str] = ()) -> Iterator[t
 
 
 def describe_kinds(found: Mapping[str, Sequence[str]], examples: int = 1) -> str:
-    """Numbers of entries by kind, with examples: ``2 .txt (a.txt ...), 1 folder (raw)``."""
+    """Number of entries of each kind, with examples.
+
+    >>> describe_kinds({".txt": ["a.txt", "b.txt"], "folder": ["raw"]})
+    '2 .txt (a.txt ...), 1 folder (raw)'
+    """
     texts = []
     for kind, paths in sorted(found.items()):
         shown = ", ".join(map(one_line, paths[:examples])) + (" ..." if len(paths) > examples else "")
@@ -122,6 +128,10 @@ def describe_kinds(found: Mapping[str, Sequence[str]], examples: int = 1) -> str
 
 
 def one_line(path: str | os.PathLike[str]) -> str:
-    """A path as a message shows it: a file's name may hold line breaks and bytes that are no text."""
+    r"""A path on one line: a file name may hold line breaks and bytes that are not text.
+
+    >>> print(one_line("two" + chr(10) + "lines.png"))
+    two\nlines.png
+    """
     text = os.fspath(path).encode("utf-8", "backslashreplace").decode()
     return text.replace("\n", "\\n").replace("\r", "\\r")

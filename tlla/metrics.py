@@ -1,7 +1,7 @@
-"""Metrics of a classifier's probabilities, from a few numbers an image, so that no (N, K) table is kept.
+"""Metrics of class probabilities, from a few numbers per image, so that no (N, K) table is kept.
 
-`score` reduces a batch to columns, `summarize` turns the columns of all images into the metrics. Top-k and ECE equal
-torchmetrics'.
+`score` reduces a batch to columns, `summarize` turns the columns of all images into metrics. Top-k accuracy and ECE
+equal those of torchmetrics.
 """
 
 import torch
@@ -11,7 +11,7 @@ ECE_BINS = 15
 
 
 def score(probability: Tensor, label: Tensor) -> dict[str, Tensor]:
-    """What the metrics need of each image.
+    """The numbers per image that the metrics need.
 
     Args:
         probability: Class probabilities, (B, K), float32.
@@ -19,11 +19,15 @@ def score(probability: Tensor, label: Tensor) -> dict[str, Tensor]:
 
     Returns:
         Columns of shape (B,): `prediction`; `confidence`, its probability; `rank` of the label among the classes (0 is
-        best; of equals, the lower class first, as argmax takes it); `nll`, -ln of the label's probability, which is
-        clamped at float32's epsilon because a vote can give 0; `brier`, the squared error over all classes (0 to 2).
+        best; ties go to the lower class, as in argmax); `nll`, -ln of the label's probability, clamped at float32's
+        epsilon because a vote can return 0; `brier`, the squared error summed over all classes (0 to 2).
 
     Raises:
         FloatingPointError: a probability is not finite.
+
+    >>> columns = score(torch.tensor([[0.75, 0.25]]), torch.tensor([0]))
+    >>> columns["prediction"], columns["rank"], columns["brier"]
+    (tensor([0]), tensor([0]), tensor([0.1250]))
     """
     if not probability.isfinite().all():
         raise FloatingPointError("a class probability is not finite (NaN or infinite): try PREC fp32")
@@ -37,7 +41,12 @@ def score(probability: Tensor, label: Tensor) -> dict[str, Tensor]:
 
 
 def summarize(columns: dict[str, Tensor]) -> dict[str, float]:
-    """Metrics over all images: `top5` and `ece` in %, `nll` in nats, `brier`."""
+    """Metrics over all images: `top5` and `ece` in %, `nll` in nats, and `brier`.
+
+    >>> columns = score(torch.tensor([[0.75, 0.25], [0.25, 0.75]]), torch.tensor([0, 0]))
+    >>> {name: round(value, 3) for name, value in summarize(columns).items()}
+    {'top5': 100.0, 'nll': 0.837, 'ece': 25.0, 'brier': 0.625}
+    """
     return {
         "top5": 100 * (columns["rank"] < 5).double().mean().item(),
         "nll": columns["nll"].double().mean().item(),
@@ -47,7 +56,7 @@ def summarize(columns: dict[str, Tensor]) -> dict[str, float]:
 
 
 def expected_calibration_error(confidence: Tensor, correct: Tensor, n_bins: int = ECE_BINS) -> float:
-    """ECE (Guo et al., arXiv 1706.04599): mean |accuracy - confidence| over equal bins, weighted by their images.
+    """ECE (Guo et al., arXiv 1706.04599): mean |accuracy - confidence| over equal bins, weighted by images per bin.
 
     Args:
         confidence: Probability of the predicted class, (N,).
@@ -55,21 +64,27 @@ def expected_calibration_error(confidence: Tensor, correct: Tensor, n_bins: int 
         n_bins: Number of bins of equal width.
 
     Returns:
-        A share, 0 to 1.
+        A fraction, 0 to 1.
+
+    >>> expected_calibration_error(torch.tensor([0.75, 0.75]), torch.tensor([True, False]))
+    0.25
     """
     _, right, sure = calibration_bins(confidence, correct, n_bins)
     return ((right - sure).abs().sum() / len(confidence)).item()
 
 
 def calibration_bins(confidence: Tensor, correct: Tensor, n_bins: int = ECE_BINS) -> tuple[Tensor, Tensor, Tensor]:
-    """Images, correct ones and the sum of confidences in each bin: three of shape (n_bins + 1,), float64.
+    """Number of images, of correct ones, and sum of confidences in each bin: three (n_bins + 1,) tensors, float64.
 
-    Bins are [low, high), as torchmetrics has them; a confidence of exactly 1 stands in a bin of its own, the last.
+    Bins are [low, high), as in torchmetrics; a confidence of exactly 1 has its own bin, the last.
 
     Args:
         confidence: Probability of the predicted class, (N,).
         correct: Whether the prediction is right, (N,), bool.
         n_bins: Number of bins of equal width.
+
+    >>> calibration_bins(torch.tensor([0.25, 0.75, 1.0]), torch.tensor([False, True, True]), n_bins=2)[2]
+    tensor([0.2500, 0.7500, 1.0000], dtype=torch.float64)
     """
     edges = torch.linspace(0, 1, n_bins + 1, device=confidence.device)
     index = torch.bucketize(confidence, edges, right=True) - 1  # (N,), 0 .. n_bins

@@ -1,7 +1,7 @@
-"""The paper's figures, to print beside ours: arXiv 2501.18864, ViT-B/16, top-1 accuracy in %.
+"""The paper's results, to print beside ours: arXiv 2501.18864, ViT-B/16, top-1 accuracy in %.
 
-Rows carry the names that our trainers give: ZeroshotCLIP is the paper's CLIP, CTPT its C-TPT, TipAdapter its
-Tip-Adapter, SAPT its "SAPT+CoOp", TLLA its TLLA (in version 2 FGA). None: the paper gives no number.
+Rows have the names of our trainers: ZeroshotCLIP is the paper's CLIP, CTPT its C-TPT, TipAdapter its Tip-Adapter,
+SAPT its "SAPT+CoOp", TLLA its TLLA (FGA in version 2). None: the paper has no number.
 """
 
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class SomeClasses(Benchmark):
-    """Datasets with the halves of their classes: a mean over both halves is no protocol's, so there is none."""
+    """Datasets with the halves of their classes, without averages: no protocol averages over both halves."""
 
     @property
     def averages(self) -> dict[str, tuple[str, ...]]:
@@ -70,7 +70,7 @@ class SomeClasses(Benchmark):
 class BaseToNew(Benchmark):
     """Trained on the base classes of each dataset in `targets`, tested on its base and on its new classes.
 
-    CoCoOp, arXiv 2203.05557, table 2: H is the harmonic mean of both, under the averages that of the averages.
+    CoCoOp, arXiv 2203.05557, table 2: H is the harmonic mean of both; for the averages, that of the averages.
     """
 
     @property
@@ -171,4 +171,4 @@ EMOJI_SCENES = Benchmark(
 )
 
 BENCHMARKS = (IMAGENET, CROSS_DATASET, EMOJI, EMOJI_SCENES)
-BACKBONE = "ViT-B/16"  # of all these figures
+BACKBONE = "ViT-B/16"  # of all these results

@@ -1,4 +1,4 @@
-"""Registration that is safe to repeat: the same file can be imported as `trainers` and as `tlla.trainers`."""
+"""Registration that may be repeated, as one file can be imported as `trainers` and as `tlla.trainers`."""
 
 import inspect
 import warnings
@@ -7,10 +7,14 @@ from typing import Any
 
 
 def register(registry: Any) -> Callable[[type], type]:
-    """Class decorator that registers under the class's name in a registry of Dassl's kind.
+    """Class decorator that registers a class under its name in a Dassl registry.
 
-    A second import of the same file replaces the first. A name that belongs to somebody else, such as the CoOp of a
-    CoOp fork, is left to its owner, with a warning.
+    A second import of the same file replaces the first. A name that another file has registered, such as CoOp in a
+    fork of CoOp, is kept for that file, with a warning.
+
+    >>> from dassl.utils import Registry
+    >>> register(registry := Registry("TRAINER"))(type("CoOp", (), {})) is registry.get("CoOp")
+    True
     """
 
     def decorate(cls: type) -> type:

@@ -19,28 +19,45 @@ VOTES = ("majority", "mean_prob", "mean_logit")
 
 
 def check_top_s(s: int, n_views: int) -> None:
-    """Raises InputError unless s of n_views can be kept."""
+    """Raises InputError unless s of n_views can be kept.
+
+    >>> check_top_s(65, n_views=64)
+    Traceback (most recent call last):
+    tlla.errors.InputError: TOP_S must lie between 1 and the number of views, 64, but got 65
+    """
     if not 1 <= s <= n_views:
         raise InputError(f"TOP_S must lie between 1 and the number of views, {n_views}, but got {s}")
 
 
 def check_vote(how: str) -> None:
-    """Raises InputError unless the vote is known."""
+    """Raises InputError unless `how` is one of `VOTES`.
+
+    >>> check_vote("median")
+    Traceback (most recent call last):
+    tlla.errors.InputError: VOTE must be one of ('majority', 'mean_prob', 'mean_logit'), but got 'median'
+    """
     if not isinstance(how, str) or how not in VOTES:
         raise InputError(f"VOTE must be one of {VOTES}, but got {how!r}")
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Shannon entropy (nats) of softmax(logits): (..., K) -> (...). 0 for one-hot distributions, never NaN.
+    """Shannon entropy (nats) of softmax(logits): (..., K) -> (...); 0 for one-hot distributions.
 
-    Nor is its gradient, where a probability underflows to 0.
+    Neither the entropy nor its gradient is NaN where a probability underflows to 0.
+
+    >>> entropy(torch.tensor([0.0, 0.0]))
+    tensor(0.6931)
     """
     log_prob = logits.log_softmax(dim=-1)
     return -(log_prob.exp() * log_prob).sum(dim=-1)
 
 
 def marginal_entropy(logits: Tensor) -> Tensor:
-    """Entropy (nats) of the mean distribution over views, in log space: (..., V, K) -> (...). TPT's objective."""
+    """Entropy (nats) of the mean distribution over views, TPT's objective: (..., V, K) -> (...). In log space.
+
+    >>> marginal_entropy(torch.tensor([[9.0, 0.0], [0.0, 9.0]]))
+    tensor(0.6931)
+    """
     log_prob = logits.log_softmax(dim=-1)
     log_mean = log_prob.logsumexp(dim=-2) - math.log(logits.shape[-2])  # (..., K)
     return -(log_mean * log_mean.exp()).sum(dim=-1)
@@ -64,13 +81,17 @@ def score_views(view_features: Tensor, text_features: Tensor, logit_scale: Tenso
 
     Args:
         view_features: Normalised image features, (B, V, E).
-        text_features: Normalised text features, (R + 1, K, E) or, by image, (R + 1, B, K, E): first of the unperturbed
-            prompt, then of R perturbed ones.
+        text_features: Normalised class features, (R + 1, K, E), or (R + 1, B, K, E) if they depend on the image: first
+            those of the unperturbed prompt, then those of R perturbed prompts.
         logit_scale: Inverse temperature.
         lam: Weight of the sharpness term.
 
     Returns:
-        Scores of all views; with R = 0 the sharpness is 0.
+        Scores of all views; the sharpness is 0 if R = 0.
+
+    >>> text = torch.stack([torch.eye(2), torch.ones(2, 2)])
+    >>> score_views(torch.tensor([[[1.0, 0.0], [0.6, 0.8]]]), text, 2.0, lam=1.0).sharpness.round(decimals=2)
+    tensor([[0.3300, 0.0200]])
     """
     logits = logit_scale * view_features @ text_features[0].mT  # (B, V, K)
     plain = entropy(logits)  # (B, V)
@@ -82,28 +103,42 @@ def score_views(view_features: Tensor, text_features: Tensor, logit_scale: Tenso
 
 
 def lowest(scores: Tensor, s: int) -> Tensor:
-    """Indices of the s lowest scores of each row, (B, V) -> (B, s), in ascending order; ties go to the earlier view."""
+    """Indices of the s lowest scores of each row, ascending: (B, V) -> (B, s); ties go to the earlier view.
+
+    >>> lowest(torch.tensor([[0.3, 0.1, 0.2]]), 2)
+    tensor([[1, 2]])
+    """
     return scores.sort(dim=1, stable=True).indices[:, :s]
 
 
 def confident(logits: Tensor, top: float) -> Tensor:
-    """Indices of the share `top` of the views with the lowest entropy, at least one: (B, V, K) -> (B, s)."""
+    """Indices of the confident views, the fraction `top` with the lowest entropy, at least one: (B, V, K) -> (B, s).
+
+    >>> confident(torch.tensor([[[0.0, 0.0], [0.0, 9.0]]]), top=0.5)
+    tensor([[1]])
+    """
     return lowest(entropy(logits), max(1, int(top * logits.shape[1])))
 
 
 def take_views(values: Tensor, index: Tensor) -> Tensor:
-    """The chosen views of each image: (B, V, N) and (B, s) -> (B, s, N)."""
+    """The selected views of each image: values (B, V, N) and indices (B, s) -> (B, s, N).
+
+    >>> take_views(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([[1]]))
+    tensor([[[3., 4.]]])
+    """
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
 
 
 def vote(logits: Tensor, how: str) -> Tensor:
-    """Aggregates the kept views into one distribution an image: (B, s, K) -> (B, K), rows sum to 1.
+    """Aggregates the selected views into one distribution per image: (B, s, K) -> (B, K); rows sum to 1.
 
     Args:
-        logits: Logits of the kept views under the unperturbed prompt.
-        how: "majority": one vote a view; a tie is broken by mean probability, which enters with the weight of half a
-            vote, so that it can never outweigh one. "mean_prob": mean of the probabilities. "mean_logit": softmax of
-            the mean logit.
+        logits: Logits of the selected views under the unperturbed prompt.
+        how: "majority": one vote per view, plus half a vote for the mean probability, which breaks ties but never
+            outweighs a vote. "mean_prob": mean of the probabilities. "mean_logit": softmax of the mean logits.
+
+    >>> vote(torch.tensor([[[2.0, 0.0], [1.0, 0.0], [0.0, 9.0]]]), "majority").round(decimals=2)
+    tensor([[0.6500, 0.3500]])
     """
     if how == "mean_logit":
         return logits.mean(dim=1).softmax(dim=-1)
@@ -115,7 +150,12 @@ def vote(logits: Tensor, how: str) -> Tensor:
 
 
 def select_and_vote(scores: ViewScores, s: int, how: str) -> Tensor:
-    """Class distribution of each image by the votes of its s lowest-scored views: (B, K)."""
+    """Class distribution of each image, (B, K), from the votes of its s lowest-scored views.
+
+    >>> scores = score_views(torch.tensor([[[1.0, 0.0], [0.6, 0.8]]]), torch.eye(2)[None], 2.0, lam=0.0)
+    >>> select_and_vote(scores, 1, "mean_prob").round(decimals=2)
+    tensor([[0.8800, 0.1200]])
+    """
     check_top_s(s, scores.score.shape[1])
     check_vote(how)
     return vote(take_views(scores.logits, lowest(scores.score, s)), how)

@@ -5,7 +5,7 @@
 so that the descent direction is ``(1 - lambda) * g(p) + lambda * g(p + eps*)``. lambda = 1 is SAM (Foret et al.,
 arXiv 2010.01412), lambda = 0 is plain descent.
 
-The prompt is never written to: the perturbed prompt is a new tensor, so there is nothing to undo when a pass fails.
+The prompt is not modified: the perturbed prompt is a new tensor, so there is nothing to undo when a pass fails.
 """
 
 from collections.abc import Callable
@@ -41,13 +41,22 @@ class SharpnessStep:
 
 
 def check_sharpness(rho: float, lam: float) -> None:
-    """Raises InputError unless rho and lambda are finite and at least 0."""
+    """Raises InputError unless rho and lambda are finite and at least 0.
+
+    >>> check_sharpness(rho=-0.1, lam=1.0)
+    Traceback (most recent call last):
+    tlla.errors.InputError: RHO must be a finite number >= 0, but got -0.1
+    """
     for name, value in (("RHO", rho), ("LAMBDA", lam)):
         number(name, value)
 
 
 def ascent(prompt: Tensor, gradient: Tensor, rho: float) -> Tensor:
-    """eps* = rho * g / ||g||, of the prompt's shape; a scale of the gradient cancels."""
+    """eps* = rho * g / ||g|| (eq. 3), of the prompt's shape; a factor on the gradient cancels.
+
+    >>> ascent(torch.zeros(2), torch.tensor([3.0, 4.0]), rho=0.5)
+    tensor([0.3000, 0.4000])
+    """
     eps: Tensor = gradient * (rho / gradient.norm())
     return eps
 
@@ -61,19 +70,23 @@ def sharpness_step(
     reduce: Reduce | None = None,
     perturbation: Perturbation | None = None,
 ) -> SharpnessStep:
-    """Direction of descent of the sharpness-aware objective at `prompt`.
+    """Descent direction of the sharpness-aware objective at `prompt` (eq. 2-4).
 
     Args:
         loss_fn: Maps a prompt to a scalar loss; called once or twice, on the same batch.
         prompt: The context vectors, float32, any shape; not modified.
         rho: Radius of the perturbation, in the norm over the whole prompt.
-        lam: Weight of the sharpness. 0 makes a single pass.
-        loss_scale: Factor on the loss before the backward pass (fp16). It cancels in eps*.
-        reduce: Makes the gradient of what autograd has found: the sum over processes that know a part of it each.
-        perturbation: Another eps of the prompt and `loss_scale` times its gradient; default: `ascent`.
+        lam: Weight of the sharpness; 0 makes a single pass.
+        loss_scale: Factor on the loss before the backward pass (fp16); it cancels in eps*.
+        reduce: Maps this process's gradient to the whole one, as by a sum over processes.
+        perturbation: Maps the prompt and `loss_scale` times its gradient to another eps; default: `ascent`.
 
     Returns:
-        A `SharpnessStep`; when `finite` is False its gradient must not be applied.
+        A `SharpnessStep`; do not apply its gradient if `finite` is False.
+
+    >>> step = sharpness_step(lambda p: p.square().sum(), torch.tensor([3.0, 4.0]), rho=0.5, lam=1.0)
+    >>> step.gradient, step.sharpness
+    (tensor([6.6000, 8.8000]), tensor(5.2500))
     """
     loss, grad = _loss_and_grad(loss_fn, prompt, loss_scale, reduce)
     norm = grad.norm()
@@ -103,6 +116,9 @@ def random_directions(shape: tuple[int, ...], n: int, radius: float, seed: int) 
     """Gaussian directions scaled to Frobenius norm `radius` (STSS, below eq. 5): (n, *shape), float32, on the CPU.
 
     Direction r depends on (seed, r) alone, not on n.
+
+    >>> random_directions((4, 512), n=3, radius=0.5, seed=0).norm(dim=(1, 2))
+    tensor([0.5000, 0.5000, 0.5000])
     """
     directions = torch.empty(n, *shape)
     generator = torch.Generator().manual_seed(seed)

@@ -11,13 +11,17 @@ import argparse
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """CoOp's flags; a flag that is not given leaves the config as it is."""
+    """CoOp's flags; without a flag the config's value stays.
+
+    >>> parse_args(["--trainer", "SAPT", "--eval-only", "SEED", "2"]).opts
+    ['SEED', '2']
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", help="folder of the datasets")
     parser.add_argument("--output-dir", help="folder of the run's results")
     parser.add_argument(
         "--resume",
-        help="run from which training goes on, under whatever settings (default: the output folder, under the same)",
+        help="run to resume, whatever its settings (default: the output folder, if its settings are the same)",
     )
     parser.add_argument("--seed", type=int, help="0 or more fixes the randomness; negative: random")
     parser.add_argument("--source-domains", nargs="+", help="source domains")
@@ -33,7 +37,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--eval-only", action="store_true", help="test without training")
     parser.add_argument("--model-dir", default="", help="run whose prompt --eval-only tests")
     parser.add_argument("--load-epoch", type=int, help="epoch of that run (default: the newest)")
-    parser.add_argument("--fresh", action="store_true", help="test all images again, also those that a killed test did")
+    parser.add_argument("--fresh", action="store_true", help="ignore the partial results of a killed test")
     parser.add_argument("--no-train", action="store_true", help="build everything, then stop")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs, e.g. TRAINER.SAPT.RHO 0.1")
     return parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""Processes that load batches: how they are stopped, and how a batch leaves them where shared memory is small."""
+"""Worker processes of data loaders: how they stop, and how they send batches if shared memory is small."""
 
 import os
 import pickle
@@ -15,38 +15,42 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from .command_line import STOPS
 
-SHARED_MEMORY = Path("/dev/shm")  # Linux's; elsewhere it has no limit of its own
+SHARED_MEMORY = Path("/dev/shm")  # on Linux; elsewhere shared memory has no separate limit
 
 
-def leave_stopping_to_parent(worker_id: int) -> None:
-    """For a loader's workers: a terminal's Ctrl-C and a scheduler's SIGTERM come to all processes at once."""
+def _leave_stopping_to_parent(worker_id: int) -> None:
+    """Initialises a worker: Ctrl-C and a scheduler's SIGTERM reach all processes at once, but the parent decides."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
     for number in STOPS:
-        signal.signal(number, lambda *_: os._exit(0))  # of another end torch would make an error in the parent
+        signal.signal(number, lambda *_: os._exit(0))  # torch raises an error in the parent for any other exit
 
     def quiet(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        if not issubclass(kind, (OSError, EOFError)):  # of a parent that left while it was handed a tensor
+        if not issubclass(kind, (OSError, EOFError)):  # when the parent ends while it receives a tensor
             sys.__excepthook__(kind, error, trace)
 
     sys.excepthook = quiet
 
 
 def fit_workers(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """Makes the workers of any loader end quietly, and send batches by another way while shared memory has no room.
+    """Makes a loader's workers end quietly, and send batches through pipes if shared memory is full.
 
-    Every loader of this project passes here. The batches are the same either way. Returns the loader.
+    All loaders of this project use this. The batches are the same either way. Returns the loader.
+
+    >>> loader = fit_workers(DataLoader([1, 2, 3], batch_size=2))
+    >>> list(loader)
+    [tensor([1, 2]), tensor([3])]
     """
     if loader.worker_init_fn is None:
-        loader.worker_init_fn = leave_stopping_to_parent
+        loader.worker_init_fn = _leave_stopping_to_parent
     if not isinstance(loader.collate_fn, _Collate):
         loader.collate_fn = _Collate(loader.collate_fn)
     return loader
 
 
 class _Collate:
-    """A loader's own collate function, but in a worker whose batch would not fit into shared memory.
+    """A loader's own collate function, except in a worker whose batch does not fit into shared memory.
 
-    Torch hands tensors over in /dev/shm. A container has 64 MB of it, and a batch of views takes hundreds.
+    Torch passes tensors through /dev/shm. A container has 64 MB of it, and a batch of views needs hundreds.
     """
 
     def __init__(self, collate: Callable[[list[Any]], Any]):
@@ -56,17 +60,17 @@ class _Collate:
         worker = get_worker_info()
         if worker is None or not SHARED_MEMORY.is_dir():
             return self.collate(items)
-        # Each worker may be about to put a batch there; twice that, as other programs use it, too.
+        # Each worker may be about to write a batch; twice that, as other programs use shared memory, too.
         if 2 * worker.num_workers * _n_bytes(items) <= shutil.disk_usage(SHARED_MEMORY).free:
             return self.collate(items)
         return _Parcel(self.collate, items)
 
 
 class _Parcel:
-    """Items on their way through a pipe; what arrives is the batch, put together there."""
+    """Items sent through a pipe; the receiver collates them into the batch."""
 
     def __init__(self, collate: Callable[[list[Any]], Any], items: list[Any]):
-        self.content = collate, pickle.dumps(items)  # the common pickle, which copies; torch's own one shares
+        self.content = collate, pickle.dumps(items)  # the standard pickle copies tensors; torch's would share them
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpack, self.content
@@ -81,8 +85,8 @@ def _unpack(collate: Callable[[list[Any]], Any], items: bytes) -> Any:
 def _note_once() -> None:
     total = shutil.disk_usage(SHARED_MEMORY).total / 1e6
     print(
-        f"note: {SHARED_MEMORY} ({total:,.0f} MB) has too little room for the batches of all workers: they come "
-        "through pipes, which is slower (a container's --shm-size enlarges it)",
+        f"note: {SHARED_MEMORY} ({total:,.0f} MB) is too small for the batches of all workers: they are sent "
+        "through pipes, which is slower (enlarge it by docker run --shm-size)",
         file=sys.stderr,
     )
 

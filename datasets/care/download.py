@@ -37,7 +37,7 @@ def download(name: str, root: str, split_only: bool = False) -> None:
         print(f"By hand: {entry.by_hand}")
     if failed:
         raise DownloadError(
-            f"{', '.join(failed)} of {name} could not be had; run the same command again to go on, or see {entry.page}"
+            f"{', '.join(failed)} of {name} could not be had; run the same command again to resume, or see {entry.page}"
         )
 
 

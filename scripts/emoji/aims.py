@@ -37,7 +37,7 @@ LRS = (0.02, 0.2)
 
 
 class Pictures:
-    """Labels and features of the plain view and n_views - 1 crops of files: (N,) and (N, V, E)."""
+    """Labels and features of the centre crop and n_views - 1 crops of files: (N,) and (N, V, E)."""
 
     def __init__(self, model: PromptedCLIP, items: list[tuple[str, int]], n_views: int) -> None:
         self.labels = torch.tensor([label for _, label in items])

@@ -1,4 +1,4 @@
-"""CLIPs of any origin, behind one interface (`base.Backbone`)."""
+"""CLIPs from any source behind one interface (`base.Backbone`)."""
 
 from .base import Backbone, Preprocessing, Tokenizer
 from .openai import OpenAICLIP, openai_view

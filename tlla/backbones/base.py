@@ -1,11 +1,11 @@
-"""What this project asks of a CLIP, whoever wrote it.
+"""The interface of a CLIP.
 
 Letters in shapes: N texts or images, T text tokens, D text width, E joint space.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NoReturn, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,30 +18,30 @@ class Tokenizer(Protocol):
     """Texts to tokens.
 
     Attributes:
-        n_before: Special tokens before the words, such as SOS.
-        n_special: All special tokens that a text needs beside its words.
+        n_before: Number of special tokens before the words, such as SOS.
+        n_special: Number of all special tokens of a text.
     """
 
     n_before: int
     n_special: int
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of the words alone."""
+        """Tokens of the words, without special ones."""
 
     def __call__(self, texts: list[str]) -> Tensor:
-        """Tokens with special ones and padding, (N, context length), int64; texts that are too long are cut."""
+        """Tokens with special ones and padding, (N, context length), int64; longer texts are cut."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a model expects of its images.
+    """The images that a model expects.
 
     Attributes:
         size: Side of the square images in pixels.
-        mean: Of the channels, for pixels in 0..1.
-        std: Of the channels.
-        interpolation: Of the plain view.
-        resize: "shortest": the short side to `size`, then the centre crop. Anything else is not done here.
+        mean: Mean of each channel, for pixels in 0..1.
+        std: Standard deviation of each channel.
+        interpolation: Interpolation of the centre crop.
+        resize: "shortest": resizes the short side to `size`, then takes the centre crop; others are not implemented.
     """
 
     size: int
@@ -52,17 +52,17 @@ class Preprocessing:
 
 
 class Backbone(nn.Module):
-    """A CLIP: an image encoder, a text encoder that takes embeddings, a tokenizer, a temperature.
+    """A CLIP: an image encoder, a text encoder that accepts embeddings, a tokenizer, a temperature.
 
-    A subclass gives the attributes and the methods below that raise NotImplementedError; of `causal_tower` and
-    `encode_embeddings` one is enough.
+    A subclass defines the attributes and the methods that raise NotImplementedError here, but only one of
+    `causal_tower` and `encode_embeddings`.
 
     Attributes:
         visual: The image encoder.
-        logit_scale: Logarithm of the inverse temperature, of one element.
-        context_length: Tokens that the text encoder takes, special ones included.
-        dtype: What the encoders compute in.
-        name: Under which `load_clip` has loaded it.
+        logit_scale: Logarithm of the inverse temperature, one element.
+        context_length: Tokens that the text encoder accepts, special ones included.
+        dtype: Dtype in which the encoders compute.
+        name: Name under which `load_clip` loaded the model.
     """
 
     name = ""
@@ -73,17 +73,17 @@ class Backbone(nn.Module):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Makes tokens of texts."""
+        """Maps texts to tokens."""
         raise NotImplementedError
 
     @property
     def text_layers(self) -> int:
-        """Layers of the text encoder; with its width they say how much memory a prompt needs."""
+        """Number of layers of the text encoder, for an estimate of the memory per prompt."""
         raise NotImplementedError
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What the image encoder expects."""
+        """The images that the image encoder expects."""
         raise NotImplementedError
 
     @property
@@ -93,24 +93,24 @@ class Backbone(nn.Module):
 
     @property
     def token_weight(self) -> Tensor:
-        """Embeddings of all tokens, (vocabulary, D). InputError if the text encoder has none that could be replaced."""
+        """Embeddings of all tokens, (vocabulary, D); InputError if the text encoder has none that can be replaced."""
         raise NotImplementedError
 
     def encode_image(self, image: Tensor) -> Tensor:
-        """Features of normalised images, (N, 3, size, size) -> (N, E), as the model gives them, not normalised."""
+        """Features of normalised images, (N, 3, size, size) -> (N, E), not normalised."""
         raise NotImplementedError
 
     @property
     def causal_tower(self) -> CausalTower | None:
-        """The text encoder, if it is causal and built of known blocks: then prompts share what they begin with."""
+        """The text encoder if it is causal and built of known blocks, so that prompts share their first tokens."""
         return None
 
     def encode_embeddings(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """Features of texts that are given as embeddings; asked for only where there is no `causal_tower`.
+        """Features of texts from their embeddings; needed only if there is no `causal_tower`.
 
         Args:
-            x: Embeddings without positions, (N, T, D), float32; T is the largest of `lengths`, or more.
-            tokens: The tokens for which they stand, (N, T), int64: they say where EOS and padding are.
+            x: Embeddings without positions, (N, T, D), float32; T is at least the maximum of `lengths`.
+            tokens: The tokens of these embeddings, (N, T), int64; they show where EOS and padding are.
 
         Returns:
             (N, E), not normalised; gradients flow to `x`.
@@ -131,30 +131,20 @@ class Backbone(nn.Module):
         return tower.suffix(x[None, :, shared:], tower.prefix(x[:1, :shared]), eos)[0]
 
     def lengths(self, tokens: Tensor) -> list[int]:
-        """How many tokens of each text the text encoder must see, of (N, T) tokens: here all of them.
+        """How many of its (N, T) tokens each text needs: here all.
 
-        A causal text encoder that is read at EOS needs none that come later.
+        A causal text encoder that is read at EOS needs no later ones.
         """
         return [tokens.shape[1]] * len(tokens)
 
     def named_weights(self) -> Mapping[str, Tensor]:
-        """All weights by name, each once: what tells this model from others."""
+        """All weights by name, each once, to identify the model."""
         return cast(Mapping[str, Tensor], self.state_dict())
 
     def fingerprint(self) -> Tensor:
-        """The one matrix, here the last, by which older checkpoints name their CLIP; newer ones by `named_weights`."""
+        """The matrix (here the last) by which older checkpoints identify their CLIP; newer ones use `named_weights`."""
         return [parameter.detach() for parameter in self.parameters() if parameter.dim() == 2][-1]
 
     def to_half(self) -> None:
-        """Makes the weights fp16 where that is safe."""
+        """Converts the weights to fp16 where that is safe."""
         raise InputError(f"{type(self).__name__} has no fp16 weights: use PREC amp, bf16 or fp32")
-
-
-def refuse(model: nn.Module) -> NoReturn:
-    """Raises InputError for a model that nobody has adapted."""
-    if isinstance(model, str):
-        raise InputError(f"a CLIP is needed, but got its name {model!r}: load it by tlla.load_clip({model!r})")
-    raise InputError(
-        f"{type(model).__module__}.{type(model).__name__} is no CLIP that is known here: give OpenAI's clip.model.CLIP "
-        "or a subclass of tlla.backbones.Backbone; for a model of open_clip use tlla.backbones.OpenClip"
-    )

@@ -1,8 +1,9 @@
-"""A causal text encoder over prompts that begin alike.
+"""A causal text encoder for prompts that begin with the same tokens.
 
-What a causal encoder makes of a token depends on the tokens before it alone. K prompts that share their first P tokens
-(SOS and the context) therefore share those tokens' keys and values in every layer: they are computed once a context,
-and each class's own tokens attend to them. Of the last layer only EOS's token is computed. Exact, gradients included.
+In a causal encoder a token's output depends only on itself and the tokens before it. K prompts that share their first
+P tokens (SOS and the context) therefore share the keys and values of these tokens in every layer: they are computed
+once per context, and each class's own tokens attend to them. The last layer computes only EOS. This is exact, including
+the gradients.
 
 Letters in shapes: R contexts, K classes, P shared tokens, S own tokens, D text width, E joint space, H heads.
 """
@@ -23,9 +24,9 @@ class CausalTower:
     """A text encoder of residual blocks that is read at EOS.
 
     Attributes:
-        blocks: For which `computes_plainly` holds.
+        blocks: The blocks; `computes_plainly` holds for each.
         positions: Positional embeddings, (context length, D).
-        dtype: Of the residual stream.
+        dtype: Dtype of the residual stream.
         finish: Final norm and projection, (..., D) -> (..., E).
     """
 
@@ -35,10 +36,10 @@ class CausalTower:
     finish: Callable[[Tensor], Tensor]
 
     def prefix(self, x: Tensor) -> Tensor:
-        """Keys and values of the tokens that prompts share.
+        """Keys and values of the shared tokens.
 
         Args:
-            x: Their embeddings without positions, (R, P, D).
+            x: Embeddings of these tokens without positions, (R, P, D).
 
         Returns:
             (layers, 2, R, H, P, D / H).
@@ -48,18 +49,18 @@ class CausalTower:
         for number, block in enumerate(self.blocks):
             queries, keys, values = (part.transpose(1, 2) for part in project(block.attn, norm(block.ln_1, x), 0, 2))
             states.append(torch.stack([keys, values]))
-            if number + 1 < len(self.blocks):  # nobody reads what the last block makes of these tokens
+            if number + 1 < len(self.blocks):  # the last block's output for these tokens is not used
                 attended = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
                 x = add_mlp(block, add_attention(block, x, attended.transpose(1, 2)))
         return torch.stack(states)
 
     def suffix(self, x: Tensor, states: Tensor, eos: Tensor) -> Tensor:
-        """Features of prompts, from their own tokens.
+        """Features of prompts from their own tokens.
 
         Args:
-            x: Embeddings of these without positions, (R, K, S, D).
-            states: What `prefix` has returned, of R contexts.
-            eos: Where in `x` EOS stands, (K,), int64.
+            x: Embeddings of these tokens without positions, (R, K, S, D).
+            states: The output of `prefix` for R contexts.
+            eos: Index of EOS in `x`, (K,), int64.
 
         Returns:
             (R, K, E), not normalised; gradients flow to `x` and `states`.
@@ -83,16 +84,16 @@ class CausalTower:
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, shared: Tensor, later: Tensor) -> Tensor:
-    """Attention of own tokens to the shared ones and, where they are not `later`, to each other.
+    """Attention of a prompt's own tokens to the shared tokens and, except `later` ones, to each other.
 
-    In two parts that share a softmax, so that the shared keys are not copied for each class.
+    Computed in two parts with one softmax, so that the shared keys are not copied for each class.
 
     Args:
         queries: (R, K, Q, H, D / H).
         keys: (R, K, S, H, D / H).
-        values: Likewise.
+        values: (R, K, S, H, D / H).
         shared: Keys and values of the shared tokens, (2, R, H, P, D / H).
-        later: Which own keys a query does not see; broadcasts to (R, K, H, Q, S).
+        later: Own keys that are masked for a query; broadcasts to (R, K, H, Q, S).
 
     Returns:
         (R, K, Q, H, D / H).

@@ -1,4 +1,4 @@
-"""OpenAI's CLIP (Radford et al., arXiv 2103.00020), as its own code or a copy of its weights has it.
+"""OpenAI's CLIP (Radford et al., arXiv 2103.00020).
 
 Letters in shapes: N texts or images, T text tokens, D text width, E joint space.
 """
@@ -14,7 +14,7 @@ from .openai_package import CLIP, clip, convert_weights
 
 
 class OpenAITokenizer:
-    """OpenAI's byte pairs."""
+    """OpenAI's byte-pair tokenizer."""
 
     n_before = 1
     n_special = 2  # SOS and EOS
@@ -23,16 +23,16 @@ class OpenAITokenizer:
         self.context_length = context_length
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of the words alone."""
+        """Tokens of the words, without special ones."""
         return list(clip._tokenizer.encode(text))
 
     def __call__(self, texts: list[str]) -> Tensor:
-        """Tokens with SOS and EOS, padded by 0, (N, context length), int64."""
+        """Tokens with SOS and EOS, padded with 0, (N, context length), int64."""
         return cast(Tensor, clip.tokenize(texts, context_length=self.context_length, truncate=True))
 
 
 class OpenAICLIP(CLIP, Backbone):  # type: ignore[misc]  # clip has no types
-    """A `clip.model.CLIP` as a `Backbone`; it is all the former is. Made by `openai_view`."""
+    """A `clip.model.CLIP` that is also a `Backbone`; see `openai_view`."""
 
     transformer: Any
     token_embedding: nn.Embedding
@@ -42,12 +42,12 @@ class OpenAICLIP(CLIP, Backbone):  # type: ignore[misc]  # clip has no types
 
     @property
     def tokenizer(self) -> OpenAITokenizer:
-        """OpenAI's."""
+        """OpenAI's tokenizer."""
         return OpenAITokenizer(self.context_length)
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """OpenAI's, at this model's size."""
+        """OpenAI's preprocessing at this model's image size."""
         return Preprocessing(cast(int, self.visual.input_resolution))
 
     @property
@@ -71,7 +71,7 @@ class OpenAICLIP(CLIP, Backbone):  # type: ignore[misc]  # clip has no types
         return self.token_embedding.weight
 
     def lengths(self, tokens: Tensor) -> list[int]:
-        """Up to EOS, whose number is the largest: (N, T) -> N numbers."""
+        """Number of tokens up to EOS, which has the largest id: (N, T) -> N numbers."""
         return cast(list[int], (tokens.argmax(dim=-1) + 1).tolist())
 
     @property
@@ -92,12 +92,16 @@ class OpenAICLIP(CLIP, Backbone):  # type: ignore[misc]  # clip has no types
         return self.text_projection
 
     def to_half(self) -> None:
-        """OpenAI's fp16."""
+        """Converts the weights to fp16 as OpenAI does."""
         convert_weights(self)
 
 
 def openai_view(model: CLIP) -> OpenAICLIP:
-    """The same model, with the same parameters, buffers and modes, as a `Backbone`."""
+    """The same model, with the same parameters, buffers and mode, as a `Backbone`.
+
+    >>> openai_view(model).token_weight is model.token_embedding.weight
+    True
+    """
     view = OpenAICLIP.__new__(OpenAICLIP)
     view.__dict__ = model.__dict__
     return view

@@ -1,7 +1,7 @@
-"""OpenAI's package `clip` (clip-anytorch): all code imports it from here.
+"""OpenAI's package `clip` (clip-anytorch), imported here for all other modules.
 
-Its import asks for pkg_resources, of which it needs no more than `packaging`, and which setuptools 82 no longer has. A
-stand-in takes its place during the import, and is gone afterwards.
+It imports pkg_resources, which setuptools 82 no longer has, but uses only its `packaging`. A stand-in replaces it
+during the import and is removed afterwards.
 """
 
 import sys

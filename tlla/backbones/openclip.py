@@ -1,9 +1,9 @@
 """Models of open_clip (Ilharco et al., https://github.com/mlfoundations/open_clip): pip install open_clip_torch.
 
 SigLIP is trained with a sigmoid for each pair, ``sigmoid(scale * cosine + bias)``. All methods here need probabilities
-that sum to 1 over the classes, so they take the softmax of ``scale * cosine``; the bias, the same for all classes,
-would cancel. The predicted class is SigLIP's own; the probability is not: it says which class, not whether it is one at
-all.
+that sum to 1 over the classes, so they use the softmax of ``scale * cosine``, in which the bias, the same for all
+classes, would cancel. The predicted class is the same as SigLIP's, but the probability is not: it compares the classes
+and does not tell whether any of them is in the image.
 
 Letters in shapes: N texts or images, T text tokens, D text width, E joint space.
 """
@@ -20,28 +20,28 @@ from .base import Backbone, Preprocessing
 from .blocks import computes_plainly, encode_vit, is_plain_vit, norm
 from .causal import CausalTower
 
-POOLED_AT_EOS = ("argmax", "eos")  # of open_clip's pool types
+POOLED_AT_EOS = ("argmax", "eos")  # pool types of open_clip
 
 
 class OpenClipTokenizer:
-    """A tokenizer of open_clip's.
+    """A tokenizer of open_clip.
 
     Args:
-        tokenizer: open_clip's `SimpleTokenizer` or `HFTokenizer`.
+        tokenizer: A `SimpleTokenizer` or `HFTokenizer` of open_clip.
     """
 
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
         self.context_length = int(tokenizer.context_length)
         words = self.encode("a " * self.context_length)
-        row = self(["a " * self.context_length])[0].tolist()  # is cut: what is no word is special
+        row = self(["a " * self.context_length])[0].tolist()  # is cut: all other tokens are special
         if len(set(words)) != 1 or words[0] not in row:
             raise InputError("this model's tokenizer makes more than one token of the word 'a': it cannot be used here")
         self.n_before = row.index(words[0])
         self.n_special = len(row) - row.count(words[0])
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of the words alone."""
+        """Tokens of the words, without special ones."""
         own = self._tokenizer
         if hasattr(own, "encode"):
             return list(own.encode(text))
@@ -53,15 +53,15 @@ class OpenClipTokenizer:
 
 
 class OpenClip(Backbone):
-    """A `CLIP`, `CustomTextCLIP` or `CoCa` of open_clip's.
+    """A `CLIP`, `CustomTextCLIP` or `CoCa` of open_clip.
 
-    Prompts are cut at EOS if the text encoder is causal and is read at EOS. Any other one gets its full length, through
-    its own code, in which only the output of the token embedding is replaced.
+    Prompts are cut at EOS if the text encoder is causal and read at EOS. Any other text encoder runs its own code on
+    the full length, with only the output of the token embedding replaced.
 
     Args:
         model: The model, in fp32 or with open_clip's fp16 weights.
-        tokenizer: Its tokenizer, of open_clip's.
-        preprocessing: What it expects of its images. Default: what open_clip has noted in it.
+        tokenizer: Its tokenizer, from open_clip.
+        preprocessing: The images that it expects. Default: as open_clip has stored in the model.
     """
 
     def __init__(self, model: Any, tokenizer: Any, preprocessing: Preprocessing | None = None):
@@ -69,7 +69,7 @@ class OpenClip(Backbone):
         self.model: Any = model
         self.visual = model.visual
         self.logit_scale = model.logit_scale
-        self.tower: Any = getattr(model, "text", model)  # CLIP itself holds the parts of its text encoder
+        self.tower: Any = getattr(model, "text", model)  # the text encoder of CLIP is not a module of its own
         self.context_length = int(tokenizer.context_length)
         self.dtype = _compute_dtype(self.visual)
         self._tokenizer = OpenClipTokenizer(tokenizer)
@@ -83,12 +83,12 @@ class OpenClip(Backbone):
 
     @property
     def tokenizer(self) -> OpenClipTokenizer:
-        """open_clip's."""
+        """The model's tokenizer."""
         return self._tokenizer
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What the image encoder expects."""
+        """The images that the image encoder expects."""
         return self._preprocessing
 
     @property
@@ -112,12 +112,12 @@ class OpenClip(Backbone):
     def embedding(self) -> nn.Embedding:
         """The token embedding."""
         found = getattr(self.tower, "token_embedding", None)
-        if found is None and hasattr(self.tower, "config"):  # one of Hugging Face's
+        if found is None and hasattr(self.tower, "config"):  # from Hugging Face
             found = self.tower.transformer.get_input_embeddings()
         if not isinstance(found, nn.Embedding):
             raise InputError(
-                f"the text encoder of this CLIP ({type(self.tower).__name__}) has no token embedding that is known "
-                "here: it takes templates, but no learned prompts; use ZeroshotCLIP, or another backbone"
+                f"the text encoder of this CLIP ({type(self.tower).__name__}) has no known token embedding: it works "
+                "with templates, but not with learned prompts; use ZeroshotCLIP, or another backbone"
             )
         return found
 
@@ -135,7 +135,7 @@ class OpenClip(Backbone):
 
     @property
     def causal_tower(self) -> CausalTower | None:
-        """The text encoder, if it is causal, read at EOS and of plain blocks."""
+        """The text encoder if it is causal, read at EOS and built of known blocks."""
         if not self.causal or not all(map(computes_plainly, self.tower.transformer.resblocks)):
             return None
         tower = self.tower
@@ -157,14 +157,14 @@ class OpenClip(Backbone):
         return cast(Tensor, self.model.encode_text(tokens, normalize=False))
 
     def encode_embeddings(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """Features of texts that are given as embeddings, (N, T, D) and (N, T) -> (N, E)."""
+        """Features of texts from embeddings (N, T, D) and tokens (N, T): (N, E)."""
         if self.causal:
             return self._encode_causal(x, tokens)
         with _replaced_output(self.embedding, x):
             return self.encode_tokens(tokens)
 
     def _encode_causal(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """As open_clip's encode_text, which takes full length only."""
+        """Like open_clip's encode_text, which needs the full length."""
         tower, length = self.tower, x.shape[1]
         dtype = tower.transformer.get_cast_dtype()
         x = x.to(dtype) + tower.positional_embedding[:length].to(dtype)
@@ -172,22 +172,22 @@ class OpenClip(Backbone):
         return self._finish(x[torch.arange(len(x), device=x.device), self._eos(tokens)])
 
     def _eos(self, tokens: Tensor) -> Tensor:
-        """Where the text encoder is read: (N, T) -> (N,)."""
+        """Index at which the text encoder is read: (N, T) -> (N,)."""
         if self.pool_type == "argmax":
             return tokens.argmax(dim=-1)
         eos: int = self.tower.eos_id if hasattr(self.tower, "eos_id") else self.tower.text_eos_id
         return (tokens == eos).int().argmax(dim=-1)
 
     def lengths(self, tokens: Tensor) -> list[int]:
-        """Up to EOS where that is enough, else the full length: (N, T) -> N numbers."""
+        """Number of tokens up to EOS if that is enough, else the full length: (N, T) -> N numbers."""
         return (self._eos(tokens) + 1).tolist() if self.causal else super().lengths(tokens)
 
     def named_weights(self) -> Mapping[str, Tensor]:
-        """All weights by open_clip's names, which are OpenAI's where the architecture is."""
+        """All weights by open_clip's names; OpenAI's architecture has OpenAI's names."""
         return cast(Mapping[str, Tensor], self.model.state_dict())
 
     def fingerprint(self) -> Tensor:
-        """The text projection; where there is none, the text encoder's last matrix."""
+        """The text projection, or the text encoder's last matrix if there is no projection."""
         projection = getattr(self.tower, "text_projection", None)
         if isinstance(projection, nn.Linear):
             return projection.weight
@@ -198,7 +198,7 @@ class OpenClip(Backbone):
 
 @contextmanager
 def _replaced_output(module: nn.Module, x: Tensor) -> Iterator[None]:
-    """Within, a call of the module gives `x`."""
+    """Within the block, calls of the module return `x`."""
     handle = module.register_forward_hook(lambda module, inputs, output: x.to(output.dtype))
     try:
         yield
@@ -207,17 +207,21 @@ def _replaced_output(module: nn.Module, x: Tensor) -> Iterator[None]:
 
 
 def _compute_dtype(visual: nn.Module) -> torch.dtype:
-    """What the first convolution or linear layer computes in; norm layers stay in fp32."""
+    """Dtype of the first convolution or linear layer; norm layers stay in fp32."""
     layers = (m for m in visual.modules() if isinstance(m, (nn.Conv2d, nn.Linear)))
     return next(layers).weight.dtype
 
 
 def preprocessing_of(visual: Any, settings: dict[str, Any]) -> Preprocessing:
-    """open_clip's settings of a model as ours; InputError if images are not square."""
+    """open_clip's preprocessing settings of a model as a `Preprocessing`; InputError if its images are not square.
+
+    >>> preprocessing_of(type("ViT", (), {"image_size": (224, 224)}), {"interpolation": "bilinear"}).interpolation
+    'bilinear'
+    """
     size = visual.image_size
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) != 1:
-        raise InputError(f"this model takes images of {tuple(size)} pixels, but only square ones are made here")
+        raise InputError(f"this model needs images of {tuple(size)} pixels, but only square ones are supported")
     defaults = Preprocessing(0)
     return Preprocessing(
         size=sides.pop(),

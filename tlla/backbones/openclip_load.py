@@ -1,8 +1,8 @@
-"""Loads models of open_clip by name and tag, or from files of weights and of the architecture. Needs open_clip.
+"""Loads models of open_clip by name and tag, or from files of weights and architecture. Needs open_clip.
 
-open_clip's own loader is not used for files: it resizes position embeddings that do not fit, and does not read OpenAI's
-archives. Here what does not fit is an error, and what a file cannot say (the activation, the normalisation of the
-pixels) comes from a tag or is asked for.
+open_clip's own loader is not used for files: it resizes position embeddings of another shape, and does not read
+OpenAI's archives. Here a mismatch is an error, and what a file lacks (the activation, the normalisation of the pixels)
+comes from a tag or must be named.
 """
 
 import warnings
@@ -27,13 +27,17 @@ def load_open_clip(text: str, half: bool = False) -> OpenClip:
     """Loads a model of open_clip, on the CPU.
 
     Args:
-        text: ``ViT-B-32/laion2b_s34b_b79k`` (downloaded by open_clip), ``ViT-B-32/laion2b_s34b_b79k=weights.pt`` (those
-            weights, from a file), ``ViT-B-32=weights.safetensors`` (other weights of that architecture),
-            ``config.json=weights.pt`` (one's own architecture, in open_clip's format), or ``hf-hub:owner/repository``.
-        half: fp16 weights.
+        text: ``ViT-B-32/laion2b_s34b_b79k`` (downloaded by open_clip), ``ViT-B-32/laion2b_s34b_b79k=weights.pt`` (these
+            weights from a file), ``ViT-B-32=weights.safetensors`` (other weights of that architecture),
+            ``config.json=weights.pt`` (your own architecture, in open_clip's format), or ``hf-hub:owner/repository``.
+        half: Whether to use fp16 weights.
 
     Raises:
-        InputError: a name, tag or file is unknown, cannot be had, or does not fit the others.
+        InputError: a name, tag or file is unknown, unavailable, or does not match the others.
+
+    >>> load_open_clip("ViT-B-32/laion")
+    Traceback (most recent call last):
+    tlla.errors.InputError: open_clip has no weights 'laion' of ViT-B-32: did you mean ...
     """
     try:
         source = parse(text)
@@ -41,7 +45,7 @@ def load_open_clip(text: str, half: bool = False) -> OpenClip:
         found = OpenClip(model, _tokenizer(source), preprocessing_of(model.visual, preprocess))
     except InputError:
         raise
-    except Exception as error:  # open_clip, timm, transformers and the hub raise what they like
+    except Exception as error:  # open_clip, timm, transformers and the hub raise many kinds
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(f"open_clip cannot load {text!r}: {reason}") from error
     _warn_of_preprocessing(text, found)
@@ -76,7 +80,7 @@ def _from_file(source: OpenClipSource, half: bool) -> tuple[Any, Config]:
 
 
 def _build(config: Config, half: bool) -> Any:
-    """The architecture with random weights; nothing is downloaded for it but the configs of Hugging Face's encoders."""
+    """The architecture with random weights; downloads only the configs of encoders from Hugging Face."""
     text, vision = dict(config["text_cfg"]), dict(config["vision_cfg"])
     custom = config.pop("custom_text", False) or "hf_model_name" in text
     if "hf_model_name" in text:
@@ -87,7 +91,7 @@ def _build(config: Config, half: bool) -> Any:
     if custom:
         kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP
     if half and (custom or "timm_model_name" in vision):
-        raise InputError("fp16 weights are made of open_clip's own encoders only: use PREC amp, bf16 or fp32")
+        raise InputError("only open_clip's own encoders can have fp16 weights: use PREC amp, bf16 or fp32")
     model = kind(**{**config, "text_cfg": text, "vision_cfg": vision}, cast_dtype=torch.float16 if half else None)
     if half:
         convert_weights_to_lp(model, dtype=torch.float16)
@@ -95,14 +99,14 @@ def _build(config: Config, half: bool) -> Any:
 
 
 def _fill(model: Any, state: dict[str, Tensor], path: Path) -> None:
-    """Loads weights; InputError unless all of them fit."""
+    """Loads weights; InputError unless all names and shapes match."""
     own = model.state_dict()
     state = convert_state_dict(model, state)  # Apple's names
     if "positional_embedding" in state and "positional_embedding" not in own:
         state = convert_to_custom_text_state_dict(state)
     state.pop("text.transformer.embeddings.position_ids", None)  # of older versions of transformers
     for name in {"logit_scale", "logit_bias"} & set(state) & set(own):
-        state[name] = state[name].reshape(own[name].shape)  # scalar, or of one element
+        state[name] = state[name].reshape(own[name].shape)  # a scalar or one element
     shapes = [name for name in own if name in state and state[name].shape != own[name].shape]
     parts = {"missing": set(own) - set(state), "unknown": set(state) - set(own), "of another shape": set(shapes)}
     if any(parts.values()):
@@ -122,11 +126,11 @@ def _tokenizer(source: OpenClipSource) -> Any:
 
 
 def _warn_of_preprocessing(text: str, model: OpenClip) -> None:
-    """The plain view is bicubic, short side and centre crop, for every model."""
+    """The centre crop is always bicubic after a resize of the short side, for every model."""
     own = model.preprocessing
     if (own.interpolation, own.resize) != ("bicubic", "shortest"):
         warnings.warn(
-            f"{text} was made for images that are resized by {own.resize!r} ({own.interpolation}); here the short side "
-            "is resized (bicubic) and the centre cropped, so that figures can differ a little from the model's own",
+            f"{text} was trained on images resized by {own.resize!r} ({own.interpolation}), but here the short side is "
+            "resized (bicubic) before the centre crop: results can differ a little from published ones",
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""Names in state dicts: what wrappers put before them, Hugging Face's, and those that OpenAI's architecture needs."""
+"""Names in state dicts: prefixes of wrappers, Hugging Face's names, and the names of OpenAI's architecture."""
 
 import json
 import re
@@ -13,9 +13,9 @@ from torch import Tensor
 from ..errors import InputError
 from .openai_package import CLIP
 
-WRAPPERS = ("module.", "model.")  # of DataParallel, and of modules that hold the model as an attribute
-COMPILED = "_orig_mod."  # of torch.compile, which may wrap a part of the model
-OPENAI_ENTRIES = {"input_resolution", "context_length", "vocab_size"}  # of OpenAI's archives; no weights
+WRAPPERS = ("module.", "model.")  # prefixes by DataParallel, and by modules that hold the model as an attribute
+COMPILED = "_orig_mod."  # by torch.compile, which may wrap a part of the model
+OPENAI_ENTRIES = {"input_resolution", "context_length", "vocab_size"}  # in OpenAI's archives; not weights
 
 HUGGING_FACE = {  # part of a name in Hugging Face's CLIPModel -> part of OpenAI's name
     "text_model.embeddings.token_embedding.": "token_embedding.",
@@ -37,12 +37,16 @@ HUGGING_FACE = {  # part of a name in Hugging Face's CLIPModel -> part of OpenAI
     ".mlp.fc2.": ".mlp.c_proj.",
 }
 TRANSPOSED = ("text_projection", "visual.proj")
-HEAD_WIDTH = 64  # of each attention head in OpenAI's architecture
+HEAD_WIDTH = 64  # width of each attention head in OpenAI's architecture
 CONFIG_DEFAULTS = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 
 
 def strip_wrappers(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict without what wrappers have put before all of its names; as it is if names would then coincide."""
+    """A state dict without the prefixes of wrappers; unchanged if names would then coincide.
+
+    >>> strip_wrappers({"module._orig_mod.ctx": 1})
+    {'ctx': 1}
+    """
     names = [name.replace(COMPILED, "") for name in state]
     while names and (prefix := next((p for p in WRAPPERS if all(n.startswith(p) for n in names)), "")):
         names = [name.removeprefix(prefix) for name in names]
@@ -50,7 +54,11 @@ def strip_wrappers(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_hugging_face(state: Mapping[str, Tensor]) -> bool:
-    """Whether the names are those of Hugging Face's CLIPModel."""
+    """Whether a state dict has the names of Hugging Face's CLIPModel.
+
+    >>> [is_hugging_face({name: torch.zeros(2)}) for name in ("text_model.final_layer_norm.bias", "ln_final.bias")]
+    [True, False]
+    """
     return any(name.startswith(("text_model.", "vision_model.")) for name in state)
 
 
@@ -58,24 +66,28 @@ def from_hugging_face(state: Mapping[str, Tensor], path: Path) -> dict[str, Tens
     """Weights of Hugging Face's CLIPModel under OpenAI's names.
 
     Args:
-        state: Under Hugging Face's names.
-        path: Of the file; a ``config.json`` beside it says whether the architecture is OpenAI's.
+        state: State dict under Hugging Face's names.
+        path: Its file; a ``config.json`` beside it shows whether the architecture is OpenAI's.
 
     Raises:
-        InputError: the config names another architecture, or a projection of an attention layer is missing.
+        InputError: the config is of another architecture, or a projection of an attention layer is missing.
+
+    >>> _ = Path("config.json").write_text('{"text_config": {}, "vision_config": {}}')
+    >>> list(from_hugging_face({"text_model.final_layer_norm.bias": torch.zeros(2)}, Path("model.safetensors")))
+    ['ln_final.bias']
     """
     _check_config(state, path)
     found: dict[str, Tensor] = {}
-    attention: dict[tuple[str, str], dict[str, Tensor]] = {}  # what stands around q, k and v in a name -> the three
+    attention: dict[tuple[str, str], dict[str, Tensor]] = {}  # parts of a name before and after q, k or v -> the three
     for name, value in state.items():
         if part := re.fullmatch(r"(.+\.self_attn\.)([qkv])(_proj\.(?:weight|bias))", name):
             attention.setdefault((part[1], part[3]), {})[part[2]] = value
-        elif not name.endswith(".position_ids"):  # a buffer of older versions: 0, 1, 2, ...
+        elif not name.endswith(".position_ids"):  # a buffer in older versions: 0, 1, 2, ...
             name = _openai_name(name)
             found[name] = value.T if name in TRANSPOSED else value
     for (before, after), parts in attention.items():
         if missing := [f"{before}{part}{after}" for part in "qkv" if part not in parts]:
-            raise InputError(f"{path} is no whole state dict of Hugging Face's CLIP: it lacks {', '.join(missing)}")
+            raise InputError(f"{path} is not a state dict of Hugging Face's CLIP: it lacks {', '.join(missing)}")
         found[_openai_name(before) + "in" + after.replace(".", "_")] = torch.cat([parts[part] for part in "qkv"])
     return found
 
@@ -90,8 +102,8 @@ def _check_config(state: Mapping[str, Tensor], path: Path) -> None:
     file = path.parent / "config.json"
     if not file.is_file():
         warnings.warn(
-            f"{path} is in Hugging Face's layout, and there is no config.json beside it that says the activation: "
-            "quick_gelu is taken, as in OpenAI's CLIPs",
+            f"{path} is in Hugging Face's layout, but there is no config.json beside it with the activation: "
+            "quick_gelu is assumed, as in OpenAI's CLIPs",
             stacklevel=2,
         )
         return
@@ -99,31 +111,36 @@ def _check_config(state: Mapping[str, Tensor], path: Path) -> None:
         config = json.loads(file.read_text(encoding="utf-8"))
         parts = {part: CONFIG_DEFAULTS | config[f"{part}_config"] for part in ("text", "vision")}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is not the config of a CLIPModel of Hugging Face's ({error!r})") from error
+        raise InputError(f"{file} is not the config of a CLIPModel from Hugging Face ({error!r})") from error
     for part, settings in parts.items():
         for key, expected in CONFIG_DEFAULTS.items():
             if settings[key] != expected:
                 raise InputError(
-                    f"{file} says {key} {settings[key]!r} for the {part} encoder, but OpenAI's architecture has "
+                    f"{file} has {key} {settings[key]!r} for the {part} encoder, but OpenAI's architecture has "
                     f"{expected!r}: load such a model through open_clip (docs/backbones.md)"
                 )
         width, heads = settings.get("hidden_size"), settings.get("num_attention_heads")
         if width and heads and width != HEAD_WIDTH * heads:
             raise InputError(
-                f"{file} says {heads} attention heads of together {width} for the {part} encoder, but in OpenAI's "
-                f"architecture each has {HEAD_WIDTH}: load such a model through open_clip (docs/backbones.md)"
+                f"{file} has {heads} attention heads with a total width of {width} for the {part} encoder, but in "
+                f"OpenAI's architecture each has {HEAD_WIDTH}: load such a model through open_clip (docs/backbones.md)"
             )
 
 
 def check_names(state: Mapping[str, Tensor], what: str) -> None:
-    """Raises InputError, by name, if weights of OpenAI's architecture are missing or there are others.
+    """Raises InputError, with names, if weights of OpenAI's architecture are missing or there are unknown ones.
 
     Args:
-        state: Under OpenAI's names.
-        what: Says whose they are, for the message.
+        state: State dict under OpenAI's names.
+        what: Subject of the message, in the plural.
+
+    >>> check_names({"ctx": torch.zeros(4, 512)}, "the weights in a.pt")
+    Traceback (most recent call last):
+    tlla.errors.InputError: the weights in a.pt are not a state dict of OpenAI's CLIP: 38 names are missing
+    (ln_final.bias, ln_final.weight, logit_scale) and 1 name is unknown (ctx)
     """
     expected = _expected_names(state)
-    needed = {name for name in expected if not name.endswith(".num_batches_tracked")}  # torch can do without
+    needed = {name for name in expected if not name.endswith(".num_batches_tracked")}  # optional in torch
     faults = [_some(needed - set(state), "missing"), _some(set(state) - expected - OPENAI_ENTRIES, "unknown")]
     if any(faults):
         raise InputError(f"{what} are not a state dict of OpenAI's CLIP: {' and '.join(filter(None, faults))}")
@@ -135,7 +152,7 @@ def _some(names: Collection[str], kind: str) -> str:
 
 
 def _expected_names(state: Iterable[str]) -> set[str]:
-    """Names of the weights of a CLIP of OpenAI's with as many layers as the state dict has."""
+    """Names of all weights of OpenAI's architecture with as many layers as the state dict has."""
     names = list(state)
     text, blocks = _n_layers(names, "transformer.resblocks."), _n_layers(names, "visual.transformer.resblocks.")
     stages = tuple(_n_layers(names, f"visual.layer{i}.") for i in range(1, 5))
@@ -146,5 +163,5 @@ def _expected_names(state: Iterable[str]) -> set[str]:
 
 
 def _n_layers(names: Iterable[str], prefix: str) -> int:
-    """How many different layers there are; at least one is expected."""
+    """Number of layers, at least 1."""
     return max(1, len({name[len(prefix) :].partition(".")[0] for name in names if name.startswith(prefix)}))

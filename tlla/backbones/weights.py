@@ -1,6 +1,6 @@
-"""Files of CLIP weights: where they are, their download and checksums, and what is in them.
+"""Files of CLIP weights: their paths, download, checksums and content.
 
-Names, addresses and checksums of OpenAI's weights come from the `clip` package.
+Names, URLs and checksums of OpenAI's weights come from the `clip` package.
 """
 
 import gzip
@@ -26,22 +26,29 @@ from .weight_names import strip_wrappers
 
 EMBEDDED = {"EmojiCLIP": "emoji_clip.pt.gz"}
 HOLDERS = ("state_dict", "model_state_dict", "model")  # keys under which training loops save a state dict
-MOST_INFLATED = 20  # times its size that a file may unpack to: weights hardly shrink, only a bomb does
+MOST_INFLATED = 20  # times its size that a file may unpack to: weights hardly compress, only a zip bomb does
 
 
 def assets_dir() -> Path:
-    """The folder of the embedded benchmark and its CLIP: ``assets`` beside this package, or inside it in the wheel."""
+    """Folder of the embedded benchmark and its CLIP: ``assets`` beside this package, or inside it in the wheel.
+
+    >>> (assets_dir() / "emoji_clip.pt.gz").is_file()
+    True
+    """
     package = Path(__file__).resolve().parents[1]
     inside = package / "assets"
     return inside if inside.is_dir() else package.parent / "assets"
 
 
 def find_weights(name: str, known: Sequence[str] = ()) -> Path:
-    """Path of the weights for a name or path; OpenAI's are downloaded once to ``$CLIP_CACHE`` or ``~/.cache/clip``.
+    """Path of a model's weights; OpenAI's are downloaded once to ``$CLIP_CACHE`` or ``~/.cache/clip``.
 
     Args:
-        name: One of OpenAI's or an embedded one, or a path.
+        name: Name of an OpenAI model or of the embedded one, or a path.
         known: Further names, for the message.
+
+    >>> find_weights("EmojiCLIP").name
+    'emoji_clip.pt.gz'
     """
     if name in EMBEDDED:
         path = assets_dir() / EMBEDDED[name]
@@ -56,14 +63,18 @@ def find_weights(name: str, known: Sequence[str] = ()) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        raise InputError(f"{path} is a folder: give the file with the CLIP weights")
+        raise InputError(f"{path} is a folder: name the file with the CLIP weights")
     raise InputError(
         f"there is no CLIP named {name!r} and no such file: {nearest(name, [*clip._MODELS, *EMBEDDED, *known])}"
     )
 
 
 def openai_file(name: str) -> Path:
-    """Where OpenAI's weights of a name are, or will be when they are downloaded."""
+    """Path at which OpenAI's weights of that name are, or will be after their download.
+
+    >>> openai_file("ViT-B/16").name
+    'ViT-B-16.pt'
+    """
     return Path(os.environ.get("CLIP_CACHE", "~/.cache/clip")).expanduser() / str(clip._MODELS[name]).split("/")[-1]
 
 
@@ -82,7 +93,7 @@ def _openai_weights(name: str) -> Path:
             f"the weights of {name} are not at {path} and could not be downloaded ({error}): "
             f"download {url} on another machine and put it there, or set CLIP_CACHE to the folder that has it"
         ) from error
-    # A file that does not match is the user's: it is reported, never deleted.
+    # A file that does not match belongs to the user: it is reported, not deleted.
     return _check_sha256(path, expected, name)
 
 
@@ -100,7 +111,7 @@ def _check_sha256(path: Path, expected: str, name: str) -> Path:
 
 
 def _download(url: str, path: Path, expected: str, name: str) -> None:
-    """Downloads beside the target and renames after the check, so that a killed download leaves no half file."""
+    """Downloads beside the target and renames after the check, so that a killed download leaves no partial file."""
     with whole_file(path) as part:
         with part.open("wb") as output, urllib.request.urlopen(url, timeout=60) as source:
             total = int(source.headers.get("Content-Length") or 0) or None
@@ -112,12 +123,16 @@ def _download(url: str, path: Path, expected: str, name: str) -> None:
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of OpenAI's JIT archive, a saved state dict (also gzipped) or a safetensors file; no code runs.
+    """Tensors of OpenAI's JIT archive, a saved state dict (may be gzipped) or a safetensors file; runs no code.
 
-    Prefixes that wrappers have put before all names are taken away.
+    Prefixes of wrappers are removed from the names.
 
     Raises:
-        InputError: it is none of these, is truncated, or holds more than tensors.
+        InputError: the file is of another kind, is truncated, or holds more than tensors.
+
+    >>> torch.save({"state_dict": {"module.text_projection": torch.zeros(2)}}, "clip.pt")
+    >>> read_state_dict(Path("clip.pt"))
+    {'text_projection': tensor([0., 0.])}
     """
     try:
         loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
@@ -128,7 +143,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         ) from error
     except InputError:
         raise
-    except Exception as error:  # by the kind of damage RuntimeError, EOFError, KeyError, struct.error, zlib.error, ...
+    except Exception as error:  # RuntimeError, EOFError, KeyError, struct.error, zlib.error, ...
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{path} ({path.stat().st_size:,} bytes) cannot be read as CLIP weights ({reason}): "
@@ -136,7 +151,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         ) from error
     state_dict = next((loaded[k] for k in HOLDERS if k in loaded), loaded) if isinstance(loaded, dict) else None
     if not isinstance(state_dict, dict) or not state_dict or not all(_is_weight(*item) for item in state_dict.items()):
-        raise InputError(f"{path} holds no state dict of tensors but {type(loaded).__name__}: expected CLIP weights")
+        raise InputError(f"{path} holds {type(loaded).__name__}, not a state dict of tensors: expected CLIP weights")
     if broken := [k for k, v in state_dict.items() if v.is_floating_point() and not v.isfinite().all()]:
         raise InputError(f"{path} holds weights that are not finite (NaN or infinite), the first is {broken[0]}")
     return strip_wrappers(state_dict)
@@ -160,7 +175,7 @@ def _load_torch(path: Path) -> Any:
 
 
 def _read_bytes(path: Path) -> bytes:
-    """The file's bytes, unpacked if they are gzipped; InputError if they, or the zip they are, would be too many."""
+    """The file's bytes, unpacked if it is gzipped; InputError if it, or the zip in it, unpacks to too many bytes."""
     most = MOST_INFLATED * path.stat().st_size
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
         data = file.read(most + 1)
@@ -184,5 +199,5 @@ def _is_jit(data: bytes) -> bool:
 
 def _load_jit(data: bytes) -> dict[str, Tensor]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch.jit is deprecated, but it is what OpenAI's files are
+        warnings.simplefilter("ignore", FutureWarning)  # torch.jit is deprecated, but OpenAI's files need it
         return dict(torch.jit.load(io.BytesIO(data), map_location="cpu").state_dict())  # type: ignore[no-untyped-call]

@@ -1,1 +1,1 @@
-"""The loss around a prompt: planes through it, and how flat it is."""
+"""The loss around a prompt: planes through it and measures of its flatness."""

@@ -1,10 +1,10 @@
-"""How flat the loss is around a prompt, as numbers.
+"""Measures of the loss's flatness around a prompt.
 
 Within a ball of radius rho (Frobenius norm over the whole prompt, as in SAM, arXiv 2010.01412, and SAPT, arXiv
-2501.18864): the largest rise in random directions, and the largest rise that an ascent finds. Both are lower bounds of
-the true maximum. At the prompt itself: the largest eigenvalue of the Hessian.
+2501.18864): the largest rise in random directions, and the largest rise that gradient ascent finds. Both are lower
+bounds of the true maximum. At the prompt itself: the largest eigenvalue of the Hessian.
 
-SAM's first-order rise is `sharpness.sharpness_step`'s. Losses take a batch of contexts, (n, L, D) -> (n,).
+`sharpness.sharpness_step` returns SAM's first-order rise. A loss maps a batch of contexts, (n, L, D) -> (n,).
 """
 
 from collections.abc import Callable
@@ -22,7 +22,12 @@ Product = Callable[[Tensor], Tensor]
 
 @torch.no_grad()
 def random_rise(loss: BatchLoss, ctx: Tensor, rho: float, n: int, seed: int, chunk: int = CHUNK) -> Tensor:
-    """Maximum over n random directions of norm rho of loss(p + eps) - loss(p), a scalar; it may be negative."""
+    """Maximum of loss(p + eps) - loss(p) over n random directions of norm rho, a scalar; may be negative.
+
+    >>> square = lambda ctx: ctx.square().sum(dim=(1, 2))
+    >>> random_rise(square, torch.zeros(4, 8), rho=0.5, n=3, seed=0)
+    tensor(0.2500)
+    """
     directions = random_directions(tuple(ctx.shape), n, rho, seed).to(ctx)
     losses = [loss(ctx + part) for part in torch.split(directions, chunk)]
     return torch.cat(losses).max() - loss(ctx[None])[0]
@@ -31,18 +36,22 @@ def random_rise(loss: BatchLoss, ctx: Tensor, rho: float, n: int, seed: int, chu
 def worst_rise(loss: BatchLoss, ctx: Tensor, rho: float, steps: int = 20) -> Tensor:
     """The largest loss(p + eps) - loss(p) that projected gradient ascent finds in the ball ||eps|| <= rho.
 
-    Each step goes along the gradient, at first by rho, and ends in the ball; if the loss does not rise, the step is not
-    taken and the next one is half as long. The first step leads to SAM's point, so that the result is at least 0 and at
-    least the first-order rise. Where the gradient vanishes, a random direction stands in for it.
+    Each step follows the gradient, at first by rho, and is projected into the ball; if the loss does not rise, the
+    step is rejected and the next one is half as long. The first step reaches SAM's point, so that the result is at
+    least 0 and at least SAM's rise. Where the gradient vanishes, a random direction replaces it.
 
     Args:
-        loss: Of a batch of contexts.
+        loss: Loss of a batch of contexts.
         ctx: The prompt, (L, D); not modified.
         rho: Radius of the ball.
-        steps: Steps that are tried.
+        steps: Number of steps tried.
 
     Returns:
         A detached scalar.
+
+    >>> square = lambda ctx: ctx.square().sum(dim=(1, 2))
+    >>> worst_rise(square, torch.ones(1, 4), rho=0.5)
+    tensor(2.2500)
     """
     best = torch.zeros_like(ctx)
     start = highest = loss(ctx[None])[0].detach()
@@ -75,10 +84,10 @@ class Eigenvalue:
     """An eigenvalue that power iteration found.
 
     Attributes:
-        value: The Rayleigh quotient of `vector`: never above the largest eigenvalue but by rounding.
-        vector: Of the prompt's shape and norm 1.
-        converged: Whether ||H v - value * v|| fell to the tolerance.
-        iterations: Products with the Hessian.
+        value: Rayleigh quotient of `vector`; apart from rounding, at most the largest eigenvalue.
+        vector: Has the prompt's shape and norm 1.
+        converged: Whether ||H v - value * v|| reached the tolerance.
+        iterations: Number of products with the Hessian.
     """
 
     value: float
@@ -90,20 +99,24 @@ class Eigenvalue:
 def top_eigenvalue(
     loss: BatchLoss, ctx: Tensor, tol: float = 1e-3, max_iterations: int = 200, seed: int = 0
 ) -> Eigenvalue:
-    """The largest (not the largest in magnitude) eigenvalue of the Hessian of the loss at a prompt.
+    """The largest eigenvalue (with its sign) of the Hessian of the loss at a prompt.
 
-    Power iteration converges to the eigenvalue of the largest magnitude. If that is negative, or if two of opposite
-    sign keep it from converging, it runs a second time on H + c I, where c is that magnitude and no eigenvalue is
+    Power iteration converges to the eigenvalue of largest magnitude. If that is negative, or if two of opposite sign
+    prevent convergence, it runs a second time on H + c I, where c is that magnitude, so that no eigenvalue is
     negative.
 
     Args:
-        loss: Of a batch of contexts, twice differentiable.
+        loss: Loss of a batch of contexts, twice differentiable.
         ctx: The prompt, (L, D); not modified.
-        tol: Largest ||H v - value * v|| at convergence, as a share of ||H v|| (of H + c I in the second run).
-        max_iterations: Of each of the two runs.
-        seed: Of the vector that the iteration starts from.
+        tol: Largest ||H v - value * v|| at convergence, relative to ||H v|| (of H + c I in the second run).
+        max_iterations: Limit of each of the two runs.
+        seed: Seed of the initial vector.
+
+    >>> square = lambda ctx: ctx.square().sum(dim=(1, 2))
+    >>> round(top_eigenvalue(square, torch.ones(1, 4)).value, 3)
+    2.0
     """
-    product = hessian_product(loss, ctx)
+    product = _hessian_product(loss, ctx)
     start = random_directions(tuple(ctx.shape), 1, 1.0, seed)[0].to(ctx)
     first = _power_iteration(product, start, tol, max_iterations)
     if first.converged and first.value >= 0:
@@ -111,7 +124,7 @@ def top_eigenvalue(
     shift = float(product(first.vector).norm())
     second = _power_iteration(lambda v: product(v) + shift * v, start, tol, max_iterations)
     value, iterations = second.value - shift, first.iterations + second.iterations
-    # Both are Rayleigh quotients of H, hence lower bounds: the larger one is the better one.
+    # Both are Rayleigh quotients of H, hence lower bounds: keep the larger one.
     best = first if first.value > value else Eigenvalue(value, second.vector, second.converged, iterations)
     return Eigenvalue(best.value, best.vector, best.converged, iterations)
 
@@ -127,8 +140,8 @@ def _power_iteration(product: Product, vector: Tensor, tol: float, max_iteration
     return Eigenvalue(value, vector, converged, i)
 
 
-def hessian_product(loss: BatchLoss, ctx: Tensor) -> Product:
-    """The function v -> H v, H the Hessian of the loss at `ctx`; v and H v have the prompt's shape."""
+def _hessian_product(loss: BatchLoss, ctx: Tensor) -> Product:
+    """The function v -> H v, with H the Hessian of the loss at `ctx`; v and H v have the prompt's shape."""
     leaf = ctx.detach().requires_grad_(True)
     # The fused kernels of attention have no second derivative.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):

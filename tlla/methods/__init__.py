@@ -1,4 +1,4 @@
-"""Test-time methods, one file each. A file in this folder is found by itself: nothing else lists it."""
+"""Test-time methods, one file each. All files in this folder are imported: nothing else lists them."""
 
 import importlib
 import pkgutil

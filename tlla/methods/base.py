@@ -1,9 +1,9 @@
-"""What all test-time methods share: features of an image's views in, class probabilities out.
+"""The base of all test-time methods: features of an image's views in, class probabilities out.
 
-A method knows no dataset, no loader and no config tree. Its settings are the fields of a dataclass: the trainer of the
-same name gets a config node with these fields in upper case, with the same defaults.
+A method depends on no dataset, loader or config. Its settings are the fields of a dataclass: the trainer of the same
+name has a config node with these fields in upper case and the same defaults.
 
-Letters in shapes: B images, V views (view 0 is the plain one), K classes, E joint space.
+Letters in shapes: B images, V views (view 0 is the centre crop), K classes, E joint space.
 """
 
 import dataclasses
@@ -18,56 +18,56 @@ from tlla.prompts.classifier import Classifier
 from tlla.selection import confident, take_views
 
 METHODS: dict[str, type["Method"]] = {}
-PROMPTS_AT_ONCE = 256  # of PromptTuning
+PROMPTS_AT_ONCE = 256  # in PromptTuning
 
 
 @dataclasses.dataclass
 class Method:
-    """A test-time method. A subclass is a dataclass, too, and gives `predict`, or `predict_one` for one image.
+    """A test-time method. A subclass is also a dataclass and defines `predict`, or `predict_one` for one image.
 
-    Unless `online`, a method keeps nothing from one image to the next: order and batch size change no prediction.
+    Unless `online`, a method keeps no state between images: order and batch size change no prediction.
     """
 
-    needs_backprop: ClassVar[bool] = False  # takes gradients at test time
-    online: ClassVar[bool] = False  # learns from the images it has seen, so that their order matters
+    needs_backprop: ClassVar[bool] = False  # computes gradients at test time
+    online: ClassVar[bool] = False  # learns from earlier images, so that their order matters
     needs_text_encoder: ClassVar[bool] = False  # changes the prompt: class features alone are not enough
-    needs_images: ClassVar[bool] = False  # adapts the image encoder: predict also gets the views' pixels
-    uses_views: ClassVar[bool] = True  # False: the plain view is all it looks at
+    needs_images: ClassVar[bool] = False  # adapts the image encoder: predict also receives the views' pixels
+    uses_views: ClassVar[bool] = True  # False: needs only the centre crop
     scores_views: ClassVar[bool] = False  # has `scores`, `top_s` and `vote`, as STSS has, for --explain and the page
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.__module__ != __name__:  # what is defined here is for others to build on
+        if cls.__module__ != __name__:  # classes in this file are bases
             METHODS[cls.__name__] = cls
 
     def check_views(self, n_views: int) -> None:
-        """Raises InputError if the method cannot work with so many views."""
+        """Raises InputError if the method does not work with that number of views."""
 
     def start(self, classifier: Classifier, seed: int = 0) -> None:
-        """Takes a classifier and prepares what all images share; `seed` fixes the method's own random numbers."""
+        """Sets the classifier and prepares what all images share; `seed` is that of the method's own random numbers."""
         if self.needs_text_encoder and not classifier.tunable:
-            classifier.context(torch.empty(0))  # says what is wrong and what to do
+            classifier.context(torch.empty(0))  # raises the InputError
         self.classifier = classifier
         self.seed = seed
-        self.details: dict[str, Tensor] = {}  # of the images of the last predict: name -> (B,)
+        self.details: dict[str, Tensor] = {}  # of the last batch: name -> (B,)
         self.reset()
 
     def reset(self) -> None:
-        """Forgets all images seen (online methods)."""
+        """Forgets all earlier images (online methods)."""
 
     def state(self) -> Any:
-        """What an online method has learned so far: tensors and plain values, so that a killed test can go on."""
+        """What an online method has learned, as tensors and plain values, so that a killed test can resume."""
         return None
 
     def load_state(self, state: Any) -> None:
-        """Takes back what `state` has given."""
+        """Restores what `state` returned."""
 
     def predict(self, features: Tensor, images: Tensor | None = None) -> Tensor:
         """Class probabilities of a batch of images.
 
         Args:
             features: Normalised features of the views, (B, V, E), float32.
-            images: The views' pixels, normalised, (B, V, 3, H, W); given if `needs_images`.
+            images: The views' normalised pixels, (B, V, 3, H, W); passed if `needs_images`.
 
         Returns:
             (B, K), float32, rows sum to 1.
@@ -77,25 +77,39 @@ class Method:
         return torch.stack(rows)
 
     def predict_one(self, features: Tensor, text: Tensor) -> Tensor:
-        """Class probabilities of one image, from its views' features (V, E) and the class features (K, E): (K,)."""
+        """Class probabilities of one image, (K,), from its views' features (V, E) and the class features (K, E)."""
         raise NotImplementedError
 
 
 def settings(method: type[Method]) -> dict[str, tuple[str, Any]]:
-    """Config keys of a method: KEY -> (field, default)."""
+    """Config keys of a method: KEY -> (field, default).
+
+    >>> settings(METHODS["STSS"])["TOP_S"]
+    ('top_s', 16)
+    """
     fields = dataclasses.fields(method)
     return {f.metadata.get("key", f.name.upper()): (f.name, f.default) for f in fields}
 
 
 def check_at_least(least: float, **values: float) -> None:
-    """Raises InputError, by config key, for the first value below `least` or not finite."""
+    """Raises InputError with the config key of the first value that is below `least` or not finite.
+
+    >>> check_at_least(0, lr=-1)
+    Traceback (most recent call last):
+    tlla.errors.InputError: LR must be a finite number >= 0, but got -1
+    """
     for name, value in values.items():
         if not least <= value < float("inf"):
             raise InputError(f"{name.upper()} must be a finite number >= {least}, but got {value}")
 
 
 def check_share(**values: float) -> None:
-    """Raises InputError, by config key, for the first value outside (0, 1]."""
+    """Raises InputError with the config key of the first value outside (0, 1].
+
+    >>> check_share(top=1.5)
+    Traceback (most recent call last):
+    tlla.errors.InputError: TOP must lie in (0, 1], but got 1.5
+    """
     for name, value in values.items():
         if not 0 < value <= 1:
             raise InputError(f"{name.upper()} must lie in (0, 1], but got {value}")
@@ -110,19 +124,22 @@ def tune(
     eps: float = 1e-8,
     weight_decay: float = 0.01,
 ) -> list[Tensor]:
-    """AdamW on copies of some tensors: the shared path of all methods with backprop. The tensors stay as they are.
+    """Tunes copies of tensors by AdamW, for all methods with backprop; the tensors themselves are not modified.
 
     Args:
-        parameters: What to tune. For B independent problems, each (B, ...).
-        loss_fn: Takes the current values, returns a scalar, or the B losses of the B problems.
+        parameters: Tensors to tune; (B, ...) each for B independent problems.
+        loss_fn: Maps the current values to a scalar, or to the losses (B,) of B problems.
         lr: Learning rate.
         steps: Number of steps.
-        loss_scale: For fp16. A problem whose gradient is not finite takes no step, as with a gradient scaler.
-        eps: AdamW's.
-        weight_decay: AdamW's.
+        loss_scale: Loss scale for fp16. A problem with a non-finite gradient is not updated, as with a gradient scaler.
+        eps: Epsilon of AdamW.
+        weight_decay: Weight decay of AdamW.
 
     Returns:
-        The tuned copies, without graph.
+        The tuned copies, detached.
+
+    >>> tune([torch.tensor([1.0])], lambda x: x.square().sum(), lr=0.1)
+    [tensor([0.8990])]
     """
     with torch.enable_grad():
         copies = [p.detach().clone().requires_grad_() for p in parameters]
@@ -130,7 +147,7 @@ def tune(
         for _ in range(steps):
             losses = loss_fn(*copies)
             gradients = torch.autograd.grad(losses.sum() * loss_scale, copies)
-            # One number a problem, of the shape of the losses: whether all of its gradients are finite.
+            # One flag per problem, of the shape of the losses: whether all of its gradients are finite.
             finite = torch.stack([g.isfinite().flatten(losses.dim()).all(dim=-1) for g in gradients]).all(dim=0)
             masks = [finite.view(finite.shape + (1,) * (g.dim() - finite.dim())) for g in gradients]
             before = [copy.detach().clone() for copy in copies]
@@ -145,11 +162,11 @@ def tune(
 
 @dataclasses.dataclass
 class Tuning(Method):
-    """The settings of all methods that take some steps for each image, on its confident views; TPT's defaults."""
+    """Settings of all methods that take gradient steps for each image on its confident views; TPT's defaults."""
 
     needs_backprop: ClassVar[bool] = True
 
-    top: float = 0.1  # share of the views that tune
+    top: float = 0.1  # fraction of the views that tune
     lr: float = 5e-3  # the optimizer's learning rate
     steps: int = 1  # the optimizer's steps
 
@@ -160,24 +177,24 @@ class Tuning(Method):
 
 @dataclasses.dataclass
 class PromptTuning(Tuning):
-    """Tunes the context vectors for each image, by backprop through the text encoder. A subclass gives its `loss`.
+    """Tunes the context vectors for each image by backprop through the text encoder. A subclass defines `loss`.
 
-    The confident views are chosen once, by the untuned prompt.
+    The confident views are selected once, with the untuned prompt.
     """
 
     needs_text_encoder: ClassVar[bool] = True
 
     def loss(self, logits: Tensor, text: Tensor) -> Tensor:
-        """Losses of images, from the confident views' logits, (B, s, K), and the class features, (B, K, E): (B,)."""
+        """Loss of each image, (B,), from the confident views' logits (B, s, K) and the class features (B, K, E)."""
         raise NotImplementedError
 
     def output(self, features: Tensor, text: Tensor) -> Tensor:
-        """Class probabilities from the views' features and the tuned class features: here the plain view's, (B, K)."""
+        """Class probabilities, (B, K), with the tuned class features: here those of the centre crop."""
         return self.classifier.logits(features[:, :1], text).squeeze(1).softmax(dim=-1)
 
     def predict(self, features: Tensor, images: Tensor | None = None) -> Tensor:
         """Class probabilities, (B, K)."""
-        # Few classes would leave the text encoder idle, so that some images pass it together; many fill the memory.
+        # With few classes the prompts of several images fill the text encoder better; with many they fill the memory.
         at_once = max(1, PROMPTS_AT_ONCE // len(self.classifier.text_features))
         return torch.cat([self._predict(group) for group in torch.split(features, at_once)])
 

@@ -13,26 +13,26 @@ from ..selection import confident
 
 
 class FeatureCache:
-    """At most `capacity` features for each class, in rising order of the entropy that they came with.
+    """At most `capacity` features for each class, sorted by their entropy, lowest first.
 
     Args:
-        text: Class features, (K, E): the cache takes their sizes, type and device.
-        capacity: Places for each class.
-        n_values: Length of a further vector that is kept with each feature.
+        text: Class features, (K, E), which define the sizes, dtype and device.
+        capacity: Features per class.
+        n_values: Length of a further vector that is stored with each feature.
     """
 
     def __init__(self, text: Tensor, capacity: int, n_values: int = 0):
         self.keys = text.new_zeros(len(text), capacity, text.shape[1])
         self.values = text.new_zeros(len(text), capacity, n_values)
-        self.entropy = text.new_full((len(text), capacity), torch.inf)  # inf: the place is empty
+        self.entropy = text.new_full((len(text), capacity), torch.inf)  # inf: empty place
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Takes back what ``vars(cache)`` has given."""
+        """Restores what ``vars(cache)`` returned."""
         for name, own in vars(self).items():
             own.copy_(tensors[name])
 
     def add(self, label: int, entropy: Tensor, key: Tensor, value: Tensor | float = 0.0) -> None:
-        """Files a feature under a class; if the class is full, it takes the place of the highest entropy, if lower."""
+        """Adds a feature to a class; if the class is full, it replaces the highest entropy, if its own is lower."""
         place = int((self.entropy[label] <= entropy).sum())
         if place == self.entropy.shape[1]:
             return
@@ -41,24 +41,28 @@ class FeatureCache:
             stored[label, place] = new
 
     def affinity(self, feature: Tensor, beta: float) -> Tensor:
-        """exp(-beta (1 - cosine)) of a feature (E,) with each cached one, 0 for an empty place: (K, capacity)."""
+        """exp(-beta (1 - cosine)) of a feature (E,) and each cached one, 0 for empty places: (K, capacity)."""
         return (beta * (self.keys @ feature - 1)).exp() * self.entropy.isfinite()
 
     def prototypes(self) -> tuple[Tensor, Tensor]:
-        """The N classes with something in the cache, (N,), ascending, and their mean features, (N, E)."""
+        """The N classes with cached features, (N,), ascending, and their mean features, (N, E)."""
         count = self.entropy.isfinite().sum(dim=1)  # (K,)
         seen = count.nonzero().squeeze(1)
         return seen, self.keys[seen].sum(dim=1) / count[seen, None]
 
 
 def pool_views(features: Tensor, text: Tensor, scale: Tensor | float, top: float) -> tuple[Tensor, Tensor]:
-    """Mean feature of the most confident views, not normalised again, (E,), and the logits of these views, (s, K).
+    """Mean feature of the confident views, (E,), not normalised again, and the logits of these views, (s, K).
 
     Args:
         features: Normalised features of one image's views, (V, E).
         text: Normalised class features, (K, E).
         scale: Inverse temperature.
-        top: Share of the views that is kept, at least one.
+        top: Fraction of the views that is used, at least one.
+
+    >>> feature, logits = pool_views(torch.tensor([[1.0, 0.0], [0.6, 0.8]]), torch.eye(2), 100.0, top=0.5)
+    >>> feature, logits
+    (tensor([1., 0.]), tensor([[100.,   0.]]))
     """
     logits = scale * features @ text.T
     kept = confident(logits[None], top)[0]

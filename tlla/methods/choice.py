@@ -1,4 +1,4 @@
-"""A test-time method by name, with settings by name: what users type, checked."""
+"""Builds a test-time method from names and settings that a user typed."""
 
 import ast
 import dataclasses
@@ -15,7 +15,11 @@ SHORT = {"tlla": "STSS", "single": "SingleView", "mean": "MeanViews", "entropy":
 
 
 def find_method(name: str) -> type[Method]:
-    """The method of that name, upper or lower case; TLLA's is STSS. InputError if there is none."""
+    """The method of that name in any case, or of a short name; InputError if there is none.
+
+    >>> find_method("tlla").__name__
+    'STSS'
+    """
     if not isinstance(name, str):
         raise InputError(f"the method must be a name, such as 'STSS', but got {short(name)}")
     known = {known.lower(): known for known in METHODS} | SHORT
@@ -25,14 +29,17 @@ def find_method(name: str) -> type[Method]:
 
 
 def build_method(name: str, values: Mapping[str, Any]) -> Method:
-    """A method with some settings.
+    """Builds a method.
 
     Args:
-        name: See `find_method`.
-        values: By field (``top_s``) or by config key (``TOP_S``).
+        name: Name of the method in any case, or "tlla" (STSS), "single", "mean" or "entropy".
+        values: Settings, by field (``top_s``) or config key (``TOP_S``).
 
     Raises:
-        InputError: an unknown setting, or a value that it cannot take.
+        InputError: the method or a setting is unknown, or a value is invalid.
+
+    >>> build_method("stss", {"top_s": 8, "LAMBDA": 0.5})
+    STSS(rho=0.5, lam=0.5, n_perturb=8, top_s=8, vote='mean_prob')
     """
     method = find_method(name)
     fields = {f.name: f for f in dataclasses.fields(method)}
@@ -58,7 +65,11 @@ def _converted(what: str, value: Any, kind: Any) -> Any:
 
 
 def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
-    """``["top_s=8", "vote=majority"]`` as a dict. InputError for a text without ``=``, or a name that comes twice."""
+    """Parses texts NAME=VALUE; InputError for a text without ``=`` or a repeated name.
+
+    >>> parse_settings(["top_s=8", "vote=majority"])
+    {'top_s': 8, 'vote': 'majority'}
+    """
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -68,6 +79,6 @@ def parse_settings(pairs: Iterable[str]) -> dict[str, Any]:
             raise InputError(f"the setting {name.strip()!r} is given twice")
         try:
             found[name.strip()] = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):  # a bare word
+        except (ValueError, SyntaxError, MemoryError, RecursionError):  # a word without quotes
             found[name.strip()] = text.strip()
     return found

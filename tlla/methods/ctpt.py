@@ -25,6 +25,6 @@ class CTPT(PromptTuning):
         check_at_least(0, **{"lambda": self.lam})
 
     def loss(self, logits: Tensor, text: Tensor) -> Tensor:
-        """TPT's loss less the dispersion, the paper's ATFD: mean distance of the class features to their mean, (B,)."""
+        """TPT's loss minus the dispersion (ATFD in the paper): the mean distance of class features to their mean."""
         dispersion: Tensor = (text - text.mean(dim=1, keepdim=True)).norm(dim=-1).mean(dim=1)
         return marginal_entropy(logits) - self.lam * dispersion

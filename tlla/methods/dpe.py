@@ -31,19 +31,19 @@ TEMPERATURE = 0.01  # InfoNCE's
 
 @dataclass
 class DPE(Method):
-    """One step on both kinds of prototypes for each image; the text prototypes of sure images are averaged."""
+    """Takes one step on text and image prototypes for each image; averages the text prototypes of confident images."""
 
     online: ClassVar[bool] = True
     needs_backprop: ClassVar[bool] = True
 
     alpha: float = 6.0  # weight of the image prototypes
     beta: float = 5.0  # sharpness of the similarities to them
-    lr: float = 6e-4  # AdamW's, for both kinds of prototypes
+    lr: float = 6e-4  # AdamW's learning rate for both kinds of prototypes
     align: float = 0.5  # weight of InfoNCE in the loss
-    capacity: int = 3  # cached images a class
+    capacity: int = 3  # cached images per class
     entropy_threshold: float = 0.1  # an image with a lower entropy / log2(K) changes the text prototypes
-    top: float = 0.1  # share of the views that is kept
-    predict_on: str = "plain"  # plain, confident: the view or views that are classified
+    top: float = 0.1  # fraction of the views that is used
+    predict_on: str = "plain"  # views that are classified: plain (the centre crop), confident
 
     def __post_init__(self) -> None:
         check_share(top=self.top)
@@ -57,7 +57,7 @@ class DPE(Method):
         """Refuses class features that depend on the image."""
         if classifier.conditional:
             raise InputError(
-                "DPE averages class features over images, but this prompt (CoCoOp) makes other ones for each image: "
+                "DPE averages class features over images, but with this prompt (CoCoOp) they depend on the image: "
                 "use a template, a CoOp or a SAPT prompt"
             )
         super().start(classifier, seed)
@@ -73,12 +73,12 @@ class DPE(Method):
         return {"text": self.text, "n_merged": self.n_merged, "cache": vars(self.cache)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Takes back the prototypes and the cache."""
+        """Restores the prototypes and the cache."""
         self.text, self.n_merged = state["text"].to(self.text), state["n_merged"]
         self.cache.load(state["cache"])
 
     def predict_one(self, features: Tensor, text: Tensor) -> Tensor:
-        """Class probabilities, (K,); the image goes into the cache and, if it is sure, into the text prototypes."""
+        """Class probabilities, (K,); adds the image to the cache and, if it is confident, to the text prototypes."""
         scale = self.classifier.scale
         pooled, kept = pool_views(features, F.normalize(self.text, dim=-1), scale, self.top)
         self.cache.add(int(kept.mean(dim=0).argmax()), marginal_entropy(kept), pooled)

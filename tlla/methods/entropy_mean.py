@@ -14,9 +14,9 @@ from .base import Method, check_share
 
 @dataclass
 class EntropyMean(Method):
-    """Mean probability over the views of lowest entropy."""
+    """Mean probability over the confident views."""
 
-    top: float = 0.1  # share of the views that is kept
+    top: float = 0.1  # fraction of the views that is used
 
     def __post_init__(self) -> None:
         check_share(top=self.top)

@@ -27,7 +27,7 @@ class MTA(Method):
     """Class probabilities of the mode of the views' features."""
 
     lambda_q: float = 4.0  # weight of the affinity: views with similar predictions get similar inlierness
-    lambda_y: float = 0.2  # weight of the inlierness' entropy: the higher, the more equal the views
+    lambda_y: float = 0.2  # weight of the entropy of the inlierness: higher values make the views more equal
 
     def __post_init__(self) -> None:
         check_at_least(0, lambda_q=self.lambda_q)
@@ -41,7 +41,7 @@ class MTA(Method):
         return self.classifier.logits(mode[:, None], text).squeeze(1).softmax(dim=-1)
 
     def _mode(self, features: Tensor, probability: Tensor) -> Tensor:
-        """The mode of the views, from their features (B, V, E) and predictions (B, V, K): (B, E), normalised."""
+        """The normalised mode of the views, (B, E), from their features (B, V, E) and predictions (B, V, K)."""
         bandwidth = _squared_bandwidth(features)
         affinity = probability @ probability.mT  # (B, V, V)
 
@@ -70,14 +70,14 @@ class MTA(Method):
 def _squared_bandwidth(features: Tensor) -> Tensor:
     """Half the mean squared distance of each view to its nearest neighbours: (B, V, E) -> (B, V)."""
     n_neighbours = max(1, int(NEIGHBOURS * (features.shape[1] - 1)))
-    # By differences: by dot products, a view's distance to itself would not be 0.
+    # By differences, as with dot products a view's distance to itself would not be 0.
     distance = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
-    nearest = distance.square().sort(dim=-1).values[..., : n_neighbours + 1]  # the first is the view itself, at 0
+    nearest = distance.square().sort(dim=-1).values[..., : n_neighbours + 1]  # the first is the view itself
     return (0.5 * nearest.sum(dim=-1) / n_neighbours).clamp(min=MIN_BANDWIDTH)
 
 
 def _iterate(step: Callable[[Tensor, Tensor], Tensor], x: Tensor, given: Tensor) -> Tensor:
-    """Repeats x <- step(x, given) for the rows of x, (B, N), each until it no longer moves."""
+    """Repeats x <- step(x, given) for each row of x, (B, N), until it converges."""
     moving = torch.ones_like(x[:, :1], dtype=torch.bool)
     for _ in range(ITERATIONS):
         new = torch.where(moving, step(x, given), x)

@@ -20,9 +20,9 @@ TEMPERATURE = 0.01  # of the weights, on mean cosines
 
 @dataclass
 class RTPT(PromptTuning):
-    """Lowers the confident views' own entropies, then weighs the logits of all views by their nearness to others."""
+    """Minimises the mean entropy of the confident views, then weights all views by their similarity to others."""
 
-    n_neighbours: int = 20  # other views, the most similar ones, that decide on a view's weight
+    n_neighbours: int = 20  # most similar other views, which determine a view's weight
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -38,7 +38,7 @@ class RTPT(PromptTuning):
         return (self._weights(features)[:, None] @ logits).squeeze(1).softmax(dim=-1)
 
     def _weights(self, features: Tensor) -> Tensor:
-        """Weights of the views, (B, V, E) -> (B, V), which sum to 1."""
+        """Weights of the views, which sum to 1: (B, V, E) -> (B, V)."""
         n_views = features.shape[1]
         if n_views == 1:
             return torch.ones_like(features[..., 0])

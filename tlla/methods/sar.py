@@ -38,11 +38,11 @@ Parameters = dict[str, Tensor]  # by name, in the image encoder
 
 @dataclass
 class SAR(Tuning):
-    """Adapts the image encoder's norm layers to the sure ones among an image's views, then predicts the plain view."""
+    """Adapts the image encoder's norm layers to the reliable views of an image, then predicts the centre crop."""
 
     needs_images: ClassVar[bool] = True
 
-    e0: float = 0.4  # a view is reliable if its entropy is below this share of ln K
+    e0: float = 0.4  # a view is reliable if its entropy is below this fraction of ln K
     rho: float = 0.05  # norm of SAM's perturbation of all tuned parameters together
     lr: float = 1e-3  # SGD's learning rate
 
@@ -55,7 +55,7 @@ class SAR(Tuning):
         if classifier.clip_model is None:
             raise InputError("SAR adapts the image encoder, but there is no CLIP: features alone are not enough")
         self.encoder, self.dtype = classifier.clip_model.visual, classifier.clip_model.dtype
-        self.initial = dict(norm_parameters(self.encoder))
+        self.initial = dict(_norm_parameters(self.encoder))
         if not self.initial:
             raise InputError(
                 f"SAR found no norm layer to adapt in the image encoder ({type(self.encoder).__name__}): "
@@ -65,7 +65,7 @@ class SAR(Tuning):
         super().start(classifier, seed)
 
     def predict(self, features: Tensor, images: Tensor | None = None) -> Tensor:
-        """Class probabilities, (B, K). If class features depend on the image, they stay those of the plain view."""
+        """Class probabilities, (B, K). Class features that depend on the image are those of the centre crop."""
         if images is None:
             raise InputError("SAR adapts the image encoder: predict needs the views' pixels, not their features alone")
         text = self.classifier.text(features)
@@ -75,7 +75,7 @@ class SAR(Tuning):
         for b, index in enumerate(chosen):
             own = text[b if len(text) > 1 else 0]  # (K, E)
             row = logits[b, 0]
-            if (entropy(logits[b, index]) < self.threshold).any():  # or there is no step: spare the passes
+            if (entropy(logits[b, index]) < self.threshold).any():  # otherwise there is no step to take
                 row = self._logits(images[b, :1], own, self._adapt(images[b, index], own))[0]
             rows.append(row.softmax(dim=-1))
         return torch.stack(rows)
@@ -101,7 +101,7 @@ class SAR(Tuning):
         return {name: p.detach() for name, p in tuned.items()}
 
     def _gradients(self, images: Tensor, text: Tensor, parameters: Parameters) -> tuple[list[Tensor], Tensor] | None:
-        """Gradients of the reliable views' mean entropy, and those views; None if there is none to follow."""
+        """Gradients of the reliable views' mean entropy, and these views; None if there is no usable gradient."""
         with torch.enable_grad():
             entropies = entropy(self._logits(images, text, parameters))  # (s,)
             reliable = entropies < self.threshold
@@ -110,21 +110,21 @@ class SAR(Tuning):
             loss = entropies[reliable].mean() * self.classifier.loss_scale
             gradients = torch.autograd.grad(loss, list(parameters.values()))
         if not all(g.isfinite().all() for g in gradients):
-            return None  # fp16 overflow: as a gradient scaler, no step
+            return None  # fp16 overflow: no step, as with a gradient scaler
         return [g / self.classifier.loss_scale for g in gradients], images[reliable]
 
     def _logits(self, images: Tensor, text: Tensor, parameters: Parameters) -> Tensor:
-        """Logits of images under other norm parameters: (N, 3, H, W) and (K, E) -> (N, K)."""
+        """Logits with other norm parameters, of images (N, 3, H, W) and class features (K, E): (N, K)."""
         with self.classifier.autocast():
             found = functional_call(self.encoder, parameters, (images.type(self.dtype),))
-        features = found[0] if isinstance(found, tuple) else found  # CoCa's also gives its tokens
+        features = found[0] if isinstance(found, tuple) else found  # CoCa also returns its tokens
         return self.classifier.logits(F.normalize(features.to(text.dtype), dim=-1), text)
 
 
-def norm_parameters(encoder: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Weights and biases, with their names, of the norm layers of CLIP's image encoder that SAR tunes.
+def _norm_parameters(encoder: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of the weights and biases that SAR tunes in the norm layers of CLIP's image encoder.
 
-    None if it is neither a ViT nor a ResNet as OpenAI and open_clip build them: then it is not known which to leave.
+    Empty unless it is a ViT or a ResNet as OpenAI and open_clip build them, where it is known which layers to skip.
     """
     layers = dict(encoder.named_modules())
     blocks = list(layers.get("transformer.resblocks", nn.Module()).children())

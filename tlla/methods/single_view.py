@@ -13,7 +13,7 @@ from .base import Method
 
 @dataclass
 class SingleView(Method):
-    """Softmax of the plain view's logits: zero-shot CLIP, or CoOp and SAPT as they are tested."""
+    """Softmax of the centre crop's logits: zero-shot CLIP, or the usual test of CoOp and SAPT."""
 
     uses_views: ClassVar[bool] = False
 

@@ -19,13 +19,13 @@ from .base import Method, check_at_least
 
 @dataclass
 class STSS(Method):
-    """Scores all views by entropy plus sharpness; the lowest vote. docs/ablation.md: how the defaults were chosen."""
+    """Scores all views by entropy plus sharpness; the lowest vote. docs/ablation.md shows how defaults were chosen."""
 
     needs_text_encoder: ClassVar[bool] = True
     scores_views: ClassVar[bool] = True
 
     rho: float = 0.5  # norm of the random perturbations of the prompt
-    lam: float = dataclasses.field(default=1.0, metadata={"key": "LAMBDA"})  # weight of the sharpness; 0: entropy alone
+    lam: float = dataclasses.field(default=1.0, metadata={"key": "LAMBDA"})  # weight of the sharpness; 0: entropy only
     n_perturb: int = 8  # random perturbations R
     top_s: int = 16  # views that vote
     vote: str = "mean_prob"  # majority, mean_prob, mean_logit
@@ -36,7 +36,7 @@ class STSS(Method):
         check_vote(self.vote)
 
     def check_views(self, n_views: int) -> None:
-        """Refuses more votes than views."""
+        """Raises InputError if there are more votes than views."""
         check_top_s(self.top_s, n_views)
 
     @torch.no_grad()
@@ -60,8 +60,8 @@ class STSS(Method):
 
     @torch.no_grad()
     def predict(self, features: Tensor, images: Tensor | None = None) -> Tensor:
-        """Class probabilities, (B, K). Details: the share of the voting views that agree, and whether all do."""
-        self.last_scores = scores = self.scores(features)  # for those who want to see them
+        """Class probabilities, (B, K). Details: the fraction of the voting views that agree, and whether all do."""
+        self.last_scores = scores = self.scores(features)  # for drawings and tables
         kept = take_views(scores.logits, lowest(scores.score, self.top_s))  # (B, s, K)
         probability = vote(kept, self.vote)
         agree = (kept.argmax(dim=-1) == probability.argmax(dim=-1, keepdim=True)).float()  # (B, s)

@@ -22,21 +22,21 @@ from .base import Method, check_at_least, check_share
 
 @dataclass
 class TDA(Method):
-    """The logits of the confident views plus similarities to confident images, minus those to unsure images."""
+    """Logits of the confident views plus similarities to confident images, minus similarities to uncertain images."""
 
     online: ClassVar[bool] = True
 
     pos_alpha: float = 2.0  # weight of the positive cache
     pos_beta: float = 5.0  # sharpness of its similarities
-    pos_capacity: int = 3  # images a class; 0: no cache
+    pos_capacity: int = 3  # images per class; 0: no cache
     neg_alpha: float = 0.117  # weight of the negative cache
     neg_beta: float = 1.0  # sharpness of its similarities
-    neg_capacity: int = 2  # images a class; 0: no cache
-    entropy_low: float = 0.2  # an image is unsure if its entropy / log2(K) lies between these
+    neg_capacity: int = 2  # images per class; 0: no cache
+    entropy_low: float = 0.2  # an image is uncertain if its entropy / log2(K) lies between these
     entropy_high: float = 0.5  # upper end of that range
-    mask_low: float = 0.03  # an unsure image speaks against classes with a probability between these
+    mask_low: float = 0.03  # an uncertain image counts against classes with a probability between these
     mask_high: float = 1.0  # upper end of that range
-    top: float = 0.1  # share of the views that is kept
+    top: float = 0.1  # fraction of the views that is used
 
     def __post_init__(self) -> None:
         check_share(top=self.top)
@@ -49,16 +49,16 @@ class TDA(Method):
         self.negative = FeatureCache(text, self.neg_capacity, n_values=len(text))
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """Both caches' tensors."""
+        """Tensors of both caches."""
         return {"positive": vars(self.positive), "negative": vars(self.negative)}
 
     def load_state(self, state: dict[str, dict[str, Tensor]]) -> None:
-        """Takes back both caches."""
+        """Restores both caches."""
         self.positive.load(state["positive"])
         self.negative.load(state["negative"])
 
     def predict_one(self, features: Tensor, text: Tensor) -> Tensor:
-        """Class probabilities, (K,); the image goes into the caches."""
+        """Class probabilities, (K,); adds the image to the caches."""
         feature, kept = pool_views(features, text, self.classifier.scale, self.top)
         logits, entropy = kept.mean(dim=0), marginal_entropy(kept)
         label = int(logits.argmax())

@@ -19,9 +19,9 @@ from .base import Tuning, tune
 
 @dataclass
 class TPS(Tuning):
-    """Lowers TPT's entropy by shifting the class features, then predicts the plain view with the shifted ones.
+    """Minimises TPT's entropy by shifting the class features, then predicts the centre crop with them.
 
-    The confident views are chosen anew at each step.
+    The confident views are selected again at each step.
     """
 
     def predict_one(self, features: Tensor, text: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from .base import PromptTuning
 
 @dataclass
 class TPT(PromptTuning):
-    """Lowers the entropy of the confident views' mean prediction, then predicts the plain view with that prompt."""
+    """Minimises the entropy of the confident views' mean prediction, then predicts the centre crop with that prompt."""
 
     def loss(self, logits: Tensor, text: Tensor) -> Tensor:
         """Entropy of the mean prediction, (B,)."""

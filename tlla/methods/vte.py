@@ -18,7 +18,7 @@ from .base import Method, check_share
 class VTE(Method):
     """Softmax of the logits of the confident views' mean feature."""
 
-    top: float = 0.1  # share of the views that is kept
+    top: float = 0.1  # fraction of the views that is used
 
     def __post_init__(self) -> None:
         check_share(top=self.top)

@@ -22,9 +22,9 @@ from .base import Method, check_at_least, check_share
 
 @dataclass
 class ZERO(Method):
-    """One vote for each view of low entropy; the other views, in rising order of entropy, break a tie."""
+    """One vote for each confident view; the other views, in ascending order of entropy, break ties."""
 
-    top: float = 0.3  # share of the views that vote
+    top: float = 0.3  # fraction of the views that vote
     softening: float = 0.0  # temperature of a vote on cosines; 0: one-hot; the authors' fp16 run: 9.765625e-4
 
     def __post_init__(self) -> None:
@@ -32,7 +32,7 @@ class ZERO(Method):
         check_at_least(0, softening=self.softening)
 
     def predict(self, features: Tensor, images: Tensor | None = None) -> Tensor:
-        """Class probabilities, (B, K): shares of the votes."""
+        """Class probabilities, (B, K): fractions of the votes."""
         text = self.classifier.text(features)
         logits = self.classifier.logits(features, text)
         n_views, n_classes = logits.shape[1:]
@@ -51,12 +51,12 @@ class ZERO(Method):
 
 
 def _tie_winner(votes: Tensor, advice: Tensor, mean_prob: Tensor) -> Tensor:
-    """The winner of each tie, one-hot, (B, K); zeros in a row without a tie.
+    """The winner of each tie, one-hot, (B, K); rows without a tie are 0.
 
     Args:
-        votes: (B, K).
-        advice: Classes that may decide, in this order: the first that is in the tie does, (B, N).
-        mean_prob: What decides if none of them is, (B, K).
+        votes: Votes for each class, (B, K).
+        advice: Classes that may break the tie, (B, N): the first one that is tied wins.
+        mean_prob: Mean probabilities, (B, K), which decide if none of these is tied.
     """
     first = votes == votes.amax(dim=-1, keepdim=True)  # (B, K)
     fallback = mean_prob.masked_fill(~first, -1).argmax(dim=-1, keepdim=True)

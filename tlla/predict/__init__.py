@@ -1,1 +1,1 @@
-"""Predicting one's own images from the command line: python predict.py, or python -m tlla.predict."""
+"""Predicts your own images from the command line: python predict.py, or python -m tlla.predict."""

@@ -7,7 +7,7 @@ if __name__ == "__main__":
     from .flags import parse_args
 
     command_line.start(__file__)
-    parse_args()  # here first, as --help and a wrong flag need no torch
+    parse_args()  # before the import of torch, which --help and a wrong flag do not need
     from .command import main
 
     sys.exit(main())

@@ -21,18 +21,25 @@ from .rows import Row, csv_text, json_line, printable, table_text
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predicts, prints and writes; returns the exit code."""
+    """Predicts, prints and writes; returns the exit code.
+
+    >>> run(parse_args(["fruit.png", "--classes", "fruit", "bird", "--backbone", "EmojiCLIP", "--method", "single"]))
+    file       prediction       %  2.           entropy
+    ---------  ------------  ----  ---------  ---------
+    fruit.png  fruit         89.0  bird 11.0      0.346
+    0
+    """
     images = read_inputs(args)
     predictor = build_predictor(args)
-    fresh = args.fresh or predictor.method.online  # what an online method has learned is not kept
+    fresh = args.fresh or predictor.method.online  # an online method's state is not saved
     journal = Journal(args.jsonl or args.csv, _everything(args, predictor, images), predictor.batch_size, fresh)
     if journal.rows:
         done = f"{len(journal.rows):,} of {len(images):,} images"
-        _say(f"going on after {done}, which an earlier run has done (--fresh: not)")
+        _say(f"resuming after {done}, predicted by an earlier run (--fresh starts again)")
     try:
         _predict_all(args, predictor, images, journal)
     except KeyboardInterrupt:
-        kept = f"; their rows are in {journal.path}, run the same command again to go on" if journal.path else ""
+        kept = f"; their rows are in {journal.path}, run the same command again to resume" if journal.path else ""
         _say(f"stopped after {len(journal.rows):,} of {len(images):,} images{kept}")
         if journal.path is None:
             _print_table(args, journal.rows)
@@ -44,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _everything(args: argparse.Namespace, predictor: Predictor, images: list[str]) -> dict[str, Any]:
-    """All that can change a row, or a drawing, which is made with it."""
+    """Everything that can change a row or its drawing."""
     return {
         "images": [images, files_sha256(images)],
         "classes": predictor.class_names,
@@ -74,7 +81,7 @@ def _predict_all(args: argparse.Namespace, predictor: Predictor, images: list[st
 
 
 def _draw(batch: Batch, predictor: Predictor, folder: Path) -> None:
-    from .drawing import png  # here, as matplotlib's fonts are not needed otherwise
+    from .drawing import png  # imported here, as only drawings need matplotlib's fonts
     from .explain import draw, looks
 
     for index, look in looks(batch, predictor.views):
@@ -93,7 +100,7 @@ def _print_table(args: argparse.Namespace, rows: list[Row]) -> None:
     if table and not args.quiet:
         try:
             print(table, flush=True)
-        except BrokenPipeError:  # the table's reader has left, as head does; the files are written
+        except BrokenPipeError:  # the reader has closed the pipe, as head does; the files are written
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -101,14 +108,18 @@ def _finish(rows: list[Row]) -> int:
     bad = sum("error" in row for row in rows)
     good = len(rows) - bad
     seconds = sum(row.get("seconds", 0) for row in rows) / max(good, 1)
-    _say(f"{good:,} images predicted, {seconds:.3f} s an image" + (f"; {bad:,} could not be read" if bad else ""))
+    _say(f"{good:,} images predicted, {seconds:.3f} s per image" + (f"; {bad:,} could not be read" if bad else ""))
     return 1 if bad else 0
 
 
 def _say(text: str) -> None:
-    print(text.replace("\n", "\\n"), file=sys.stderr)  # a file's name may have any character
+    print(text.replace("\n", "\\n"), file=sys.stderr)  # a file name may have any character
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line and returns its exit code."""
+    """Runs the command line and returns its exit code.
+
+    >>> main(["fruit.png", "--classes", "cat", "cat"])  # prints that --classes names a class twice
+    2
+    """
     return command_line.call(lambda: run(parse_args(argv)), stopped="stopped")

@@ -1,4 +1,4 @@
-"""Text on pictures, in a font with most alphabets."""
+"""Draws text on pictures, in a font with most alphabets."""
 
 import io
 from functools import cache
@@ -11,15 +11,19 @@ INK = "#1a1a1a"
 
 
 @cache
-def font_of(size: int, bold: bool) -> ImageFont.FreeTypeFont:
+def _font_of(size: int, bold: bool) -> ImageFont.FreeTypeFont:
     """DejaVu, which comes with matplotlib and has most alphabets."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf" / name), size)
 
 
 def fitted(text: str, size: int, width: int, bold: bool) -> str:
-    """The text, cut so that it is no wider."""
-    font = font_of(size, bold)
+    """The text, shortened to at most `width` pixels.
+
+    >>> fitted("a name that is much too long for its place", size=12, width=60, bold=False)[-1]
+    '…'
+    """
+    font = _font_of(size, bold)
     text = text.encode("utf-8", "replace").decode().replace("\n", " ")
     if font.getlength(text) <= width:
         return text
@@ -29,8 +33,12 @@ def fitted(text: str, size: int, width: int, bold: bool) -> str:
 
 
 def text_length(text: str, size: int, width: int, bold: bool) -> int:
-    """Length in pixels of what `draw_text` draws."""
-    return round(font_of(size, bold).getlength(fitted(text, size, width, bold)))
+    """Length in pixels of the text that `draw_text` draws.
+
+    >>> text_length("fruit", 20, 300, bold=False) < text_length("fruit", 40, 300, bold=False)
+    True
+    """
+    return round(_font_of(size, bold).getlength(fitted(text, size, width, bold)))
 
 
 def draw_text(
@@ -46,20 +54,28 @@ def draw_text(
     """Draws a line of text.
 
     Args:
-        pen: Draws on the picture.
-        place: Of the anchor, in pixels.
-        text: Is cut to fit.
-        size: Of the font, in pixels.
-        width: The most that it may take, in pixels.
-        colour: Of the letters.
-        bold: Whether they are bold.
-        anchor: Pillow's: "la" is the upper left corner, "ra" the upper right one.
+        pen: The picture's `ImageDraw`.
+        place: Position of the anchor, in pixels.
+        text: Text, which is shortened to fit.
+        size: Font size, in pixels.
+        width: Maximum width, in pixels.
+        colour: Colour of the text.
+        bold: Whether the text is bold.
+        anchor: Anchor in Pillow's notation: "la" is the upper left corner, "ra" the upper right one.
+
+    >>> canvas = Image.new("L", (80, 20), "white")
+    >>> draw_text(ImageDraw.Draw(canvas), (2, 2), "fruit", 14, 70); canvas.getextrema()[0] < 128
+    True
     """
-    pen.text(place, fitted(text, size, width, bold), fill=colour, font=font_of(size, bold), anchor=anchor)
+    pen.text(place, fitted(text, size, width, bold), fill=colour, font=_font_of(size, bold), anchor=anchor)
 
 
 def png(image: Image.Image) -> bytes:
-    """A picture as the bytes of a PNG file."""
+    """A picture as the bytes of a PNG file.
+
+    >>> png(image)[1:4]
+    b'PNG'
+    """
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Draws what STSS saw of an image: the views that voted, how, and those that were dropped."""
+"""Draws STSS's selection for an image: the views that voted, their votes, and the views that were dropped."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from .drawing import INK, draw_text, text_length
 from .predictions import Predictions
 from .predictor import Batch
 
-# Okabe and Ito's blue and vermilion, which everybody can tell apart; never the only difference.
+# Blue and vermilion of Okabe and Ito, distinct for colour-blind readers; never the only difference.
 AGREES, DIFFERS, GREY, LINE = "#0072B2", "#D55E00", "#757575", "#dddddd"
 MARGIN, GAP, LEFT = 32, 12, 340
 KEPT_SIDE, DROPPED_SIDE, CAPTION = 108, 68, 44
@@ -25,20 +25,20 @@ WIDTH = MARGIN + LEFT + MARGIN + RIGHT + MARGIN
 
 @dataclass(frozen=True)
 class Look:
-    """What is drawn of one image.
+    """The content of one drawing.
 
     Attributes:
-        name: Of the image.
-        image: Made small.
-        boxes: Of views 1.., in pixels of the image's full size, (V - 1, 4).
-        size: Full width and height.
+        name: Name of the image.
+        image: The image, reduced.
+        boxes: Boxes of views 1 to V - 1 in the full image, in pixels, (V - 1, 4).
+        size: Width and height of the full image.
         views: (V, size, size, 3), uint8.
         votes: Class of each view.
-        score, entropy, sharpness: Of each view, (V,).
+        score, entropy, sharpness: Values of each view, (V,).
         kept: Views that vote, lowest score first.
-        prediction: The class.
+        prediction: The predicted class.
         top: The most probable classes.
-        agreement: Share of the votes for the prediction.
+        agreement: Fraction of the votes for the prediction.
     """
 
     name: str
@@ -57,7 +57,12 @@ class Look:
 
 
 def looks(batch: Batch, config: ViewConfig) -> Iterator[tuple[int, Look]]:
-    """Index and look of each image of a batch of STSS's that was made with thumbnails."""
+    """Index and `Look` of each image in a batch that was predicted by STSS with thumbnails.
+
+    >>> batch = next(tlla.Predictor(model, ["fruit", "tool"], n_views=4, top_s=2).batches([image], thumbnails=True))
+    >>> [look.votes for index, look in looks(batch, ViewConfig(64, 4))]
+    [['fruit', 'fruit', 'fruit', 'fruit']]
+    """
     scores, kept, predictions = batch.scores, batch.kept, batch.predictions
     if scores is None or kept is None:
         return
@@ -95,7 +100,12 @@ def _pixels(views: Tensor) -> np.ndarray:
 
 
 def draw(look: Look) -> Image.Image:
-    """The picture: on the left the image and the probabilities, on the right the views by score."""
+    """Draws a `Look`: the image and the probabilities on the left, the views by score on the right.
+
+    >>> batch = next(tlla.Predictor(model, ["fruit", "tool"], n_views=4, top_s=2).batches([image], thumbnails=True))
+    >>> [draw(look).width for index, look in looks(batch, ViewConfig(64, 4))]
+    [1384]
+    """
     order = sorted(range(len(look.votes)), key=lambda v: (look.score[v], v))
     dropped = [v for v in order if v not in set(look.kept)]
     columns = (RIGHT + GAP) // (DROPPED_SIDE + GAP)
@@ -123,7 +133,7 @@ def draw(look: Look) -> Image.Image:
 
 
 def _draw_left(canvas: Image.Image, pen: ImageDraw.ImageDraw, look: Look, top: int) -> None:
-    """The image with the crops that vote, the probabilities, and the numbers."""
+    """Draws the image with the voting crops, the probabilities, and the numbers."""
     image = look.image.copy()
     scale = LEFT / max(image.size)
     image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
@@ -179,7 +189,7 @@ def _draw_views(
     columns: int,
     kept: bool,
 ) -> None:
-    """A grid of views, each with its vote and score; those that are dropped are pale and without a frame."""
+    """Draws a grid of views with their votes and scores; dropped views are pale and have no frame."""
     step = (side + GAP, side + (CAPTION if kept else 36) + GAP)
     for n, v in enumerate(views):
         x, y = place[0] + n % columns * step[0], place[1] + n // columns * step[1]
@@ -191,8 +201,8 @@ def _draw_views(
             pen.rectangle((x - 2, y - 2, x + side + 1, y + side + 1), outline=_colour(look, v), width=5)
         size, ink = (15, INK) if kept else (12, GREY)
         draw_text(pen, (x, y + side + 5), look.votes[v], size, side, _colour(look, v) if kept else ink)
-        plain = " plain" if v == 0 else ""
-        draw_text(pen, (x, y + side + 6 + round(1.25 * size)), f"{look.score[v]:.2f}{plain}", size - 1, side, GREY)
+        crop = " centre" if v == 0 else ""
+        draw_text(pen, (x, y + side + 6 + round(1.25 * size)), f"{look.score[v]:.2f}{crop}", size - 1, side, GREY)
 
 
 def _colour(look: Look, view: int) -> str:

@@ -1,4 +1,4 @@
-"""What the arguments of predict.py mean: images, class names, the CLIP, the predictor."""
+"""Images, class names, CLIP and predictor from the arguments of predict.py."""
 
 import argparse
 import os
@@ -23,7 +23,11 @@ BACKBONE = "ViT-B/16"
 
 
 def read_inputs(args: argparse.Namespace) -> list[str]:
-    """Paths of all images, in the order of the arguments; - stands for those on the standard input."""
+    """Paths of all images, in the order of the arguments; - stands for paths on the standard input.
+
+    >>> read_inputs(argparse.Namespace(images=["fruit.png", "."]))
+    ['fruit.png', 'fruit.png']
+    """
     if args.images.count("-") > 1:
         raise InputError("- stands for the paths on the standard input, and can be given once")
     if "-" not in args.images:
@@ -43,7 +47,13 @@ def _standard_input(separator: bytes) -> list[str]:
 
 
 def build_predictor(args: argparse.Namespace) -> Predictor:
-    """Loads what the arguments name. InputError if something does not exist or does not fit."""
+    """Loads what the arguments name. InputError if something does not exist or does not fit.
+
+    >>> from tlla.predict.flags import parse_args
+    >>> build_predictor(parse_args(["fruit.png", "--classes", "cat", "dog", "--method", "zero", "--explain", "out"]))
+    Traceback (most recent call last):
+    tlla.errors.InputError: --explain shows the views that a method keeps by their scores, as STSS does, but ...
+    """
     prompt = find_prompt(args.prompt or TEMPLATE, args.load_epoch)
     info, path = (prompt.info, prompt.path) if isinstance(prompt, Prompt) else (PromptInfo(), None)
     names = find_class_names(args, info)
@@ -78,12 +88,16 @@ def build_predictor(args: argparse.Namespace) -> Predictor:
 
 
 def _device(name: str | None) -> torch.device:
-    """The device of that name, by default a GPU if there is one."""
+    """The device of that name; by default a GPU if there is one."""
     return find_device(name or ("cuda" if torch.cuda.is_available() else "cpu"), "--device")
 
 
 def find_class_names(args: argparse.Namespace, info: PromptInfo) -> list[str]:
-    """The class names from the one source that was given, or those that a checkpoint was trained on."""
+    """The class names from the one source that was given, or those that a checkpoint was trained on.
+
+    >>> find_class_names(argparse.Namespace(classes=["cat", "dog"]), PromptInfo())
+    ['cat', 'dog']
+    """
     if args.classes:
         return _distinct(args.classes, "--classes")
     if args.classes_file:
@@ -93,10 +107,10 @@ def find_class_names(args: argparse.Namespace, info: PromptInfo) -> list[str]:
     if info.class_names:
         return list(info.class_names)
     learned = args.prompt and not named_templates(args.prompt)
-    where = f"the checkpoint {args.prompt} does not say" if learned else "it is not said"
+    where = f"the checkpoint {args.prompt} does not name the classes" if learned else "there are no class names"
     raise InputError(
-        f"{where} which classes there are: give --classes cat dog, --classes-file with one name a line, or "
-        "--classes-from with a folder of one subfolder a class"
+        f"{where}: add --classes cat dog, --classes-file with one name per line, or --classes-from with a folder "
+        "that has a subfolder for each class"
     )
 
 

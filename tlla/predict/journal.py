@@ -1,4 +1,4 @@
-"""Rows of a long run on disk as they come, so that a run that is stopped or killed goes on where it was."""
+"""Rows on disk while a run is going on, so that a stopped or killed run can resume."""
 
 import json
 import os
@@ -12,19 +12,19 @@ from .rows import Row, json_line
 
 
 class Journal:
-    """A file of JSON lines beside the result, flushed batch by batch.
+    """A file of JSON lines beside the result, flushed after each batch.
 
-    Its name holds a fingerprint of all that can change a row, so that rows of other settings are never taken.
+    Its name holds a fingerprint of everything that can change a row, so that rows of other settings are not used.
 
     Args:
-        target: The file that the rows are for; None: nothing is kept.
-        everything: All that can change a row; plain values.
-        batch_size: Rows of a batch. A batch that was cut is done again as a whole.
-        fresh: Whether earlier rows are thrown away.
+        target: The result's file; None: nothing is saved.
+        everything: Everything that can change a row, as plain values.
+        batch_size: Rows per batch. An incomplete batch is predicted again.
+        fresh: Whether to discard earlier rows.
 
     Attributes:
-        rows: All rows, with those of an earlier run.
-        path: The file; None if nothing is kept.
+        rows: All rows, including those of an earlier run.
+        path: The file; None if nothing is saved.
     """
 
     def __init__(self, target: Path | None, everything: Any, batch_size: int, fresh: bool = False):
@@ -33,7 +33,7 @@ class Journal:
         if target is None:
             return
         if target.is_dir():
-            raise InputError(f"{target} is a folder: give the name of a file")
+            raise InputError(f"{target} is a folder: name a file")
         self.path = target.with_name(f"{target.name}.{key_of(everything)}.part")
         lines = _whole_lines(self.path) if not fresh and self.path.is_file() else []
         lines = lines[: len(lines) - len(lines) % batch_size]
@@ -41,7 +41,7 @@ class Journal:
         write_bytes(self.path, b"".join(lines))
 
     def append(self, rows: list[Row]) -> None:
-        """Adds the rows of a batch; when this returns they are on the disk."""
+        """Adds the rows of a batch and flushes them to the disk."""
         self.rows += rows
         if self.path is None:
             return
@@ -50,17 +50,17 @@ class Journal:
                 file.write("".join(map(json_line, rows)).encode())
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError as error:  # that of a full disk names no file
+        except OSError as error:  # the error of a full disk names no file
             raise OSError(error.errno, f"{error.strerror}: it cannot be written", str(self.path)) from error
 
     def remove(self) -> None:
-        """Removes the file: the results are written."""
+        """Removes the file, once the results are written."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
 
 
 def _whole_lines(path: Path) -> list[bytes]:
-    """The lines up to the first that was cut short or is no row."""
+    """The lines before the first that is incomplete or not a row."""
     whole: list[bytes] = []
     for line in path.read_bytes().splitlines(keepends=True):
         try:

@@ -1,4 +1,4 @@
-"""Which image files are meant: files, folders, patterns."""
+"""Image paths from files, folders and patterns."""
 
 import glob
 import sys
@@ -11,14 +11,17 @@ from ..image_files import IMAGE, IMAGE_SUFFIXES, describe_kinds, walk
 
 
 def find_images(inputs: Iterable[str]) -> list[str]:
-    """Paths of all images meant, in the order given.
+    """Paths of all images, in the order of the inputs.
 
     Args:
-        inputs: Files, taken whatever their name; folders, searched with all folders in them for names that end as
-            images do, sorted, and what is left out is said; patterns such as ``photos/**/*.jpg``, sorted.
+        inputs: Files, whatever their name; folders, searched recursively for suffixes of images and sorted (what is
+            left out is printed); patterns such as ``photos/**/*.jpg``, sorted.
 
     Raises:
-        InputError: a folder or a pattern without images, or no input at all.
+        InputError: a folder or a pattern has no images, or there are no inputs.
+
+    >>> find_images([".", "fruit.*"])
+    ['fruit.png', 'fruit.png']
     """
     found: list[str] = []
     for text in inputs:
@@ -41,7 +44,7 @@ def _in_folder(folder: Path) -> list[str]:
     found = sorted(folder / path for path in kinds.pop(IMAGE, []))
     if not found:
         raise InputError(
-            f"there are no images in the folder {folder}, that is, no names that end in "
+            f"there are no images in the folder {folder}: expected files that end in "
             f"{', '.join(sorted(IMAGE_SUFFIXES))}"
         )
     if kinds:

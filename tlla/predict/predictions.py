@@ -1,4 +1,4 @@
-"""What was predicted of some images, and what the method saw in doing so.
+"""Predictions of images, with details of the method.
 
 Letters in shapes: N images that could be read, K classes.
 """
@@ -18,7 +18,7 @@ from .rows import Row, csv_text, json_line, rounded, table_text
 
 @dataclass(frozen=True)
 class BadImage:
-    """An image that could not be read: its position, its name, and the reason in one sentence."""
+    """An image that could not be read: its index, its name, and the reason in one sentence."""
 
     index: int
     name: str
@@ -32,13 +32,13 @@ class Predictions:
     Attributes:
         class_names: K names.
         names: Paths of the N images, or "image <index>".
-        index: Position of each among all images, (N,), int64.
+        index: Index of each image among all images, (N,), int64.
         probability: (N, K), float32; rows sum to 1.
-        seconds: Wall time of each image, its share of its batch, (N,), float32.
-        details: What the method tells of each image, (N,) each. STSS: "sharpness", the mean sharpness of the views
-            that voted (nats); "agreement", the share of them that agree with the prediction; "unanimous", 0 or 1.
+        seconds: Wall time per image, averaged over its batch, (N,), float32.
+        details: Values of the method per image, (N,) each. STSS: "sharpness", the mean sharpness of the views that
+            voted (nats); "agreement", the fraction of them that agree with the prediction; "unanimous", 0 or 1.
         errors: The images that could not be read.
-        top_k: Classes of an image that rows and tables show.
+        top_k: Classes per image in rows and tables.
     """
 
     class_names: list[str]
@@ -79,7 +79,7 @@ class Predictions:
 
     @property
     def entropy(self) -> Tensor:
-        """Entropy of each image's probabilities in nats, (N,): 0 is certain, log(K) knows nothing."""
+        """Entropy of each image's probabilities in nats, (N,): 0 is certain, log(K) is uniform."""
         entropy: Tensor = torch.special.entr(self.probability).sum(dim=1)
         return entropy
 
@@ -90,11 +90,11 @@ class Predictions:
 
     @property
     def agreement(self) -> Tensor | None:
-        """Share of the voting views that agree with the prediction, (N,); None for other methods than STSS."""
+        """Fraction of the voting views that agree with the prediction, (N,); None for other methods than STSS."""
         return self.details.get("agreement")
 
     def rows(self) -> Iterator[Row]:
-        """One dict an image, those that could not be read as well, in the order of the images."""
+        """One dict per image, also for those that could not be read, in the order of the images."""
         bad = [(e.index, {"index": e.index, "file": e.name, "error": e.reason}) for e in self.errors]
         yield from (row for _, row in sorted([*self._good_rows(), *bad], key=lambda pair: pair[0]))
 
@@ -111,16 +111,21 @@ class Predictions:
         return table_text(self.rows())
 
     def to_csv(self, path: str | Path) -> None:
-        """Writes one line an image, whole or not at all."""
+        """Writes one line per image, atomically."""
         write_bytes(file_path("path", path), csv_text(list(self.rows())).encode("utf-8", "surrogateescape"))
 
     def to_jsonl(self, path: str | Path) -> None:
-        """Writes one JSON object a line and image, whole or not at all."""
+        """Writes one JSON object per image and line, atomically."""
         write_bytes(file_path("path", path), "".join(map(json_line, self.rows())).encode())
 
 
 def joined(parts: Sequence[Predictions]) -> Predictions:
-    """The predictions of several batches, at least one, as one."""
+    """The predictions of one or more batches as one.
+
+    >>> part = Predictions(["cat", "dog"], ["a.png"], torch.tensor([0]), torch.tensor([[0.25, 0.75]]), torch.zeros(1))
+    >>> joined([part, part]).labels
+    ['dog', 'dog']
+    """
     keys = next((part.details for part in parts if len(part)), {})
     return Predictions(
         parts[0].class_names,

@@ -1,4 +1,4 @@
-"""A CLIP, class names, a prompt and a test-time method: images in, predictions out. No Dassl, no config.
+"""Predicts images from a CLIP, class names, a prompt and a test-time method, without Dassl or a config.
 
 Letters in shapes: B images, V views, K classes, E joint space.
 """
@@ -33,12 +33,12 @@ PRECISIONS = ("fp32", "amp")
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of images, for those who want to look at more than the predictions.
+    """A batch of images with details beside the predictions.
 
     Attributes:
-        predictions: Of the images that could be read, and the others' reasons.
+        predictions: Predictions of the images that could be read, and errors of the others.
         loaded: The B images that could be read, with their views.
-        features: Of the views, normalised, (B, V, E).
+        features: Normalised features of the views, (B, V, E).
         scores: STSS's scores of the views; None for other methods.
         kept: Indices of the views that voted, (B, s); None for other methods.
     """
@@ -53,27 +53,26 @@ class Batch:
 class Predictor:
     """Predicts classes of images by a test-time method.
 
-    Random views of an image depend on `seed` and on the image's position among the images alone, not on the batch size
-    nor on other images. Online methods (TDA, DPE) learn from the images in their order, beginning anew in each call.
+    The random views of an image depend only on `seed` and the image's index, not on the batch size or other images.
+    Online methods (TDA, DPE) learn from the images in their order and start again in each call.
 
     Args:
-        model: CLIP, from `load_clip`; where it is, the work is done.
-        class_names: One name a class; underscores are read as spaces.
+        model: CLIP, from `load_clip`; its device is used.
+        class_names: One name per class; underscores are read as spaces.
         prompt: See `tlla.prompts.make_classifier`: a template, an ensemble's name, a checkpoint or a run's folder,
             context vectors, or what `train_prompt` returned.
-        method: A name of `tlla.methods.METHODS` in any case; "tlla" is STSS, "single" SingleView.
-        n_views: Views V of an image, the plain one included.
-        crop_scale: Range of the crops' area as a share of the image.
-        augmix: Whether the views also pass AugMix.
-        seed: Of the views and of the method's own random numbers.
-        batch_views: Views that pass the image encoder at once; less needs less memory, and changes no result but by
-            rounding.
-        top_k: Classes of an image that tables show.
+        method: A name in `tlla.methods.METHODS`, in any case; "tlla" is STSS, "single" SingleView.
+        n_views: Views per image V, including the centre crop.
+        crop_scale: Range of the crops' area as a fraction of the image.
+        augmix: Whether AugMix is applied to the views.
+        seed: Seed of the views and of the method's own random numbers.
+        batch_views: Views encoded at once; fewer need less memory and change results only by rounding.
+        top_k: Classes per image in tables.
         precision: "fp32", or "amp": encoders in fp16 on a GPU.
-        settings: The method's, by name: ``top_s=8, lam=0.5``.
+        settings: Settings of the method, by name: ``top_s=8, lam=0.5``.
 
     Raises:
-        InputError: something of this does not exist or does not fit; the message says what to do.
+        InputError: an argument is invalid, or does not match the others.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class Predictor:
         precision: str = "fp32",
         **settings: Any,
     ):
-        as_backbone(model)  # refuses what is none
+        as_backbone(model)  # refuses other models
         batch_views, top_k = whole("batch_views", batch_views, 1), whole("top_k", top_k, 1)
         n_views, seed = whole("n_views", n_views, 1), whole("seed", seed)
         crop_scale, augmix = pair("crop_scale", crop_scale), flag("augmix", augmix)
@@ -117,23 +116,23 @@ class Predictor:
 
     @property
     def batch_size(self) -> int:
-        """Images of a batch: as many as have `batch_views` views."""
+        """Images per batch: as many as have `batch_views` views."""
         return max(1, self.batch_views // self.views.n_views)
 
     def predict(self, images: Iterable[ImageLike], progress: bool = False, workers: int = 0) -> Predictions:
         """Predicts all images; those that cannot be read are listed in the result's `errors`.
 
         Args:
-            images: Paths and images of Pillow's, mixed as you like; a generator is drawn from as it is needed.
-            progress: Shows a bar on stderr.
-            workers: Threads that read images and make views meanwhile.
+            images: Paths and Pillow images in any mixture; a generator is consumed as needed.
+            progress: Whether to show a progress bar on stderr.
+            workers: Threads that read images and make views in advance.
 
         Raises:
-            InputError: an image is neither a path nor an image of Pillow's, or an argument is of another kind.
+            InputError: an image is neither a path nor a Pillow image, or an argument is invalid.
         """
         hide, workers = not flag("progress", progress), whole("workers", workers)
         if isinstance(images, (str, os.PathLike)) and os.path.isdir(images):
-            raise InputError(f"images is the folder {images}: give its files, such as Path(folder).glob('*.jpg')")
+            raise InputError(f"images is the folder {images}: pass its files, such as Path(folder).glob('*.jpg')")
         total = len(images) if isinstance(images, Sized) else None
         parts = [self._empty()]
         with tqdm(total=total, unit="img", disable=hide) as bar:
@@ -145,13 +144,13 @@ class Predictor:
     def batches(
         self, images: Iterable[ImageLike], workers: int = 0, start: int = 0, thumbnails: bool = False
     ) -> Iterator[Batch]:
-        """The same batch by batch, with views and scores.
+        """Yields predictions batch by batch, with views and scores.
 
         Args:
             images: As in `predict`.
             workers: As in `predict`.
-            start: Index of the first image, if there were others before.
-            thumbnails: Whether small copies of the images are kept, for drawings.
+            start: Index of the first image, if there were earlier ones.
+            thumbnails: Whether to keep small copies of the images, for drawings.
         """
         thumbnails = flag("thumbnails", thumbnails)
         if self.method.online:
@@ -189,7 +188,7 @@ class Predictor:
         return Batch(predictions, good, features, scores, kept)
 
     def _selection(self, details: dict[str, Tensor]) -> tuple[ViewScores | None, Tensor | None, dict[str, Tensor]]:
-        """STSS's scores of the last batch, which of its views voted, and the details with their mean sharpness."""
+        """STSS's scores of the last batch, the views that voted, and the details with their mean sharpness."""
         scores, top_s = getattr(self.method, "last_scores", None), getattr(self.method, "top_s", 0)
         if not isinstance(scores, ViewScores):
             return None, None, details

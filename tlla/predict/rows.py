@@ -1,4 +1,4 @@
-"""Predictions as rows: plain dicts, one an image, and the texts that are made of them (JSON lines, CSV, a table)."""
+"""Predictions as rows, one plain dict per image, and as JSON lines, CSV or a table."""
 
 import json
 import unicodedata
@@ -10,21 +10,29 @@ from tabulate import tabulate
 from tlla.files import to_csv
 
 Row = dict[str, Any]  # index, file, and either error, or prediction, probability, top, entropy, details, seconds
-LONGEST = 44  # characters of a file's name in a table
+LONGEST = 44  # characters of a file name in a table
 
 
 def rounded(value: float) -> float:
-    """Six significant digits: what a file needs of a float32."""
+    """The value with six significant digits, enough for a float32 in a file.
+
+    >>> rounded(0.123456789)
+    0.123457
+    """
     return float(f"{value:.6g}")
 
 
 def json_line(row: Row) -> str:
-    """A row as one line."""
+    """A row as one line of JSON.
+
+    >>> print(json_line({"index": 0, "file": "größer.png"}), end="")
+    {"index": 0, "file": "größer.png"}
+    """
     return json.dumps(row, ensure_ascii=False) + "\n" if _is_text(row) else json.dumps(row) + "\n"
 
 
 def _is_text(row: Row) -> bool:
-    """Whether UTF-8 can hold the row: a file's name may have bytes that are none."""
+    """Whether UTF-8 can encode the row: a file name may hold other bytes."""
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -33,7 +41,13 @@ def _is_text(row: Row) -> bool:
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """One line an image, with a header; of an image that could not be read, the reason in the last column."""
+    """A header and one line per image, with the error of an unreadable image in the last column.
+
+    >>> row = {"index": 0, "file": "a.png", "prediction": "cat", "probability": 0.9, "top": [["cat", 0.9]]}
+    >>> print(csv_text([row]), end="")
+    index,file,prediction,probability,error
+    0,a.png,cat,0.9,
+    """
     good = next((row for row in rows if "error" not in row), {})
     details = [key for key in good if key not in ("index", "file", "prediction", "probability", "top")]
     others = range(2, len(good.get("top", ())) + 1)
@@ -47,7 +61,14 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 
 def table_text(rows: Iterable[Row]) -> str:
-    """A table for the terminal: file, the most probable classes, entropy, agreement of the votes."""
+    """A table for the terminal: file, most probable classes, entropy, agreement of the votes.
+
+    >>> row = {"file": "a.png", "prediction": "cat", "probability": 0.9, "top": [["cat", 0.9], ["dog", 0.1]]}
+    >>> print(table_text([row]))
+    file    prediction       %  2.
+    ------  ------------  ----  --------
+    a.png   cat           90.0  dog 10.0
+    """
     good = [row for row in rows if "error" not in row]
     if not good:
         return ""
@@ -59,7 +80,7 @@ def table_text(rows: Iterable[Row]) -> str:
 def _cells(row: Row, details: Sequence[str]) -> list[str]:
     others = [f"{printable(name)} {100 * p:.1f}" for name, p in row["top"][1:]]
     values = [f"{row[key]:.0%}" if key == "agreement" else f"{row[key]:.3f}" for key in details]
-    return [shortened(row["file"]), printable(row["prediction"]), f"{100 * row['probability']:.1f}", *others, *values]
+    return [_shortened(row["file"]), printable(row["prediction"]), f"{100 * row['probability']:.1f}", *others, *values]
 
 
 def _align(header: Sequence[str]) -> list[str]:
@@ -67,12 +88,16 @@ def _align(header: Sequence[str]) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """A text as a terminal can show it: without what is not Unicode, and without signs that would steer it."""
+    r"""A text that is safe to print: bytes that are not Unicode and control characters become escapes.
+
+    >>> print(printable("a" + chr(27) + "[1m.png"))
+    a\x1b[1m.png
+    """
     text = text.encode("utf-8", "backslashreplace").decode()
     return "".join(repr(sign)[1:-1] if unicodedata.category(sign) == "Cc" else sign for sign in text)
 
 
-def shortened(name: str) -> str:
-    """The end of a long name, fit for printing."""
+def _shortened(name: str) -> str:
+    """A file name that is safe to print; of a long name only the end."""
     name = printable(name)
     return name if len(name) <= LONGEST else "..." + name[3 - LONGEST :]

@@ -1,4 +1,4 @@
-"""Prompts: learned around class names or hand-written, saved and loaded, and the class features that they give."""
+"""Prompts, learned or hand-written: saving, loading, and class features."""
 
 from .choose import check_class_names, make_classifier
 from .learner import PromptLearner

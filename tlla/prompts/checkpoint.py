@@ -50,7 +50,12 @@ class Checkpoint:
 
 
 def epochs_in(folder: Path) -> dict[int, Path]:
-    """The checkpoints in a folder, by epoch, in order; empty if there is no folder."""
+    """The checkpoints in a folder, by epoch, in order; empty if there is no folder.
+
+    >>> Path("model.pth.tar-50").touch()
+    >>> list(epochs_in(Path()))
+    [50]
+    """
     found = {}
     for file in folder.glob("model.pth.tar-*"):
         if suffix := re.fullmatch(r"model\.pth\.tar-(\d+)", file.name):
@@ -71,6 +76,10 @@ def find_checkpoint(
 
     Raises:
         InputError: there is none.
+
+    >>> Path("model.pth.tar-50").touch()
+    >>> find_checkpoint(".").name
+    'model.pth.tar-50'
     """
     path, epoch = path_of("the place of a checkpoint", place), None if epoch is None else whole("epoch", epoch)
     if path.is_file() and epoch is not None:
@@ -107,6 +116,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         InputError: the file is missing, truncated, no checkpoint, or holds anything that could run code.
+
+    >>> torch.save({"state_dict": {"ctx": torch.zeros(4, 512)}, "epoch": 50}, "model.pth.tar-50")
+    >>> checkpoint = read_checkpoint(Path("model.pth.tar-50")); checkpoint.epoch, list(checkpoint.state)
+    (50, ['ctx'])
     """
     if not path.is_file():
         raise InputError(f"there is no checkpoint at {path}: check --model-dir and --load-epoch")
@@ -214,7 +227,11 @@ def _check_uncompressed(path: Path, file: BinaryIO) -> None:
 
 
 def describe_content(value: Any) -> str:
-    """What a value is, for a message."""
+    """What a value is, for a message.
+
+    >>> describe_content(torch.zeros(2)), describe_content({"ctx": 1}), describe_content(50)
+    ('a tensor of torch.float32, torch.strided, on cpu', "a dict with ['ctx']", 'int')
+    """
     if isinstance(value, Tensor):
         return f"a tensor of {value.dtype}, {value.layout}, on {value.device}"
     return f"a dict with {sorted(map(str, value))[:5]}" if isinstance(value, dict) else type(value).__name__

@@ -1,4 +1,4 @@
-"""Any prompt for any method: a template, an ensemble's name, a checkpoint, a run's folder, or context vectors."""
+"""Builds the text side from any prompt: a template, an ensemble, a checkpoint, a run's folder, or context vectors."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ PromptLike = str | Sequence[str] | os.PathLike[str] | Tensor | np.ndarray | Prom
 
 
 def find_prompt(prompt: PromptLike, epoch: int | None = None) -> str | tuple[str, ...] | Prompt:
-    """What is meant: a template, several of them, or a learned prompt, which is read from the disk if it lies there.
+    """Resolves a prompt: one or more templates, or a learned prompt, which is loaded if it is a path.
 
     Args:
         prompt: See `make_classifier`.
@@ -31,6 +31,9 @@ def find_prompt(prompt: PromptLike, epoch: int | None = None) -> str | tuple[str
 
     Raises:
         InputError: it is none of these, or cannot be read.
+
+    >>> find_prompt("a photo of a {}."), find_prompt(torch.zeros(4, 128)).position
+    ('a photo of a {}.', 'end')
     """
     if isinstance(prompt, Prompt):
         return prompt
@@ -46,8 +49,8 @@ def find_prompt(prompt: PromptLike, epoch: int | None = None) -> str | tuple[str
         return templates
     if not Path(prompt).expanduser().exists():
         raise InputError(
-            f"the prompt {os.fspath(prompt)!r} is no template (it has no {{}} for the class name), no file, no folder "
-            f"of a run, and no ensemble: {nearest(os.fspath(prompt), list(ENSEMBLES))}"
+            f"the prompt {os.fspath(prompt)!r} is neither a template (it has no {{}} for the class name), nor a file, "
+            f"nor a run's folder, nor an ensemble: {nearest(os.fspath(prompt), list(ENSEMBLES))}"
         )
     return Prompt.load(prompt, epoch)
 
@@ -60,11 +63,11 @@ def make_classifier(
     loss_scale: float = 1.0,
     on_shared: OnShared = refuse_shared,
 ) -> Classifier:
-    """The text side of a prompt.
+    """Builds the text side of a prompt.
 
     Args:
         model: CLIP.
-        class_names: One name a class.
+        class_names: One name per class.
         prompt: A template with ``{}`` for the class name; several, an ensemble; "imagenet7" or "imagenet80"; a
             checkpoint or the folder of a run that trained a prompt (CoOp, CoCoOp, SAPT, TLLA); context vectors (L, D),
             or (K, L, D) by class, which stand before the class name; or what `train_prompt` returned.
@@ -74,6 +77,9 @@ def make_classifier(
 
     Raises:
         InputError: the prompt is none of these, or does not fit the model or the classes.
+
+    >>> make_classifier(model, ["cat", "dog"], "a photo of a {}.").text_features.shape
+    torch.Size([2, 128])
     """
     names, found = check_class_names(class_names), find_prompt(prompt)
     if not isinstance(found, Prompt):
@@ -81,7 +87,7 @@ def make_classifier(
     length, most = found.ctx.shape[-2], as_backbone(model).context_length - 2
     if not 1 <= length <= most:
         where = found.path or "the prompt"
-        raise InputError(f"{where} has {length:,} context vectors, but the text encoder takes 1 to {most}")
+        raise InputError(f"{where} has {length:,} context vectors, but the text encoder accepts 1 to {most}")
     if found.meta_net:
         conditional = ConditionalPromptLearner(model, names, length, on_shared=on_shared)
         found.put_into(conditional)
@@ -92,10 +98,15 @@ def make_classifier(
 
 
 def check_class_names(class_names: Sequence[str]) -> list[str]:
-    """The names as a list; InputError if there are none, or if one is no text or has no words."""
+    """The names as a list; InputError if the list is empty, or if a name is not a string or has no words.
+
+    >>> check_class_names(("cat", " "))
+    Traceback (most recent call last):
+    tlla.errors.InputError: each class name must be a text with words in it, but got ' '
+    """
     names = sequence("the class names", class_names, "texts, one a class")
     if not names:
-        raise InputError("the list of class names is empty: give at least one class")
+        raise InputError("the list of class names is empty: name at least one class")
     for name in names:
         if not isinstance(name, str) or not name.replace("_", " ").strip():
             raise InputError(f"each class name must be a text with words in it, but got {name!r}")

@@ -1,6 +1,6 @@
-"""Which prompts pass the text encoder together: sorted by length, short ones need not be as long as the longest.
+"""Which prompts are encoded together: sorted by length, so that short prompts need not be padded to the longest.
 
-The plan depends on the model and the lengths alone, not on the machine, so that rounding is the same everywhere.
+The plan depends only on the model and the lengths, not on the machine, so that rounding is the same everywhere.
 """
 
 from collections.abc import Sequence
@@ -10,14 +10,18 @@ from torch import nn
 
 from ..backbones import as_backbone
 
-LEAST = 64  # prompts that a chunk has before longer ones are kept apart; fewer would not fill a GPU
-BUDGET = 4 * 2**30  # bytes of activations; a graph with more is computed again, chunk by chunk, in the backward pass
-# Numbers that a graph keeps per token, layer and unit of width: by our own forward, and by a text encoder's own code.
+LEAST = 64  # prompts in a chunk before longer ones start a new one; fewer would not fill a GPU
+BUDGET = 4 * 2**30  # bytes of activations; larger graphs are recomputed chunk by chunk in the backward pass
+# Numbers that a graph stores per token, layer and unit of width: in our own forward, and in a text encoder's own code.
 ACTIVATIONS, ACTIVATIONS_OF_MODULES = 10, 14
 
 
 def token_limit(clip_model: nn.Module) -> int:
-    """How many tokens' activations fit into the budget; tokens that prompts share are few and do not count."""
+    """Number of tokens whose activations fit into the budget; shared tokens are few and do not count.
+
+    >>> token_limit(model)
+    279620
+    """
     backbone = as_backbone(clip_model)
     width = backbone.token_weight.shape[1]
     kept = ACTIVATIONS_OF_MODULES if backbone.causal_tower is None else ACTIVATIONS
@@ -26,12 +30,12 @@ def token_limit(clip_model: nn.Module) -> int:
 
 @dataclass(frozen=True)
 class Chunks:
-    """A plan of K classes under R contexts.
+    """A plan for K classes under R contexts.
 
     Attributes:
-        contexts: How many of the contexts pass the encoder together.
-        classes: Which classes do, each chunk ascending.
-        many: Whether all prompts together are more than may be in one graph.
+        contexts: Number of contexts that are encoded together.
+        classes: Classes that are encoded together, ascending in each chunk.
+        many: Whether all prompts together exceed the limit of one graph.
     """
 
     contexts: int
@@ -43,10 +47,13 @@ def plan_chunks(lengths: Sequence[int], n_contexts: int, most: int, tokens: int)
     """Divides prompts into chunks.
 
     Args:
-        lengths: Tokens of each class's prompt.
-        n_contexts: R, under each of which all prompts are wanted.
-        most: Prompts that a chunk may have; 0: as many as `tokens` allows.
-        tokens: Tokens that a chunk may have if `most` is 0, each prompt taken as long as the chunk's longest.
+        lengths: Number of tokens of each class's prompt.
+        n_contexts: Number of contexts, R.
+        most: Maximum number of prompts per chunk; 0: as many as `tokens` allows.
+        tokens: Maximum number of tokens per chunk if `most` is 0, with all prompts as long as the chunk's longest.
+
+    >>> plan_chunks([7, 9, 7], n_contexts=1, most=2, tokens=0).classes
+    [[0, 2], [1]]
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     limit = most or tokens

@@ -1,7 +1,7 @@
-"""The text side of a test-time method: class features, the logit scale, and the way back to the prompt.
+"""The text side of a test-time method: class features, the logit scale, and the context vectors to tune.
 
-Three kinds: fixed class features (a template, an ensemble, features from elsewhere), context vectors (a template's
-words, CoOp, SAPT), and context vectors that depend on the image (CoCoOp). A method asks only for what it needs.
+Three kinds: fixed class features (an ensemble, or features from elsewhere), context vectors (a template's words, CoOp,
+SAPT), and context vectors that depend on the image (CoCoOp).
 
 Letters in shapes: B images, V views, K classes, L context tokens, D text width, E joint space, R perturbations.
 """
@@ -28,13 +28,13 @@ Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
 class Classifier:
-    """Class features that no method can change.
+    """Fixed class features.
 
     Args:
-        text_features: Normalised, (K, E).
+        text_features: Normalised class features, (K, E).
         scale: Inverse temperature.
-        clip_model: CLIP, for methods that adapt its image encoder; None if only features are at hand.
-        autocast: Gives the context in which encoders run; default: full precision.
+        clip_model: CLIP, for methods that adapt its image encoder; None if there are only features.
+        autocast: Returns the context in which encoders run; default: full precision.
         loss_scale: Factor on a loss before its backward pass, so that fp16 gradients do not underflow.
     """
 
@@ -57,7 +57,7 @@ class Classifier:
         self.loss_scale = loss_scale
 
     def text(self, features: Tensor) -> Tensor:
-        """Class features for the images with these view features, (B, V, E) -> (1, K, E) or, by image, (B, K, E)."""
+        """Class features, (1, K, E), or (B, K, E) if they depend on the images with these view features, (B, V, E)."""
         return self.text_features[None]
 
     def logits(self, features: Tensor, text: Tensor | None = None) -> Tensor:
@@ -66,17 +66,17 @@ class Classifier:
         return self.scale * features @ text.mT
 
     def fingerprint(self) -> Tensor:
-        """The numbers that tell this text side from others: here the class features."""
+        """The numbers that identify the prompt: here the class features."""
         return self.text_features
 
     def identity(self) -> list[str]:
-        """sha256 of all that, with the weights, decides the class features: here of the class features themselves."""
+        """sha256 of everything that, with the weights, determines the class features: here the class features."""
         return [tensor_sha256(self.text_features)]
 
     def context(self, features: Tensor) -> Tensor:
         """Context vectors of each image, (B, V, E) -> (B, L, D), or (B, K, L, D) if class-specific."""
         raise InputError(
-            "this method changes the prompt's context vectors, but an ensemble of templates or a template without "
+            "this method tunes the prompt's context vectors, but an ensemble of templates or a template without "
             'words before {} and apart from it has none: use a single template such as "a photo of a {}." or a trained '
             "prompt (--model-dir)"
         )
@@ -87,7 +87,7 @@ class Classifier:
 
 
 class PromptClassifier(Classifier):
-    """Class features of context vectors around class names: a template's words, or a CoOp or SAPT prompt."""
+    """Class features from context vectors: a template's words, or a prompt by CoOp or SAPT."""
 
     tunable = True
 
@@ -103,7 +103,7 @@ class PromptClassifier(Classifier):
         return self.ctx
 
     def identity(self) -> list[str]:
-        """Of the context vectors, and of the tokens of the finished prompts: names, their order and place, a suffix."""
+        """sha256 of the context vectors, and of the prompts' tokens: class names, order, position, suffix."""
         return [tensor_sha256(self.fingerprint()), tensor_sha256(self.model.prompt_learner.tokens)]
 
     def context(self, features: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class PromptClassifier(Classifier):
 
 
 class ConditionalClassifier(PromptClassifier):
-    """CoCoOp: an image's context is the learned one plus a shift that a small net makes from the plain view.
+    """CoCoOp: an image's context is the learned one plus a shift that a small net computes from the centre crop.
 
     All views of an image share that context, as in TPT's code (azshue/TPT, clip/cocoop.py, gen_ctx).
     """
@@ -129,7 +129,7 @@ class ConditionalClassifier(PromptClassifier):
         super().__init__(model, autocast, loss_scale)
 
     def fingerprint(self) -> Tensor:
-        """The context vectors and the net's weights, in one row."""
+        """The context vectors and the net's weights, in one vector."""
         return parameters_to_vector(self.model.prompt_learner.parameters())
 
     def context(self, features: Tensor) -> Tensor:
@@ -151,15 +151,20 @@ def from_templates(
     loss_scale: float = 1.0,
     on_shared: OnShared = refuse_shared,
 ) -> Classifier:
-    """A classifier from one template, whose words before the class name can then be tuned, or from an ensemble.
+    """Builds a classifier from a template, whose words before the class name can be tuned, or from an ensemble.
 
     Args:
         clip_model: Any CLIP.
-        classnames: One name a class.
-        templates: E.g. ``"a photo of a {}."``, or several.
+        classnames: One name per class.
+        templates: A template such as ``"a photo of a {}."``, or several.
         autocast: See `Classifier`.
         loss_scale: See `Classifier`.
         on_shared: See `tlla.prompts.tokens.check_shared`.
+
+    >>> from_templates(model, ["cat", "dog"], "a photo of a {}.").tunable
+    True
+    >>> from_templates(model, ["cat", "dog"], ["a photo of a {}.", "a drawing of a {}."]).tunable
+    False
     """
     if isinstance(templates, str) and template_context(as_backbone(clip_model), classnames, templates):
         learner = PromptLearner(clip_model, classnames, template=templates, on_shared=on_shared)

@@ -1,7 +1,7 @@
 """CoCoOp's conditional context (Zhou et al., arXiv 2203.05557).
 
-Same logits as CustomCLIP in KaiyangZhou/CoOp, trainers/cocoop.py. Differs: the net is fp32 for every precision of the
-backbone (upstream halves it for fp16), and the prompts of all images of a batch pass the text encoder in chunks.
+Has the logits of CustomCLIP in KaiyangZhou/CoOp, trainers/cocoop.py. Differs: the net is always fp32 (upstream uses
+fp16 with an fp16 backbone), and the prompts of all images of a batch are encoded in chunks.
 
 Letters in shapes: B images, K classes, L context tokens, D text width, E joint space.
 """
@@ -18,7 +18,7 @@ from .tokens import OnShared, refuse_shared
 
 
 class MetaNet(nn.Sequential):
-    """From image features to a shift of all context vectors: (B, E) -> (B, D). Named as in CoOp's checkpoints.
+    """Maps image features to a shift of all context vectors: (B, E) -> (B, D). Named as in CoOp's checkpoints.
 
     Args:
         embed_dim: E, width of the joint space.
@@ -45,10 +45,10 @@ class ConditionalPromptLearner(PromptLearner):
     Its state dict holds ``ctx`` and ``meta_net.*``, as CoOp's checkpoints do.
 
     Args:
-        clip_model: Any CLIP; it is read, never changed.
-        classnames: One name a class; underscores are read as spaces.
-        n_ctx: Number of context tokens L; with `ctx_init` the words decide and `n_ctx` is not used.
-        ctx_init: Words whose embeddings the context starts from; empty: normal, std 0.02.
+        clip_model: Any CLIP; not modified.
+        classnames: One name per class; underscores are read as spaces.
+        n_ctx: Number of context tokens L; ignored if `ctx_init` has words.
+        ctx_init: Words whose embeddings initialise the context; empty: normal, std 0.02.
         on_shared: See `tlla.prompts.tokens.check_shared`.
     """
 
@@ -61,7 +61,7 @@ class ConditionalPromptLearner(PromptLearner):
         on_shared: OnShared = refuse_shared,
     ):
         super().__init__(clip_model, classnames, n_ctx, ctx_init, on_shared=on_shared)
-        # Drawn on the CPU, as the context is: the same seed gives the same net on every device.
+        # Drawn on the CPU, like the context, so that a seed yields the same net on every device.
         self.meta_net = MetaNet(self._clip[0].embed_dim, self.ctx.shape[-1]).to(self.ctx.device)
 
     def shifted(self, image_features: Tensor) -> Tensor:

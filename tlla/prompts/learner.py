@@ -1,13 +1,12 @@
-"""Learnable prompts for CLIP: context vectors in, normalised text features out.
+"""Learnable prompts for CLIP: context vectors around class names.
 
-One prompt model serves every method (zero-shot initialisation, CoOp, SAPT, STSS). The layout of a prompt is CoOp's
-(Zhou et al., arXiv 2109.01134): ``[SOS, context, class name, ".", EOS]``
-with the class name at the end, in the middle or at the front.
+All methods use this prompt (zero-shot initialisation, CoOp, SAPT, STSS). Its layout is CoOp's (Zhou et al., arXiv
+2109.01134): ``[SOS, context, class name, ".", EOS]`` with the class name at the end, in the middle or at the front.
 
-Three things differ from CoOp's code, none of which changes a logit: text sequences are cut at EOS (where the text tower
-is causal and is read at EOS, so that what comes later is never seen); many prompts pass the text encoder in chunks of
-similar length, whose activations are computed again in the backward pass if they would need too much memory; and the
-context stays in fp32 whatever the precision of the backbone.
+Three things differ from CoOp's code, without a change of the logits: texts are cut at EOS (if the text encoder is
+causal and read at EOS, so that later tokens have no effect); prompts are encoded in chunks of similar length, whose
+activations are recomputed in the backward pass if they need too much memory; and the context stays in fp32 whatever
+the precision of the backbone.
 
 Letters in shapes: B images, K classes, L context tokens, T text tokens, D text width, E joint space, R perturbations.
 """
@@ -29,17 +28,27 @@ FIXED_TOKENS = ("token_prefix", "token_suffix")  # CoOp saves the class tokens t
 
 
 def check_position(position: str) -> None:
-    """Raises InputError unless the class name can stand there."""
+    """Raises InputError unless the position of the class name is known.
+
+    >>> check_position("back")
+    Traceback (most recent call last):
+    tlla.errors.InputError: CLASS_TOKEN_POSITION must be one of ('end', 'middle', 'front'), but got 'back'
+    """
     if not isinstance(position, str) or position not in CLASS_TOKEN_POSITIONS:
         raise InputError(f"CLASS_TOKEN_POSITION must be one of {CLASS_TOKEN_POSITIONS}, but got {position!r}")
 
 
 def check_prompt(n_ctx: int, ctx_init: str, class_token_position: str) -> None:
-    """Raises InputError unless a prompt can be built from these settings."""
+    """Raises InputError unless a prompt can be built from these settings.
+
+    >>> check_prompt(0, "", "end")
+    Traceback (most recent call last):
+    tlla.errors.InputError: N_CTX must be at least 1 when CTX_INIT is empty, but got 0
+    """
     check_position(class_token_position)
     if set("{}") & set(ctx_init):
         raise InputError(
-            f"CTX_INIT takes words alone, such as 'a photo of a', but got {ctx_init!r}: leave out the place of the "
+            f"CTX_INIT must consist of words, such as 'a photo of a', but got {ctx_init!r}: leave out the {{}} of the "
             "class name and what follows it"
         )
     if not ctx_init.strip() and n_ctx < 1:
@@ -47,25 +56,25 @@ def check_prompt(n_ctx: int, ctx_init: str, class_token_position: str) -> None:
 
 
 def _n_before_name(position: str, n_ctx: int) -> int:
-    """How many of the context tokens stand before the class name."""
+    """Number of context tokens before the class name."""
     return {"end": n_ctx, "middle": n_ctx // 2, "front": 0}[position]
 
 
 class PromptLearner(nn.Module):
-    """Context vectors and the class names around which they stand.
+    """Context vectors and the class names that they surround.
 
-    Its state dict holds the context vectors alone (``ctx``), so that a prompt learned on one set of classes serves
-    another; `set_classes` swaps the names.
+    The state dict holds only the context vectors (``ctx``), so that a prompt learned on some classes can be used with
+    others; `set_classes` replaces the names.
 
     Args:
-        clip_model: Any CLIP; its token embedding is read, never changed.
-        classnames: One name a class; underscores are read as spaces.
-        n_ctx: Number of context tokens L; with `ctx_init` the words decide and `n_ctx` is not used.
-        ctx_init: Words whose embeddings the context starts from, e.g. ``"a photo of a"``; empty: normal, std 0.02.
-        csc: Class-specific context: one set of L vectors for each class, (K, L, D), instead of a shared (L, D).
+        clip_model: Any CLIP; its token embedding is read, not modified.
+        classnames: One name per class; underscores are read as spaces.
+        n_ctx: Number of context tokens L; ignored if `ctx_init` has words.
+        ctx_init: Words whose embeddings initialise the context, such as ``"a photo of a"``; empty: normal, std 0.02.
+        csc: Class-specific context: L vectors for each class, (K, L, D), instead of shared ones, (L, D).
         class_token_position: "end", "middle" or "front".
-        template: A hand-written prompt to start from, in place of the four settings above: its prompts are what
-            `str.format` says, and the context is what `template_context` finds, at least one token.
+        template: A hand-written prompt to start from, in place of the four settings above. Its context is what
+            `template_context` returns, at least one token.
         on_shared: See `check_shared`.
     """
 
@@ -88,19 +97,19 @@ class PromptLearner(nn.Module):
         super().__init__()
         check_prompt(n_ctx, ctx_init, class_token_position)
         ctx_init = ctx_init.replace("_", " ").strip()
-        # Held in a tuple so that the frozen CLIP is not a submodule: it must appear in no state dict of the prompt.
+        # In a tuple, so that the frozen CLIP is not a submodule: no state dict of the prompt may hold it.
         self._clip = (as_backbone(clip_model),)
         self.csc = csc
         self.class_token_position = "end" if template else class_token_position
         self.on_shared = on_shared
         words = self._clip[0].tokenizer.encode(ctx_init)
         if template and not (words := template_context(self._clip[0], classnames, template)):
-            raise InputError(f"the template {template!r} has no words apart from {{}}: there is no context to learn")
+            raise InputError(f"the template {template!r} has no words apart from {{}}, so there is no context to learn")
         self.n_ctx = len(words) or n_ctx
-        if self.n_ctx > (most := self._clip[0].context_length - 2):  # before prompts of that length are made of text
+        if self.n_ctx > (most := self._clip[0].context_length - 2):  # before prompts of that length are made
             what = "CTX_INIT has" if words else "N_CTX is"
-            raise InputError(f"{what} {self.n_ctx:,} tokens, but the text encoder takes {most} beside SOS and EOS")
-        # CoOp's layout: after words that stand where the context will be the name and ".".
+            raise InputError(f"{what} {self.n_ctx:,} tokens, but the text encoder accepts {most} beside SOS and EOS")
+        # CoOp's layout: placeholders of the context, then the name and ".".
         self.template = template or find_placeholder(self._clip[0].tokenizer, self.n_ctx) + " {}."
         self.set_classes(classnames)
         self.ctx = nn.Parameter(self._initial_context(words))
@@ -111,26 +120,26 @@ class PromptLearner(nn.Module):
         if words:
             ctx = weight[words].detach().float().expand(sets, -1, -1).clone()
         else:
-            # Drawn on the CPU: the same seed gives the same prompt on every device.
+            # Drawn on the CPU, so that a seed yields the same prompt on every device.
             ctx = torch.empty(sets, self.n_ctx, weight.shape[1]).normal_(std=0.02).to(weight.device)
         return ctx if self.csc else ctx[0]
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        """Leaves out the class tokens that CoOp saves beside the context: ours come from the class names."""
+        """Ignores the class tokens that CoOp saves beside the context: ours come from the class names."""
         for name in FIXED_TOKENS:
             state_dict.pop(prefix + name, None)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @cached_property
     def clip_sha256(self) -> str:
-        """`weights_sha256` of the CLIP, which is frozen."""
+        """`weights_sha256` of the frozen CLIP."""
         return weights_sha256(self._clip[0])
 
     @torch.no_grad()
     def set_classes(self, classnames: list[str]) -> None:
-        """Puts other class names around the context; a class-specific one takes its own names in any order."""
+        """Replaces the class names; a class-specific context accepts its own names in any order."""
         if not classnames:
-            raise InputError("the list of class names is empty: give at least one class")
+            raise InputError("the list of class names is empty: name at least one class")
         if self.csc and hasattr(self, "ctx"):
             self.ctx.copy_(self.ctx[class_order("the class-specific context (CSC)", self.classnames, classnames)])
         clip_model = self._clip[0]
@@ -149,7 +158,7 @@ class PromptLearner(nn.Module):
         self.register_buffer("ctx_positions", positions, persistent=False)
 
     def _token_order(self, length: int) -> Tensor:
-        """For each place of the prompt, which token of ``[SOS, X × L, name, ".", EOS]`` stands there: (K, T)."""
+        """Index in ``[SOS, X × L, name, ".", EOS]`` of the token at each position of the prompt: (K, T)."""
         before = _n_before_name(self.class_token_position, self.n_ctx)
         tokenizer = self._clip[0].tokenizer
         start = tokenizer.n_before
@@ -165,18 +174,18 @@ class PromptLearner(nn.Module):
 
     @property
     def n_shared_ctx(self) -> int:
-        """Context tokens that all prompts begin with, after SOS."""
+        """Number of context tokens with which all prompts begin, after SOS."""
         if self.csc:
             return 0
         return _n_before_name(self.class_token_position, self.n_ctx)
 
     @property
     def n_shared(self) -> int:
-        """Tokens that all prompts under one context begin with, P."""
+        """Number of tokens with which all prompts under one context begin, P."""
         return self._clip[0].tokenizer.n_before + self.n_shared_ctx
 
     def prefix(self, ctx: Tensor) -> Tensor:
-        """Embeddings of the tokens that all prompts under each of R contexts begin with, (R, ...) -> (R, P, D)."""
+        """Embeddings of the tokens with which all prompts under each of R contexts begin: (R, ...) -> (R, P, D)."""
         start = self.embeddings[0, : self.n_shared - self.n_shared_ctx].expand(len(ctx), -1, -1)
         return torch.cat([start, ctx[:, : self.n_shared_ctx]], dim=1) if self.n_shared_ctx else start
 
@@ -184,10 +193,10 @@ class PromptLearner(nn.Module):
         """Embeddings of the prompts of K classes under R contexts.
 
         Args:
-            ctx: (R, L, D), or by class (R, all classes, L, D).
-            classes: Which classes, (K,), int64.
-            start: The first token that is wanted: 0 or `n_shared`.
-            end: Where they are cut; no less than the longest of them needs.
+            ctx: Contexts, (R, L, D), or (R, all classes, L, D) if class-specific.
+            classes: Indices of the K classes, (K,), int64.
+            start: First token to return: 0 or `n_shared`.
+            end: End of the prompts, at least the length of the longest.
 
         Returns:
             (R, K, end - start, D), float32, without positional embeddings.
@@ -196,7 +205,7 @@ class PromptLearner(nn.Module):
         first = self.n_shared_ctx if start else 0
         if first == self.n_ctx:
             return x
-        # Expanded, not indexed: the backward pass of an expansion is a plain sum, in the same order on every run.
+        # Expanded, not indexed: the backward pass of an expansion sums in the same order on every run.
         wanted = ctx[:, classes] if self.csc else ctx[:, None].expand(-1, len(classes), -1, -1)  # (R, K, L, D)
         contexts, rows = (torch.arange(n, device=x.device) for n in x.shape[:2])
         places = self.ctx_positions[classes, first:] - start  # (K, L)

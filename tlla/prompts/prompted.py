@@ -14,13 +14,13 @@ from .learner import PromptLearner
 
 
 class PromptedCLIP(nn.Module):
-    """A frozen CLIP whose text side is prompted by context vectors. Same logits as CoOp's CustomCLIP.
+    """A frozen CLIP whose text encoder is prompted by context vectors; has the logits of CoOp's CustomCLIP.
 
     Args:
         clip_model: Any CLIP; it is frozen and put in evaluation mode.
         prompt_learner: The context vectors and class names.
-        text_chunk: At most so many prompts pass the text encoder at once, and a graph keeps the activations of no more.
-            0: as many as fit into a fixed budget of memory, see `chunks`.
+        text_chunk: Maximum number of prompts that are encoded, and whose activations a graph stores, at once; 0: as
+            many as fit into a fixed budget of memory, see `chunks`.
     """
 
     def __init__(self, clip_model: nn.Module, prompt_learner: PromptLearner, text_chunk: int = 0):
@@ -30,7 +30,7 @@ class PromptedCLIP(nn.Module):
         self.text_chunk = text_chunk
 
     def train(self, mode: bool = True) -> "PromptedCLIP":
-        """Only the prompt has a training mode: a frozen backbone must not update its batch-norm statistics."""
+        """Sets the mode of the prompt only: a frozen backbone must not update its batch-norm statistics."""
         super().train(mode)
         self.clip.eval()
         return self
@@ -42,26 +42,26 @@ class PromptedCLIP(nn.Module):
 
     @torch.no_grad()
     def encode_image(self, images: Tensor) -> Tensor:
-        """Normalised image features, (B, 3, H, W) -> (B, E), float32. Never needs a gradient: the trunk is frozen."""
+        """Normalised image features, (B, 3, H, W) -> (B, E), float32, without gradients."""
         return encode_images(self.clip, images)
 
     @property
     def prompts_at_once(self) -> int:
-        """How many prompts, be they as long as the longest, pass the text encoder at once."""
+        """Number of prompts of the maximum length that are encoded at once."""
         return self.text_chunk or token_limit(self.clip) // (max(self.prompt_learner.lengths) - self._start)
 
     @property
     def _start(self) -> int:
-        """The first token that passes the text encoder for each class, after those that are encoded once a context."""
+        """The first token that is encoded for each class, after those that are encoded once per context."""
         return 0 if self.clip.causal_tower is None else self.prompt_learner.n_shared
 
     def encode_text(self, ctx: Tensor | None = None, classes: Sequence[int] | None = None) -> Tensor:
-        """Normalised text features under one context or under R of them.
+        """Normalised class features under one context or R contexts.
 
         Args:
-            ctx: (L, D) -> (K, E), or (R, L, D) -> (R, K, E); with a class-specific context (K, L, D) and
+            ctx: (L, D) -> (K, E), or (R, L, D) -> (R, K, E); class-specific contexts are (K, L, D) and
                 (R, K, L, D). Default: the learner's own context.
-            classes: Which classes' features are wanted. Default: all K.
+            classes: Classes to encode. Default: all K.
 
         Returns:
             float32 features; gradients flow to `ctx`.
@@ -79,7 +79,7 @@ class PromptedCLIP(nn.Module):
         return features[0] if single else features
 
     def _encode_group(self, contexts: Tensor, classes: Sequence[int], plan: Chunks) -> Tensor:
-        """Features of all classes under as many contexts as pass the encoder together: (R, K, E)."""
+        """Features of all classes under contexts that are encoded together: (R, K, E)."""
         learner, tower = self.prompt_learner, self.clip.causal_tower
         states = tower.prefix(learner.prefix(contexts)) if tower else None
         features = []
@@ -88,7 +88,7 @@ class PromptedCLIP(nn.Module):
             which, ends = (torch.tensor(x, device=contexts.device) for x in ([classes[i] for i in chunk], lengths))
             args = contexts, states, which, ends, max(lengths)
             if plan.many and torch.is_grad_enabled():
-                # Nothing in CLIP's text encoder is random.
+                # CLIP's text encoder uses no random numbers.
                 features.append(checkpoint(self._encode_chunk, *args, use_reentrant=False, preserve_rng_state=False))
             else:
                 features.append(self._encode_chunk(*args))
@@ -98,7 +98,7 @@ class PromptedCLIP(nn.Module):
     def _encode_chunk(
         self, contexts: Tensor, states: Tensor | None, classes: Tensor, ends: Tensor, longest: int
     ) -> Tensor:
-        """Features of K classes under R contexts, whose shared tokens' `states` are known: (R, K, E)."""
+        """Features of K classes under R contexts, given the `states` of the shared tokens: (R, K, E)."""
         learner, tower = self.prompt_learner, self.clip.causal_tower
         if tower is None or states is None:
             x = learner(contexts, classes, 0, longest)

@@ -1,7 +1,7 @@
-"""Hand-written templates: their class features, their words as a context, and the ensembles of CLIP's authors.
+"""Hand-written templates: their class features, their words as a context, and the ensembles by CLIP's authors.
 
-The 80 and the 7 templates are those published for ImageNet (arXiv 2103.00020); CoOp's ZeroshotCLIP2 and Tip-Adapter use
-the 7. A class's features are the mean of its normalised features, normalised.
+The 80 and the 7 templates were published for ImageNet (arXiv 2103.00020); CoOp's ZeroshotCLIP2 and Tip-Adapter use the
+7. The features of a class are the normalised mean of its normalised features.
 """
 
 from collections.abc import Sequence
@@ -112,7 +112,11 @@ ENSEMBLES = {"imagenet80": IMAGENET_80, "imagenet7": IMAGENET_7}
 
 
 def named_templates(name: str) -> str | tuple[str, ...] | None:
-    """The template or the ensemble that a text means; None if it must be a path."""
+    """The template or ensemble of that name; None if it must be a path.
+
+    >>> named_templates("a photo of a {}."), len(named_templates("imagenet7")), named_templates("runs/SAPT")
+    ('a photo of a {}.', 7, None)
+    """
     return ENSEMBLES.get(name) or (name if "{}" in name else None)
 
 
@@ -122,16 +126,19 @@ def zeroshot_features(
     templates: str | Sequence[str],
     on_shared: OnShared = refuse_shared,
 ) -> Tensor:
-    """Text features of hand-written templates such as ``"a photo of a {}."``.
+    """Class features of hand-written templates such as ``"a photo of a {}."``.
 
     Args:
         clip_model: Any CLIP.
-        classnames: One name a class; underscores are read as spaces.
-        templates: One template, or several: then a class's features are the normalised mean of its normalised ones.
+        classnames: One name per class; underscores are read as spaces.
+        templates: One template, or several to average.
         on_shared: See `check_shared`.
 
     Returns:
         (K, E), normalised, float32.
+
+    >>> zeroshot_features(model, ["cat", "dog"], "a photo of a {}.").shape
+    torch.Size([2, 128])
     """
     backbone = as_backbone(clip_model)
     templates = [templates] if isinstance(templates, str) else templates
@@ -143,20 +150,32 @@ def zeroshot_features(
 
 
 def fill_template(template: str, name: str) -> str:
-    """The prompt of a class; underscores of its name, not of the template, are read as spaces."""
+    """The prompt of a class; underscores in its name, but not in the template, become spaces.
+
+    >>> fill_template("a photo of a {}.", "sea_lion")
+    'a photo of a sea lion.'
+    """
     return template.format(name.replace("_", " "))
 
 
 def template_tokens(clip_model: Backbone, classnames: Sequence[str], template: str) -> Tensor:
-    """Tokens of a template's prompts, (K, context length), int64, on the CPU."""
+    """Tokens of a template's prompts, (K, context length), int64, on the CPU.
+
+    >>> template_tokens(model, ["cat", "dog"], "a {}.")[:, :5]
+    tensor([[49406,   320,  2368,   269, 49407],
+            [49406,   320,  1929,   269, 49407]])
+    """
     check_template(template)
     return tokenize_prompts(clip_model, [fill_template(template, name) for name in classnames])
 
 
 def template_context(clip_model: Backbone, classnames: Sequence[str], template: str) -> list[int]:
-    """The tokens of the words before the class name that all of a template's prompts begin with.
+    """Tokens of the words before the class name with which all prompts of a template begin.
 
-    A word that is glued to the name ("un{}.") may be a part of other tokens there, and is no context then.
+    A word that is joined to the name ("un{}.") may be part of other tokens, and then is not context.
+
+    >>> template_context(model, ["cat", "dog"], "a photo of a {}.")
+    [320, 1125, 539, 320]
     """
     tokens, start = template_tokens(clip_model, classnames, template), clip_model.tokenizer.n_before
     context: list[int] = []
@@ -168,12 +187,22 @@ def template_context(clip_model: Backbone, classnames: Sequence[str], template: 
 
 
 def is_template(text: str) -> bool:
-    """Whether there is one {} for the class name, and no other brace, which would mean something to `str.format`."""
+    """Whether a text has exactly one {} for the class name and no other braces, which `str.format` would interpret.
+
+    >>> is_template("a photo of a {}."), is_template("a photo of a {name}.")
+    (True, False)
+    """
     return text.count("{}") == 1 and not set("{}") & set(text.replace("{}", ""))
 
 
 def check_template(template: str) -> None:
-    """Raises InputError unless the template has one place for the class name."""
+    """Raises InputError unless the template has one place for the class name.
+
+    >>> check_template("a photo of a cat.")
+    Traceback (most recent call last):
+    tlla.errors.InputError: the prompt template 'a photo of a cat.' has no {} for the class name, or more than one, or
+    other braces
+    """
     if not is_template(template):
         raise InputError(
             f"the prompt template {template!r} has no {{}} for the class name, or more than one, or other braces"

@@ -1,1 +1,1 @@
-"""What runs leave behind: results.json, read and checked, and who has trained what they tested."""
+"""Results of runs: results.json, read and checked, and which run trained the prompt that was tested."""

@@ -1,6 +1,6 @@
-"""What records of earlier versions do not say, told from their config: newer ones have these entries themselves.
+"""Entries that records of earlier versions lack, inferred from their config; newer records hold them.
 
-A new trainer needs no mention here: see `ClipTrainer.describe_method`.
+New trainers are not listed here: see `ClipTrainer.describe_method`.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,11 @@ OF_FOLDERS = ("ImageFolder",)  # dataset classes that stand for many datasets
 
 
 def older_data(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry "data": of folders of images the folder's name, and that of a split file."""
+    """The entry "data"; for a folder of images its name, with that of a split file.
+
+    >>> older_data({"dataset": "ImageFolder", "config": {"DATASET": {"ROOT": "data/pets"}}})
+    {'name': 'pets', 'own': True}
+    """
     name, node = content["dataset"], content["config"]["DATASET"]
     if name not in OF_FOLDERS:
         return {"name": name, "own": False}
@@ -25,7 +29,12 @@ def older_data(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe_method(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry "method"."""
+    """The entry "method", see `Record.method`.
+
+    >>> trainers = {"ZERO": {"TOP": 0.3}, "VIEWS": {"N_VIEWS": 64}}
+    >>> describe_method({"trainer": "ZERO", "config": {"TRAINER": trainers, "DATASET": {}}})["views"]
+    {'N_VIEWS': 64}
+    """
     trainer = content["trainer"]
     kind = "prompt" if trainer in PROMPTS else "cache" if trainer in CACHES else "views"
     without_views = kind != "views" or trainer in DETERMINISTIC
@@ -50,7 +59,12 @@ def describe_method(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def describe_training(content: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The entry "training"; None if the run has not trained."""
+    """The entry "training"; None if the run did not train.
+
+    >>> config = {"OPTIM": {"MAX_EPOCH": 50}}
+    >>> describe_training({"trainer": "TLLA", "train_seconds": 60.0, "config": config})
+    {'name': 'SAPT', 'node': 'SAPT', 'epochs': 50}
+    """
     if "train_seconds" not in content or "loaded_from" in content:
         return None
     name = training_of(content["trainer"])
@@ -59,7 +73,11 @@ def describe_training(content: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def training_of(trainer: str) -> str:
-    """The name of a trainer's training."""
+    """The name of a trainer's training.
+
+    >>> training_of("TLLA"), training_of("CoOp")
+    ('SAPT', 'CoOp')
+    """
     return "SAPT" if trainer == "TLLA" else trainer
 
 

@@ -1,4 +1,4 @@
-"""Who has trained a prompt, and on what: said by the run that has, else by its folder."""
+"""Which training produced a prompt, according to its run's record or folder."""
 
 import re
 from collections.abc import Sequence
@@ -20,14 +20,14 @@ BEGINNING = 100_000  # characters of a log that hold its arguments and its confi
 
 @dataclass(frozen=True)
 class Origin:
-    """Of a prompt, or of a cache.
+    """Origin of a prompt or a cache.
 
     Attributes:
-        name: Of its training, "?" if that is not known.
-        data: Dataset of the training, "?" if that is not known; `record` says more.
-        record: Of the run that has trained it; None if it is not found.
-        said_by: Without a record: the file or folder that says name and data; "" if nothing does.
-        folder: Of the run, as the record of the test has it.
+        name: Name of its training; "?" if unknown.
+        data: Dataset of the training; "?" if unknown.
+        record: Record of the run that trained it; None if it is not found.
+        said_by: Without a record: the file or folder from which name and data are known; may be empty.
+        folder: Folder of the run, as in the record of the test.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Origin:
 
 
 class Origins:
-    """Finds the runs that have trained what some records tested: by their folders, else by the prompt's hash."""
+    """Finds the runs that trained what some records tested, by their folders or else by the prompt's hash."""
 
     def __init__(self, records: Sequence[Record]):
         self.by_folder = {record.folder.resolve(): record for record in records}
@@ -48,8 +48,8 @@ class Origins:
                 self.by_prompt.setdefault(record.test["prompt_sha256"], []).append(record)
 
     def of(self, record: Record) -> Origin | None:
-        """None if what was tested is not learned at all, or is the prompt that a training would begin with."""
-        folder = loaded_folder(record)
+        """The origin of what a record tested; None if it was not learned, or is the prompt before any training."""
+        folder = _loaded_folder(record)
         if folder is None:
             return _origin(record, str(record.folder)) if record.training else None
         said = record.content.get("loaded_from", {}).get("trained_by")
@@ -75,8 +75,8 @@ def _read(folder: Path) -> Record | None:
         return None
 
 
-def loaded_folder(record: Record) -> Path | None:
-    """The run whose prompt was tested; None if the record's own run has trained it, or if it is a template."""
+def _loaded_folder(record: Record) -> Path | None:
+    """Folder of the run whose prompt was tested; None if the record's own run trained it, or if it is a template."""
     if "loaded_from" in record.content:
         return Path(record.content["loaded_from"]["path"]).parents[1]
     if "method" in record.content:  # not of an earlier version, in which parts of Compare do not say it
@@ -86,11 +86,14 @@ def loaded_folder(record: Record) -> Path | None:
 
 
 def trained_by(folder: Path) -> dict[str, str]:
-    """Who has trained what lies in a run's folder: its results.json says it, else log.txt, else CoOp's layout.
+    """The training of a run, from its results.json, else its log.txt, else CoOp's folder names.
 
     Returns:
-        name of the training, dataset (with the classes in brackets if they are not all), and said_by: which of the
-        three; "?" for what is not known.
+        name: name of the training; dataset, with the classes in brackets if they are not all; and said_by: which of
+        the three sources. "?" for what is unknown.
+
+    >>> trained_by(Path("output/base2new/train_base/imagenet/shots_16/CoOp/vit_b16_c4_ep10_batch1/seed1"))
+    {'name': 'CoOp', 'dataset': 'ImageNet (base)', 'said_by': "the folder's name"}
     """
     return _by_record(folder) or _by_log(folder) or _by_path(folder) or _said(UNKNOWN, UNKNOWN, "")
 
@@ -100,7 +103,11 @@ def _said(name: str, dataset: str, by: str) -> dict[str, str]:
 
 
 def with_classes(dataset: str, classes: str) -> str:
-    """A dataset with the classes that are taken of it: "ImageNet", "ImageNet (base)"."""
+    """Name of a dataset with its subset of classes.
+
+    >>> with_classes("ImageNet", "base"), with_classes("ImageNet", "all")
+    ('ImageNet (base)', 'ImageNet')
+    """
     return f"{dataset} ({classes})" if classes != "all" else dataset
 
 
@@ -112,7 +119,7 @@ def _by_record(folder: Path) -> dict[str, str] | None:
     if record.training:
         return _said(record.training["name"], with_classes(record.data["name"], record.classes), RESULTS)
     said: dict[str, str] | None = content.get("loaded_from", {}).get("trained_by")  # tested into the folder of the run
-    return said if said and loaded_folder(record) == folder else None
+    return said if said and _loaded_folder(record) == folder else None
 
 
 def _by_log(folder: Path) -> dict[str, str] | None:

@@ -1,4 +1,4 @@
-"""Finds the runs below some folders and reads their results.json; what cannot be trusted is a defect."""
+"""Finds runs below folders and reads their results.json; a run that cannot be trusted is a defect."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ NODES = {"TRAINER", "DATASET", "OPTIM", "TEST"}  # of its config
 
 @dataclass(frozen=True)
 class Defect:
-    """A run that does not count."""
+    """A run that is left out, and why."""
 
     path: Path
     reason: str
@@ -54,7 +54,7 @@ class Record:
 
     @property
     def test(self) -> Mapping[str, Any]:
-        """What was measured on the test split; empty if only val was tested."""
+        """Results on the test split; empty if only val was tested."""
         return dict(self.content["splits"].get("test", {}))
 
     @property
@@ -69,26 +69,30 @@ class Record:
 
     @property
     def data(self) -> Mapping[str, Any]:
-        """What the data is: name; own, whether other data could bear it."""
+        """The data: name, and own, whether the name may also belong to other data."""
         return dict(self.content.get("data") or old_records.older_data(self.content))
 
     @property
     def method(self) -> Mapping[str, Any]:
-        """What is done at the test: name, kind, settings, views, deterministic, learns, template."""
+        """The method of the test: name, kind, settings, views, deterministic, learns, template."""
         return {"template": "", **(self.content.get("method") or old_records.describe_method(self.content))}
 
     @property
     def training(self) -> Mapping[str, Any] | None:
-        """Name, config node and epochs of the training; None if the run has not trained."""
+        """Name, config node and epochs of the training; None if the run did not train."""
         own = "method" in self.content
         return self.content.get("training") if own else old_records.describe_training(self.content)
 
 
 def read_records(folders: list[str]) -> tuple[list[Record], list[Defect]]:
-    """All complete records in and below some folders, without the heads of Compare, and all that is wrong there.
+    """All complete records in and below folders, without those of Compare itself, and all defects there.
 
     Raises:
-        InputError: A folder does not exist.
+        InputError: a folder does not exist.
+
+    >>> Path("runs/seed1").mkdir(parents=True)
+    >>> print(*read_records(["runs"])[1])
+    runs/seed1: the folder is empty
     """
     records: dict[Path, Record] = {}
     defects: dict[Path, Defect] = {}
@@ -125,7 +129,12 @@ def _walk(folder: Path, in_run: bool = False) -> Iterator[Record | Defect]:
 
 
 def read_record(folder: str | Path) -> Record:
-    """The record of a run, whatever split it has tested; InputError names the folder if there is none."""
+    """The record of a run, whatever split it has tested; InputError names the folder if there is none.
+
+    >>> read_record("runs/seed2")
+    Traceback (most recent call last):
+    tlla.errors.InputError: runs/seed2: results.json cannot be read: ...: name the folder of a complete run
+    """
     try:
         return _checked(Path(folder))
     except InputError as error:
@@ -133,7 +142,12 @@ def read_record(folder: str | Path) -> Record:
 
 
 def read_test(folder: Path) -> Record:
-    """The record of a complete test; InputError, which does not name the folder, if there is none."""
+    """The record of a complete test; InputError, which does not name the folder, if there is none.
+
+    >>> read_test(Path("runs/seed2"))
+    Traceback (most recent call last):
+    tlla.errors.InputError: results.json cannot be read: ...
+    """
     record = _checked(folder)
     try:
         test = record.content["splits"]["test"]
@@ -153,7 +167,11 @@ def _checked(folder: Path) -> Record:
 
 
 def wrong_entry(content: Any) -> str:
-    """What in a record is missing or of another kind than train.py writes, its splits apart; "" if all is well."""
+    """What in a record is missing or of another kind than train.py writes, its splits apart; "" if all is well.
+
+    >>> wrong_entry({"trainer": "SAPT"})
+    'its dataset is missing'
+    """
     if not isinstance(content, dict):
         return f"it holds a {type(content).__name__}"
     for key, kind in KINDS.items():

@@ -1,1 +1,1 @@
-"""Training without Dassl: a prompt (`prompt`), and Tip-Adapter's cache (`cache_model`)."""
+"""Training without Dassl: prompts (`prompt`) and Tip-Adapter's cache (`cache_model`)."""

@@ -1,9 +1,9 @@
 """Tip-Adapter's cache model (Zhang et al., arXiv 2111.03930 and 2207.09519).
 
-As gaopengcuhk/Tip-Adapter, main.py and utils.py: with A = z @ keys^T the logits are
-``scale * z @ text^T + alpha * exp(-beta * (1 - A)) @ one_hot(labels)``. A key is the mean of an image's
-features over augmented passes, normalised after the mean only (so the code; the papers' formula has a single feature).
-Differs: fp32 throughout (upstream: fp16), and the zero-shot logits carry the model's own scale (upstream: 100).
+Follows gaopengcuhk/Tip-Adapter, main.py and utils.py: with A = z @ keys^T the logits are
+``scale * z @ text^T + alpha * exp(-beta * (1 - A)) @ one_hot(labels)``. A key is the mean of an image's features over
+augmented passes, normalised only after the mean (as in the code; the papers use a single feature).
+Differs: fp32 throughout (upstream: fp16), and the zero-shot logits use the model's own scale (upstream: 100).
 
 Letters in shapes: B images, N cached images, K classes, E joint space.
 """
@@ -21,11 +21,11 @@ from ..fingerprint import class_order
 from ..prompts.checkpoint import Checkpoint
 from ..prompts.info import PromptInfo
 
-SEARCH_CHUNK = 1024  # images whose affinities are held at once
+SEARCH_CHUNK = 1024  # images whose affinities are in memory at once
 
 
 class Choice(NamedTuple):
-    """A point of the grid and its accuracy in %."""
+    """Values of beta and alpha, and their accuracy in %."""
 
     beta: float
     alpha: float
@@ -33,17 +33,25 @@ class Choice(NamedTuple):
 
 
 def make_keys(passes: Iterable[Tensor]) -> Tensor:
-    """Keys from the features of the same images in several augmented passes, each (N, E), not normalised -> (N, E)."""
+    """Keys from unnormalised features of the same images in several augmented passes, (N, E) each -> (N, E).
+
+    >>> make_keys([torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 4.0]])])
+    tensor([[0.6000, 0.8000]])
+    """
     return F.normalize(reduce(torch.add, (features.float() for features in passes)), dim=-1)
 
 
-def cache_logits(affinity: Tensor, values: Tensor, beta: Tensor | float) -> Tensor:
-    """What the cache says, before alpha: affinities (B, N) and one-hot labels (N, K) -> (B, K)."""
+def _cache_logits(affinity: Tensor, values: Tensor, beta: Tensor | float) -> Tensor:
+    """Logits of the cache without alpha: affinities (B, N) and one-hot labels (N, K) -> (B, K)."""
     return torch.exp(-beta * (1 - affinity)) @ values
 
 
 def search_grid(largest: float, steps: int) -> list[float]:
-    """The values that are searched: `steps` of them from 0.1 on, without `largest` itself."""
+    """Candidates of the search: `steps` values from 0.1, without `largest` itself.
+
+    >>> [round(value, 2) for value in search_grid(0.7, 3)]
+    [0.1, 0.3, 0.5]
+    """
     return [0.1 + i * (largest - 0.1) / steps for i in range(steps)]
 
 
@@ -56,37 +64,41 @@ def search(
     betas: Sequence[float],
     alphas: Sequence[float],
 ) -> Choice:
-    """The most accurate beta and alpha; of equals the smallest beta, then the smallest alpha, as in upstream's loops.
+    """The most accurate beta and alpha; ties go to the smallest beta, then the smallest alpha, as in upstream's loops.
 
     Args:
-        features: Of the validation images, normalised, (B, E).
-        labels: Theirs, (B,).
+        features: Normalised features of the validation images, (B, E).
+        labels: Labels of these images, (B,).
         clip_logits: Zero-shot logits, (B, K).
-        keys: (N, E).
+        keys: Keys of the cache, (N, E).
         values: One-hot labels of the keys, (N, K).
-        betas: Candidates.
-        alphas: Candidates.
+        betas: Candidates for beta.
+        alphas: Candidates for alpha.
+
+    >>> z, label = torch.eye(2), torch.tensor([0, 1])
+    >>> search(z, label, torch.zeros(2, 2), keys=z, values=z, betas=[1.0, 5.5], alphas=[0.5, 1.0])
+    Choice(beta=1.0, alpha=0.5, accuracy=100.0)
     """
     hits = torch.zeros(len(betas), len(alphas), dtype=torch.int64)
     parts = (torch.split(tensor, SEARCH_CHUNK) for tensor in (features, labels, clip_logits))
     for z, label, zero_shot in zip(*parts, strict=True):
         affinity = z @ keys.t()
         for b, beta in enumerate(betas):
-            cached = cache_logits(affinity, values, beta)
+            cached = _cache_logits(affinity, values, beta)
             for a, alpha in enumerate(alphas):
                 hits[b, a] += ((zero_shot + alpha * cached).argmax(dim=1) == label).sum().item()
-    best = int(hits.argmax())  # the first of equals
+    best = int(hits.argmax())  # the first maximum
     beta, alpha = betas[best // len(alphas)], alphas[best % len(alphas)]
     return Choice(beta, alpha, 100 * hits.max().item() / len(labels))
 
 
 class Cache(nn.Module):
-    """What Tip-Adapter learns. The state dict also holds the class names: a cache knows no others.
+    """Tip-Adapter's cache. The state dict also holds the class names, as a cache serves no others.
 
     Args:
-        n_images: N.
-        embed_dim: E.
-        classnames: K names.
+        n_images: Number of cached images, N.
+        embed_dim: Width of the joint space, E.
+        classnames: K class names.
         beta: Sharpness of the affinities.
         alpha: Weight of the cache.
     """
@@ -110,8 +122,8 @@ class Cache(nn.Module):
 
     @torch.no_grad()
     def fill(self, keys: Tensor, labels: Tensor) -> None:
-        """Takes keys (N, E) and labels (N,), of any N."""
-        self.keys.data = keys.to(self.keys, copy=True)  # a copy, as training changes it
+        """Sets keys (N, E) and labels (N,), for any N."""
+        self.keys.data = keys.to(self.keys, copy=True)  # copied, as training modifies it
         self.labels = labels.to(self.labels, copy=True)
 
     def set_strength(self, beta: float, alpha: float) -> None:
@@ -121,23 +133,26 @@ class Cache(nn.Module):
 
     def forward(self, features: Tensor, clip_logits: Tensor) -> Tensor:
         """Logits: normalised features (B, E) and zero-shot logits (B, K) -> (B, K)."""
-        return clip_logits + self.alpha * cache_logits(features @ self.keys.t(), self.values, self.beta)
+        return clip_logits + self.alpha * _cache_logits(features @ self.keys.t(), self.values, self.beta)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The class names."""
         return {"classnames": self.classnames}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Refuses a cache of other classes, or in another order: `load_cache` can sort it."""
+        """Refuses a cache for other classes, or for the same in another order, which `load_cache` can sort."""
         if class_order("the cache", state["classnames"], self.classnames) != list(range(len(self.classnames))):
-            raise InputError("the cache has the same classes in another order")
+            raise InputError("the cache has the same classes in another order: load it by load_cache")
 
 
 def load_cache(checkpoint: Checkpoint, cache: Cache, clip_model: nn.Module) -> None:
-    """Puts a checkpoint's cache, of any number of images, into `cache`.
+    """Loads a checkpoint's cache, with any number of images, into `cache`.
 
     Raises:
-        InputError: the file holds something else, or a cache of another backbone or of other classes.
+        InputError: the file does not hold a cache, or one for another backbone or other classes.
+
+    >>> cache = Cache(2, 128, ["cat", "dog"], beta=5.5, alpha=1.0)
+    >>> load_cache(Checkpoint(Path("a.pt"), cache.state_dict()), cache, model)
     """
     path, state = checkpoint.path, checkpoint.state
     expected = cache.state_dict()
@@ -161,6 +176,6 @@ def load_cache(checkpoint: Checkpoint, cache: Cache, clip_model: nn.Module) -> N
         raise InputError(f"{path} does not name the classes of its cache: train again")
     places = torch.tensor(class_order(f"{path}: the cache", names, cache.classnames)).argsort()
     if labels.is_floating_point() or not all(0 <= label < len(places) for label in labels.tolist()):
-        raise InputError(f"{path} has labels that are no numbers of its {len(places)} classes: train again")
+        raise InputError(f"{path} has labels that are not numbers of its {len(places)} classes: train again")
     cache.fill(keys, places[labels])
     cache.set_strength(state["beta"].item(), state["alpha"].item())

@@ -1,7 +1,7 @@
-"""Learns a prompt from images and labels: CoOp's training with SAPT's step, without Dassl and yacs.
+"""Trains a prompt on images and labels: CoOp's training with SAPT's step, without Dassl and yacs.
 
 SGD with momentum, a cosine schedule after one epoch at 1e-5, random resized crops and flips, as in CoOp's configs
-(Zhou et al., arXiv 2109.01134); the step is SAPT's (arXiv 2501.18864, eq. 2-4). lam = 0 is CoOp.
+(Zhou et al., arXiv 2109.01134), with SAPT's step (arXiv 2501.18864, eq. 2-4). lam = 0 is CoOp.
 
 Letters in shapes: B images, K classes, L context tokens, D text width, E joint space.
 """
@@ -33,8 +33,8 @@ from ..views.loader import ImageLike
 from ..views.make import ViewConfig, draw_crops
 from ..views.read import read_image
 
-WARMUP_LR = 1e-5  # of the first epoch
-MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4  # Dassl's defaults, which CoOp trains with
+WARMUP_LR = 1e-5  # in the first epoch
+MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4  # Dassl's defaults, which CoOp uses
 
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 
@@ -59,41 +59,46 @@ def train_prompt(
     workers: int = 0,
     progress: bool = False,
 ) -> Prompt:
-    """Learns context vectors, by default SAPT's: a prompt in a flat minimum.
+    """Trains context vectors, by default by SAPT: a prompt in a flat minimum.
 
     Args:
-        model: CLIP, from `load_clip`; it is not changed.
-        images: Paths and images of Pillow's.
-        labels: Class of each image, 0 .. K - 1, or its name.
-        class_names: K names.
+        model: CLIP, from `load_clip`; not modified.
+        images: Paths and Pillow images.
+        labels: Class of each image, as a number from 0 to K - 1 or a name.
+        class_names: K class names.
         rho: Radius of the perturbation.
         lam: Weight of the sharpness: 0 is CoOp, 1 is SAPT as in the paper.
         epochs: Passes over the images.
         lr: Learning rate after the first epoch.
         n_ctx: Number of context tokens, if `ctx_init` is empty.
-        ctx_init: Words to start from; empty: random vectors.
-        csc: Whether each class has context vectors of its own.
+        ctx_init: Words from which the context starts; empty: random vectors.
+        csc: Whether each class has its own context vectors.
         class_token_position: "end", "middle" or "front".
-        batch_size: Images of a step. The rest of an epoch that does not fill a batch is left out, as in CoOp, unless
-            there are fewer images than that.
-        crop_scale: Range of the crops' area as a share of the image.
-        seed: Of the context, the order of the images and the crops.
+        batch_size: Images per step. An incomplete last batch is dropped, as in CoOp, unless it is the only one.
+        crop_scale: Range of the crops' area as a fraction of the image.
+        seed: Seed of the context, the order of the images and the crops.
         workers: Threads that read images and make crops.
-        progress: Shows a bar on stderr.
+        progress: Whether to show a progress bar on stderr.
 
     Returns:
-        The prompt, for `Predictor(prompt=...)` and to `save`.
+        The prompt, to pass to `Predictor(prompt=...)` or to `save`.
 
     Raises:
-        InputError: an image that cannot be read, labels or settings that do not fit.
+        InputError: an image cannot be read, or labels or settings are invalid.
         FloatingPointError: the training diverged.
+
+    >>> prompt = train_prompt(model, [image, image.rotate(90)], ["fruit", "tool"], ["fruit", "tool"], epochs=1)
+    >>> prompt.ctx.shape, len(prompt.losses)
+    (torch.Size([4, 128]), 1)
     """
-    as_backbone(model)  # refuses what is none
+    as_backbone(model)  # refuses other models
     names = check_class_names(class_names)
-    images = arguments.sequence("images", images, "paths and images of Pillow's")
+    images = arguments.sequence("images", images, "paths and Pillow images")
     targets = arguments.labels(labels, names)
     if len(images) == 0 or len(images) != len(targets):
-        raise InputError(f"as many labels as images are needed, at least one, but got {len(targets)} and {len(images)}")
+        raise InputError(
+            f"images and labels must be equally many, at least 1, but got {len(images)} and {len(targets)}"
+        )
     for index, image in enumerate(images):
         arguments.check_image(f"image {index}", image)
     check_sharpness(rho, lam)
@@ -102,30 +107,30 @@ def train_prompt(
     lr, crop_scale = arguments.number("lr", lr), arguments.pair("crop_scale", crop_scale)
     csc, progress = arguments.flag("csc", csc), arguments.flag("progress", progress)
     if not isinstance(ctx_init, str):
-        raise InputError(f"ctx_init must be a text, such as 'a photo of a', but got {arguments.short(ctx_init)}")
+        raise InputError(f"ctx_init must be a string, such as 'a photo of a', but got {arguments.short(ctx_init)}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         learner = PromptLearner(model, names, n_ctx, ctx_init, csc, class_token_position)
     prompted = PromptedCLIP(model, learner)
     views = ViewConfig(image_size(model), epochs + 1, crop_scale, seed=seed)
     loader = _Crops(prompted, images, torch.tensor(targets), batch_size, views, workers)
-    losses = fit_context(prompted, loader.batches, epochs, lr, rho, lam, progress)
+    losses = _fit_context(prompted, loader.batches, epochs, lr, rho, lam, progress)
     return Prompt(learner.ctx.detach().cpu(), PromptInfo.of(learner, as_backbone(model).name), epochs, losses)
 
 
-def fit_context(
+def _fit_context(
     prompted: PromptedCLIP, batches: Batches, epochs: int, lr: float, rho: float, lam: float, progress: bool = False
 ) -> list[float]:
     """Trains a prompted CLIP's context in place.
 
     Args:
         prompted: The model.
-        batches: Gives an epoch's batches by its number: normalised image features (B, E) and labels (B,).
+        batches: Returns the batches of an epoch: normalised image features (B, E) and labels (B,).
         epochs: Number of epochs.
         lr: Base learning rate.
         rho: Radius of the perturbation.
         lam: Weight of the sharpness.
-        progress: Shows a bar on stderr.
+        progress: Whether to show a progress bar on stderr.
 
     Returns:
         The mean loss of each epoch.
@@ -135,15 +140,15 @@ def fit_context(
     losses: list[float] = []
     with tqdm(total=epochs, unit="epoch", disable=not progress) as bar:
         for epoch in range(epochs):
-            optimizer.param_groups[0]["lr"] = learning_rate(epoch, epochs, lr)
+            optimizer.param_groups[0]["lr"] = _learning_rate(epoch, epochs, lr)
             losses.append(_mean([_step(prompted, optimizer, z, y, rho, lam) for z, y in batches(epoch)]))
             bar.update()
             bar.set_postfix(loss=f"{losses[-1]:.3f}")
     return losses
 
 
-def learning_rate(epoch: int, epochs: int, base: float) -> float:
-    """CoOp's: one epoch at 1e-5, then a cosine that begins at the base rate."""
+def _learning_rate(epoch: int, epochs: int, base: float) -> float:
+    """CoOp's schedule: one epoch at 1e-5, then a cosine that starts at the base rate."""
     return WARMUP_LR if epoch == 0 else 0.5 * base * (1 + math.cos(math.pi * (epoch - 1) / epochs))
 
 
@@ -170,7 +175,7 @@ def _mean(values: list[float]) -> float:
 
 @dataclass(frozen=True)
 class _Crops:
-    """Batches of image features; in epoch e an image is seen through the crop of its view e + 1."""
+    """Batches of image features; epoch e uses the crop of view e + 1 of each image."""
 
     prompted: PromptedCLIP
     images: Sequence[ImageLike]

@@ -1,5 +1,5 @@
-"""Views of a test image: the image read, the crops made, all of it loaded a batch at a time."""
+"""Views of a test image: reading the image, making the crops, loading batches."""
 
-from .make import ViewConfig, draw_crops, make_views, plain_geometry, plain_view
+from .make import ViewConfig, centre_crop, centre_crop_geometry, draw_crops, make_views
 
-__all__ = ["ViewConfig", "draw_crops", "make_views", "plain_geometry", "plain_view"]
+__all__ = ["ViewConfig", "draw_crops", "make_views", "centre_crop_geometry", "centre_crop"]

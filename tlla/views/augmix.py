@@ -1,7 +1,7 @@
 """AugMix of one view (Hendrycks et al., arXiv 1912.02781), with TPT's nine operations at severity 1.
 
-After azshue/TPT, data/augmix_ops.py. The pixels are those of Pillow's operations; shears and shifts take a shorter way
-to the same ones, as Pillow's bilinear affine transform would be more than half of the time.
+Follows azshue/TPT, data/augmix_ops.py. The pixels equal those of Pillow's operations. Shears and shifts compute them
+faster than Pillow's bilinear affine transform, which would take more than half of the time.
 """
 
 import numpy as np
@@ -12,6 +12,9 @@ def augmix(image: Image.Image, rng: np.random.Generator) -> np.ndarray:
     """AugMix at severity 1: m * x + (1 - m) * sum_i w_i * chain_i(x), (H, W, 3) float32 in 0..1.
 
     TPT mixes after normalisation; as the weights sum to 1 and normalisation is affine, the result is the same.
+
+    >>> augmix(image, np.random.default_rng(0)).shape
+    (64, 64, 3)
     """
     weights = rng.dirichlet((1.0, 1.0, 1.0))
     m = rng.beta(1.0, 1.0)
@@ -36,7 +39,7 @@ def _sign(rng: np.random.Generator) -> int:
 
 
 def _shear(pixels: np.ndarray, slope: float) -> np.ndarray:
-    """Moves line i of a square view left by slope * (i + 1/2): Pillow's pixels, bilinear and black outside."""
+    """Shifts line i of a square view left by slope * (i + 1/2): bilinear and black outside, as in Pillow."""
     lines, length, _ = pixels.shape
     shift = slope * (np.arange(lines) + 0.5)
     whole = np.floor(shift).astype(int)
@@ -44,14 +47,14 @@ def _shear(pixels: np.ndarray, slope: float) -> np.ndarray:
     out = np.zeros_like(pixels)
     for k in np.unique(whole):
         of = whole == k
-        of = slice(of.argmax(), lines - of[::-1].argmax())  # the shift is monotonic: the lines are neighbours
+        of = slice(of.argmax(), lines - of[::-1].argmax())  # the shift is monotonic, so that the lines are adjacent
         start, stop = max(k, 0), min(length - 1, length + k)
         left, right = pixels[of, start:stop], pixels[of, start + 1 : stop + 1]
         mixed = np.subtract(right, left, dtype=np.float64)
         mixed *= part[of]
         mixed += left
-        out[of, start - k : stop - k] = mixed  # truncates, as Pillow does
-        # Half a pixel beyond the outermost ones their colour goes on.
+        out[of, start - k : stop - k] = mixed  # truncates like Pillow
+        # The outermost pixels extend by half a pixel.
         if k >= 0:
             out[of, length - 1 - k] = pixels[of, -1] * (part[of, 0] < 0.5)
         else:
@@ -81,7 +84,7 @@ def _shear_y(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _shift(image: Image.Image, dx: int, dy: int) -> Image.Image:
-    # Whole pixels need no interpolation, which would take over 30 times as long.
+    # Whole pixels need no interpolation, which takes over 30 times as long.
     return image.transform(image.size, Image.Transform.AFFINE, (1, 0, dx, 0, 1, dy), Image.Resampling.NEAREST)
 
 

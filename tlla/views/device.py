@@ -1,16 +1,16 @@
-"""The views of `tlla.views.make` made on the device of the decoded image, with the same crops and flips.
+"""The views of `tlla.views.make`, made on the device of the decoded image, with the same crops and flips.
 
 Pillow resizes 8-bit images in two passes, each with weights of 22 fractional bits and sums rounded to whole levels.
 Here a pass is two matrix products for all views at once, with crops and flips in the matrices: a weight is split into a
 coarse part of its upper bits and a fine part of its lower 12. In units of the last bit all partial sums are then whole
-numbers below 2 ** 24, which float32 holds, and all factors have at most 11 bits, which TF32 holds: no order of
-summation changes a result. (Certain for filters of up to 28 pixels, that is crops of 13 times the view's side and plain
-views of 6 times; beyond, practically so.)
+numbers below 2 ** 24, exact in float32, and all factors have at most 11 bits, exact in TF32: no order of summation
+changes a result. (This is guaranteed for filters of up to 28 pixels, that is crops of 13 times the view's side and
+centre crops of 6 times, and holds in practice beyond that.)
 
-The rows come first, as in Pillow before version 13, and the views equal its views. Pillow 13 resizes crops that shrink
-much more in height than in width along the columns first, which moves some of their pixels by one level.
+Rows come first, as in Pillow before version 13, and the views equal Pillow's. Pillow 13 starts with the columns for
+crops that shrink much more in height than in width, which changes some pixels by one level.
 
-torchvision's `resized_crop` rounds otherwise and would take some launches for each view.
+torchvision's `resized_crop` rounds differently and needs several kernel launches for each view.
 """
 
 import functools
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .make import ViewConfig, plain_geometry
+from .make import ViewConfig, centre_crop_geometry
 
 WEIGHT_BITS = 22  # Pillow's
 FINE_BITS = 12
@@ -30,23 +30,27 @@ COARSE_BITS = WEIGHT_BITS - FINE_BITS
 
 @torch.no_grad()
 def make_views_on_device(image: Tensor, crops: Tensor, config: ViewConfig) -> Tensor:
-    """All views of one image: those of `make_views`, to one level of 255 or exactly (see above).
+    """All views of one image: those of `make_views`, exactly or within one level of 255 (see above).
 
     Args:
-        image: (3, H, W) uint8, on the device where the views are wanted.
+        image: (3, H, W), uint8, on the device on which to make the views.
         crops: (V - 1, 5), from `draw_crops`, on the CPU.
-        config: Without AugMix, whose operations are Pillow's.
+        config: Settings without AugMix, whose operations need Pillow.
 
     Returns:
         (V, 3, size, size) uint8, channels last in memory.
+
+    >>> pixels = torch.full((3, 20, 30), 128, dtype=torch.uint8)
+    >>> make_views_on_device(pixels, torch.tensor([[0, 0, 20, 20, 1]]), ViewConfig(size=16)).shape
+    torch.Size([2, 3, 16, 16])
     """
     if config.augmix:
-        raise InputError("AUGMIX: views with AugMix are made on the CPU only, but views on the device were asked for")
+        raise InputError("AUGMIX is only available for views made on the CPU: set AUGMIX False or ON_DEVICE False")
     _, height, width = image.shape
     size, n_views = config.size, len(crops) + 1
     geometry = _geometry(width, height, crops, size)
     n_taps = _n_taps(geometry)
-    columns, rows = (-(-(n + n_taps) // 8) * 8 for n in (width, height))  # room for all weights; aligned is faster
+    columns, rows = (-(-(n + n_taps) // 8) * 8 for n in (width, height))  # padded for all weights; aligned is faster
     padded = image.new_zeros((3, rows, columns), dtype=torch.float32)
     padded[:, :height, :width] = image
     with _exact_products(image.device):
@@ -59,13 +63,13 @@ def make_views_on_device(image: Tensor, crops: Tensor, config: ViewConfig) -> Te
 
 
 def _geometry(width: int, height: int, crops: Tensor, size: int) -> Tensor:
-    """What resizing needs to know along x and y, for each view: (2, V, 6) float64.
+    """Parameters of resizing along x and y for each view: (2, V, 6) float64.
 
-    Where its box starts, the box's length, to which length that is resized, the first output pixel, the step to the
-    next one, and the radius of the filter.
+    Start and length of the box, its length after resizing, the first output pixel, the step to the next one, and the
+    radius of the filter.
     """
     geometry = torch.empty(2, len(crops) + 1, 6, dtype=torch.float64)
-    resized, first = plain_geometry(width, height, size)
+    resized, first = centre_crop_geometry(width, height, size)
     left, top, right, bottom, flip = torch.as_tensor(crops).unbind(1)
     for axis, (length, box_start, box_end) in enumerate(((width, left, right), (height, top, bottom))):
         geometry[axis, 0] = torch.tensor((0, length, resized[axis], first[axis], 1, 2))  # bicubic
@@ -81,7 +85,7 @@ def _n_taps(geometry: Tensor) -> int:
 
 
 def _weights(geometry: Tensor, size: int, n_taps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Which pixels an output pixel is made of, and the coarse and fine parts of their weights: (2, V, size, taps)."""
+    """Input pixels of each output pixel, and the coarse and fine parts of their weights: (2, V, size, taps) each."""
     start, length, resized, first, step, radius = geometry[:, :, None, None].unbind(-1)
     scale = length / resized
     stretch = scale.clamp(min=1)
@@ -110,7 +114,7 @@ def _dense(weights: Tensor, at: Tensor, n: int) -> Tensor:
 
 
 def _resample(coarse: Tensor, fine: Tensor, pixels: Tensor) -> Tensor:
-    """Levels (coarse + fine / 2 ** 10) @ pixels, rounded: first the fine sums, which carry into the coarse ones."""
+    """Rounded levels of (coarse + fine / 2 ** 10) @ pixels: the fine sums come first and carry into the coarse ones."""
     half = pixels.new_full((1, 1, 1), 2.0 ** (COARSE_BITS - 1))
     levels = torch.baddbmm(half, fine, pixels).floor_()
     return levels.baddbmm_(coarse, pixels, beta=2.0**-COARSE_BITS).floor_().clamp_(0, 255)
@@ -120,7 +124,7 @@ def _resample(coarse: Tensor, fine: Tensor, pixels: Tensor) -> Tensor:
 def _exact_products(device: torch.device) -> Iterator[None]:
     """float32 products without autocast; on a GPU in TF32, which is exact here and several times as fast."""
     on_gpu = device.type == "cuda"
-    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch 2.9: the older calls fail once this one was used
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch 2.9: the older calls fail after this one
         flag = (torch.backends.cuda if on_gpu else torch.backends.mkldnn).matmul
         before = flag.fp32_precision
         flag.fp32_precision = "tf32" if on_gpu else "ieee"

@@ -1,4 +1,4 @@
-"""Features of views, so many at a time as the memory allows.
+"""Features of views, as many at once as fit into memory.
 
 Letters in shapes: N images, V views, E joint space.
 """
@@ -18,13 +18,13 @@ from .read import read_image
 
 
 class ViewEncoder:
-    """The way from pixels to features; a batch that does not fit into the memory is encoded in smaller chunks.
+    """Encodes the pixels of views; a batch that does not fit into memory is encoded in smaller chunks.
 
     Args:
-        model: CLIP; where it is, the work is done.
-        at_once: Views that pass the image encoder together; halved for good when the memory is short.
-        autocast: Gives the context in which the encoder runs; default: full precision.
-        tell: Is called with a message when `at_once` is halved.
+        model: CLIP; its device is used.
+        at_once: Views encoded at once; halved, from then on, when memory is short.
+        autocast: Returns the context in which the encoder runs; default: full precision.
+        tell: Called with a message when `at_once` is halved.
     """
 
     def __init__(
@@ -64,6 +64,6 @@ class ViewEncoder:
             torch.cuda.empty_cache()
 
     def images(self, images: Iterable[ImageLike], config: ViewConfig) -> Tensor:
-        """Features of the views of images that are read one after the other, (N, V, E)."""
+        """Features of the views of images, which are read one by one, (N, V, E)."""
         each = (make_views(read_image(image), index, config)[None] for index, image in enumerate(images))
         return torch.cat([self(views)[0] for views in each])

@@ -1,4 +1,4 @@
-"""Images and their views, a batch at a time, read ahead by threads if asked to: never all in memory."""
+"""Loads images and their views in batches, optionally ahead by threads, so that they are never all in memory."""
 
 import os
 from collections import deque
@@ -17,20 +17,20 @@ from .make import ViewConfig, make_views
 from .read import read_image
 
 ImageLike = str | os.PathLike[str] | Image.Image
-THUMBNAIL = 512  # longest side of what is kept of an image for a drawing, in pixels
+THUMBNAIL = 512  # longest side of an image that is kept for a drawing, in pixels
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """One image, or why there is none.
+    """One image, or the reason why it could not be read.
 
     Attributes:
-        index: Position among the images.
+        index: Index among the images.
         name: Path, or "image <index>".
-        views: (V, 3, size, size) as `make_views` gives them; None if the image cannot be read.
-        reason: Why not.
-        size: Width and height of the image, upright, in pixels.
-        thumbnail: The image, made small; only on request.
+        views: (V, 3, size, size) from `make_views`; None if the image cannot be read.
+        reason: Why it cannot be read.
+        size: Width and height of the upright image, in pixels.
+        thumbnail: The image, reduced; only on request.
     """
 
     index: int
@@ -42,7 +42,12 @@ class Loaded:
 
 
 def load_views(index: int, source: ImageLike, config: ViewConfig, thumbnail: bool = False) -> Loaded:
-    """Reads an image and makes its views."""
+    """Reads an image and makes its views.
+
+    >>> loaded = load_views(0, "fruit.png", ViewConfig(size=32, n_views=4))
+    >>> loaded.size, loaded.views.shape
+    ((64, 64), torch.Size([4, 3, 32, 32]))
+    """
     check_image(f"image {index}", source)
     name = getattr(source, "filename", "") or f"image {index}" if isinstance(source, Image.Image) else os.fspath(source)
     try:
@@ -60,7 +65,7 @@ def _several(images: Any) -> Iterable[ImageLike]:
     if isinstance(images, (str, os.PathLike, Image.Image)):
         return [images]
     if isinstance(images, (bytes, dict, set, frozenset)) or not hasattr(images, "__iter__"):
-        raise InputError(f"images must be paths or images of Pillow's in an order, but got {short(images)}")
+        raise InputError(f"images must be a sequence of paths or Pillow images, but got {short(images)}")
     return cast(Iterable[ImageLike], images)
 
 
@@ -72,15 +77,18 @@ def load_batches(
     start: int = 0,
     thumbnail: bool = False,
 ) -> Iterator[list[Loaded]]:
-    """Batches of images in their order; a generator of images is drawn from as they are needed.
+    """Yields batches of images in their order; a generator of images is consumed as needed.
 
     Args:
-        images: Paths or images of Pillow's.
-        batch_size: Images of a batch.
-        config: Which views.
-        workers: Threads that load the next batch meanwhile; 0: none.
+        images: Paths or Pillow images.
+        batch_size: Images per batch.
+        config: Settings of the views.
+        workers: Threads that load the next batch in advance; 0: none.
         start: Index of the first image.
         thumbnail: Whether to keep a small copy of each image.
+
+    >>> [len(batch) for batch in load_batches([image] * 5, batch_size=2, config=ViewConfig(32, n_views=4))]
+    [2, 2, 1]
     """
     workers, start = whole("workers", workers), whole("start", start)
     numbered = enumerate(_several(images), start)

@@ -1,8 +1,8 @@
-"""The one reader of images, of training, tests, predict.py and the API: RGB the way a viewer shows it.
+"""The reader of images for training, tests, predict.py and the API: RGB as a viewer shows it.
 
-A photograph is turned as its EXIF data say, transparent pixels become white, 16 bits a pixel are scaled to 8 rather
-than cut off, and an animation gives its first frame. Colour profiles are not applied: CLIP was not trained so. CoOp
-reads by a bare ``convert("RGB")``, which is the same for all but rotated, transparent and 16-bit images.
+A photograph is rotated by its EXIF orientation, transparent pixels become white, 16 bits per pixel are scaled to 8
+rather than clipped, and of an animation the first frame is read. Colour profiles are not applied, as in CLIP's
+training. CoOp uses a plain ``convert("RGB")``, which differs for rotated, transparent and 16-bit images only.
 """
 
 import functools
@@ -18,10 +18,10 @@ from ..arguments import check_image
 from ..errors import InputError
 from ..image_files import one_line
 
-MAX_PIXELS = 178_956_970  # Pillow's limit, too: more is taken for a decompression bomb
-MAX_RATIO = 2000  # long side to short side; the plain view enlarges the short side before it cuts the middle out
-ORIENTATION = 0x0112  # EXIF's tag
-BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # TIFF's
+MAX_PIXELS = 178_956_970  # as in Pillow: larger images are treated as decompression bombs
+MAX_RATIO = 2000  # long side to short side, as the short side is enlarged before the centre crop
+ORIENTATION = 0x0112  # EXIF tag
+BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -34,16 +34,21 @@ TURNS = {
 
 
 def read_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
-    """Reads an image as RGB; a file's content decides what it is, not its name.
+    """Reads an image as RGB; its format is detected from the content, not from the file's name.
 
     Args:
-        source: A path, or an image of Pillow's in any mode.
+        source: A path, or a Pillow image in any mode.
 
     Returns:
-        RGB, 8 bits a channel, turned upright.
+        RGB, 8 bits per channel, upright.
 
     Raises:
-        InputError: not a regular file, not an image, damaged, too large, too long, or of undefined brightness.
+        InputError: the source is not a regular file or not an image, is damaged, too large or too long, or the
+            brightness of its pixels is undefined.
+
+    >>> image = read_image("fruit.png")
+    >>> image.mode, image.size
+    ('RGB', (64, 64))
     """
     check_image("the image", source)
     if isinstance(source, Image.Image):
@@ -65,19 +70,23 @@ def read_image(source: str | os.PathLike[str] | Image.Image) -> Image.Image:
 
 
 def has_decoder(path: str | os.PathLike[str]) -> bool:
-    """Whether this Pillow decodes the kind of image that a file's name promises; of HEIC it does not, unless taught."""
+    """Whether this Pillow decodes images with that suffix; HEIC, for example, needs a plug-in.
+
+    >>> has_decoder("photo.jpg"), has_decoder("drawing.eps")
+    (True, False)
+    """
     return Image.registered_extensions().get(Path(path).suffix.lower()) in _formats()
 
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Formats that Pillow decodes by itself: for PostScript, whatever a file's name, it would start Ghostscript."""
+    """Formats that Pillow decodes by itself, without PostScript, for which it would start Ghostscript."""
     Image.init()
     return tuple(name for name in Image.ID if name != "EPS")
 
 
 def _check_regular(path: Path, name: str) -> None:
-    """Refuses what could hang a reader or has no end: a folder, a pipe, a device."""
+    """Refuses what could block or never end: a folder, a pipe, a device."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
@@ -96,7 +105,7 @@ def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _check_size(image: Image.Image, name: str) -> None:
-    """Before anything is decoded: the size is in the header."""
+    """Checks the size, which is in the header, before anything is decoded."""
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise InputError(
@@ -106,14 +115,14 @@ def _check_size(image: Image.Image, name: str) -> None:
         raise InputError(f"{name} has no pixels: {width} x {height}")
     if max(width, height) > MAX_RATIO * min(width, height):
         raise InputError(
-            f"{name} is refused: {width:,} x {height:,} is longer than {MAX_RATIO:,} times its short side; cut it"
+            f"{name} is refused: {width:,} x {height:,} is longer than {MAX_RATIO:,} times its short side; crop it"
         )
 
 
 def _orientation(image: Image.Image) -> Any:
     try:
         return image.getexif().get(ORIENTATION)
-    except Exception:  # EXIF data that cannot be parsed say nothing about the way up
+    except Exception:  # EXIF data that cannot be parsed are ignored
         return None
 
 
@@ -128,12 +137,12 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _deep_grey(image: Image.Image, name: str) -> Image.Image:
-    """Grey of up to 16 bits a pixel scaled to 8: by mode or format, not by the values that occur."""
+    """Scales up to 16 bits per pixel to 8, according to the mode or format and not to the values that occur."""
     white, inverted = _white(image)
     if not white:
         raise InputError(
             f"{name} has pixels of mode {image.mode}{f' in a {image.format} file' if image.format else ''}, that is, "
-            "numbers for which no brightness is agreed: save it with 8 or 16 bits a channel"
+            "numbers without a defined brightness: save it with 8 or 16 bits per channel"
         )
     values = np.asarray(image).astype(np.float32)
     grey = (values * (255 / white) + 0.5).clip(0, 255).astype(np.uint8)
@@ -145,7 +154,7 @@ def _deep_grey(image: Image.Image, name: str) -> Image.Image:
 
 
 def _white(image: Image.Image) -> tuple[int, bool]:
-    """The number that means white, 0 if none is agreed; and whether it is black's instead, and 0 is white."""
+    """The value of white, 0 if undefined; and whether the scale is inverted, so that 0 is white."""
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
         bits, unsigned = tags.get(BITS, (1,))[0], tags.get(SAMPLE_FORMAT, (1,)) in (1, (1,))

@@ -18,7 +18,7 @@ VIEW_KEYS = ("N_VIEWS", "AUGMIX", "CROP_SCALE", "ON_DEVICE")  # those that chang
 
 def add_view_keys(node: CfgNode) -> None:
     """Adds the keys of the views, with TPT's defaults."""
-    node.N_VIEWS = 64  # the plain view and 63 augmented ones
+    node.N_VIEWS = 64  # the centre crop and 63 augmented ones
     node.AUGMIX = False  # AugMix on top of crop and flip; TPT and TLLA use it on the fine-grained sets only
     node.CROP_SCALE = (0.08, 1.0)  # range of the crops' area
     node.SEED = -1  # seed of views and perturbations; -1: the run's, SEED or what is drawn for it

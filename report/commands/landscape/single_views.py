@@ -26,7 +26,7 @@ class View:
     Attributes:
         index: The image's number.
         classname: The image's class.
-        number: The view's; 0 is the plain one.
+        number: Number of the view; 0 is the centre crop.
         kind: "low" or "high": whose score it has among all views.
         scores: STSS's score by run.
         features: Normalised, (E,).

@@ -82,7 +82,7 @@ function views(image, frame) {
 function words(image, number) {
   const rank = image.order.indexOf(number);
   const score = image.entropy[number] + run.lam * image.sharpness[number];
-  const title = number ? `View ${number}` : "View 0, the plain one";
+  const title = number ? `View ${number}` : "View 0, the centre crop";
   return [`${title}, ${rank < run.kept ? "kept" : "dropped"}, rank ${rank + 1} of ${image.order.length}: says `,
     image.view[number],
     ` (${percent(image.sure[number])} %), score ${score.toFixed(3)}, entropy ${image.entropy[number].toFixed(3)}, ` +

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from tlla.views.make import ViewConfig, draw_crops, plain_geometry
+from tlla.views.make import ViewConfig, centre_crop_geometry, draw_crops
 from tlla.views.read import read_image
 
 from .measure import Measured
@@ -76,7 +76,7 @@ def votes(views: Views, row: int, s: int) -> list[tuple[int, float, int]]:
 
 def view_boxes(width: int, height: int, index: int, config: ViewConfig) -> list[list[float]]:
     """Left, top, right, bottom in pixels of the original image, and whether it is flipped, of each view: V rows."""
-    (w, h), (left, top) = plain_geometry(width, height, config.size)
+    (w, h), (left, top) = centre_crop_geometry(width, height, config.size)
     plain = (left * width / w, top * height / h, (left + config.size) * width / w, (top + config.size) * height / h)
     return [[*(round(x, 2) for x in plain), 0], *draw_crops(width, height, index, config).tolist()]
 

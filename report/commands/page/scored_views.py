@@ -26,7 +26,7 @@ class Views:
         label: Right class, (N,).
         prediction: Class by STSS, (N,).
         confidence: Probability of `prediction`, (N,).
-        one: Class by the plain view alone, (N,).
+        one: Class by the centre crop alone, (N,).
         mean: Class by the mean probability of all views, (N,).
         surest: Class by the same number of views and the same vote, selected by entropy alone, (N,).
         shown: The `TOP` likeliest classes by STSS, then the label, then `one`, (N, TOP + 2).

@@ -106,7 +106,7 @@ def open_stss(folder: Path, *opts: str) -> StssRun:
 def variations(own: Setting) -> Iterator[tuple[str, Setting]]:
     """What is varied, and the setting: each alone around the run's own. With fewer views, the same share of them votes.
 
-    The references are the plain view alone, the mean probability of all views, and entropy selection (lambda = 0).
+    The references are the centre crop alone, the mean probability of all views, and entropy selection (lambda = 0).
     """
     change = dataclasses.replace
     yield "own", own
