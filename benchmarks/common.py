@@ -18,8 +18,8 @@ from tlla.files import write_text
 from tlla.fingerprint import versions
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
+from trainers.harness.describe_run import git_commit
 from trainers.harness.memory_peak import peak_memory_mb, reset_peak_memory
-from trainers.harness.results import git_commit
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = {

@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 
 from tlla.errors import InputError
 from tlla.files import whole_file
-from tlla.views.read import read_image
+from tlla.views.read_image import read_image
 
 from .base import registered
 from .emoji import EmojiStyle, check_files

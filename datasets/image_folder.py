@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 from tlla.errors import InputError
 from tlla.files import read_text
 from tlla.image_files import FOLDER, IMAGE, describe_kinds, scan
-from tlla.views.read import has_decoder
+from tlla.views.read_image import has_decoder
 
 from .base import ZooDataset, registered
 from .items import Item, class_names, duplicates, some

@@ -17,8 +17,8 @@ from tlla.files import read_dict, write_text
 from tlla.fingerprint import differences, flat_config, tensor_sha256
 from tlla.prompts.saved import Prompt
 from tlla.records.store import peek
+from trainers.harness.describe_run import plain
 from trainers.harness.evaluation import VOLATILE
-from trainers.harness.results import plain
 
 from . import traits
 

@@ -19,7 +19,7 @@ from datasets.care.check import check
 from tlla.errors import InputError
 from tlla.views.loader import load_views
 from tlla.views.make import ViewConfig
-from tlla.views.read import read_image
+from tlla.views.read_image import read_image
 
 H, W = 30, 40
 RAMP = np.linspace(0, 65535, H * W).reshape(H, W).round().astype(np.uint16)
@@ -194,7 +194,7 @@ def test_nothing_else_opens_image_files():
     for path in sorted(p for folder in folders for p in (REPO / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and node.attr == "open" and getattr(node.value, "id", "") == "Image":
-                assert path == REPO / "tlla/views/read.py", path
+                assert path == REPO / "tlla/views/read_image.py", path
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dassl"):
                 assert "read_image" not in {alias.name for alias in node.names}, path
 

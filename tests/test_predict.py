@@ -22,7 +22,7 @@ from tlla.predict.paths import find_images
 from tlla.predict.predictor import Predictor
 from tlla.selection import entropy
 from tlla.views.make import ViewConfig, make_views
-from tlla.views.read import read_image
+from tlla.views.read_image import read_image
 
 VIEWS = ("--views", "6", "--set", "top_s=3", "n_perturb=2")
 

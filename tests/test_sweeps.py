@@ -21,7 +21,7 @@ from sweeps.grid import grid
 from sweeps.job import COMPLETE, OTHER, STALE, UNFINISHED, check_jobs, ordered
 from sweeps.runner import Sweep
 from tlla.errors import InputError
-from trainers.harness.results import plain
+from trainers.harness.describe_run import plain
 
 FAKE = """
 import json, os, sys, time

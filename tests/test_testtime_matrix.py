@@ -85,7 +85,7 @@ class Bench:
 
     def patch(self, monkeypatch) -> None:
         """Loads one CLIP for all, keeps the columns, asks git for nothing, and stops where it is wanted."""
-        base, results = self.of("base"), self.of("harness.results")
+        base, results = self.of("base"), self.of("harness.describe_run")
         partial = self.of("harness.partial_results").PartialResults
         load, add_split, add = base.load_clip, results.RunRecord.add_split, partial.add
 

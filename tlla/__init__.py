@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .predict.predictor import Predictor
     from .prompts.saved import Prompt
     from .training.prompt import train_prompt
-    from .views.read import read_image
+    from .views.read_image import read_image
 
 __version__ = "0.1.0"
 __all__ = [
@@ -42,7 +42,7 @@ _HOMES = {
     "available_models": "clip",
     "load_clip": "clip",
     "perturbed_text_features": "features",
-    "read_image": "views.read",
+    "read_image": "views.read_image",
     "stss": "features",
     "train_prompt": "training.prompt",
 }

@@ -21,13 +21,13 @@ from tlla.registry import register
 from tlla.workers import fit_workers
 
 from .harness import distributed
+from .harness.describe_run import describe_source, plain, start_record
 from .harness.entries import Meter
 from .harness.evaluation import evaluate
 from .harness.identity import compare_settings, training_identity
 from .harness.image_data import ImageDataset
 from .harness.image_test import ImageTest
 from .harness.input_check import check_input
-from .harness.results import describe_source, plain, start_record
 from .harness.split_guard import SplitFiles, separate_splits
 from .prompt_source import said_of_prompt
 

@@ -16,7 +16,7 @@ from tlla.prompts.templates import ENSEMBLES, check_template, fill_template
 from tlla.prompts.tokens import OnShared, refuse_shared
 from tlla.records.origins import BY_USER
 
-from .harness.results import describe_source
+from .harness.describe_run import describe_source
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 

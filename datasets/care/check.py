@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 from tlla.errors import InputError
 from tlla.fingerprint import file_identity
 from tlla.image_files import EMPTY_FOLDER, IMAGE, describe_kinds, one_line, walk
-from tlla.views.read import has_decoder, read_image
+from tlla.views.read_image import has_decoder, read_image
 
 from ..base import ZooDataset
 from ..catalog import CATALOG

@@ -31,7 +31,7 @@ from ..prompts.saved import Prompt
 from ..sharpness import check_sharpness, sharpness_step
 from ..views.loader import ImageLike
 from ..views.make import ViewConfig, draw_crops
-from ..views.read import read_image
+from ..views.read_image import read_image
 
 WARMUP_LR = 1e-5  # in the first epoch
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4  # Dassl's defaults, which CoOp uses

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..clip import encode_images, normalize
 from .loader import ImageLike
 from .make import ViewConfig, make_views
-from .read import read_image
+from .read_image import read_image
 
 
 class ViewEncoder:

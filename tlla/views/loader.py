@@ -14,7 +14,7 @@ from torch import Tensor
 from ..arguments import check_image, short, whole
 from ..errors import InputError
 from .make import ViewConfig, make_views
-from .read import read_image
+from .read_image import read_image
 
 ImageLike = str | os.PathLike[str] | Image.Image
 THUMBNAIL = 512  # longest side of an image that is kept for a drawing, in pixels

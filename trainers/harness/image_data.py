@@ -8,7 +8,7 @@ from dassl.data import DatasetWrapper
 from PIL import Image
 
 from tlla.errors import InputError
-from tlla.views.read import read_image
+from tlla.views.read_image import read_image
 
 
 def read_item(items: Sequence[Any], index: int) -> Image.Image:
@@ -20,7 +20,7 @@ def read_item(items: Sequence[Any], index: int) -> Image.Image:
 
 
 class ImageDataset(DatasetWrapper):
-    """Dassl's items, read by `tlla.views.read.read_image`: Dassl's own reader takes other ground and turn."""
+    """Dassl's items, read by `tlla.views.read_image.read_image`: Dassl's own reader takes other ground and turn."""
 
     def __getitem__(self, idx: int) -> dict[str, Any]:
         item, image = self.data_source[idx], read_item(self.data_source, idx)

@@ -16,9 +16,9 @@ from tlla.prompts.classifier import Classifier
 from tlla.views.device import make_views_on_device
 from tlla.views.encode import ViewEncoder
 
+from .describe_run import plain
 from .entries import Entry, Meter
 from .image_test import ImageTest
-from .results import plain
 from .view_data import VIEW_KEYS, ViewDataset, view_config
 
 FP16_LOSS_SCALE = 1000.0  # TPT's

@@ -13,7 +13,7 @@ from tlla.methods.stss import STSS
 from tlla.prompts.classifier import PromptClassifier
 from tlla.views.encode import ViewEncoder
 from tlla.views.make import make_views
-from tlla.views.read import read_image
+from tlla.views.read_image import read_image
 from trainers.harness.view_data import view_config
 
 from ...prompt_runs import PromptRun

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from tlla.views.make import ViewConfig, centre_crop_geometry, draw_crops
-from tlla.views.read import read_image
+from tlla.views.read_image import read_image
 
 from .measure import Measured
 from .scored_views import Views
