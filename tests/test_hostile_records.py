@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -31,6 +32,7 @@ def put(path: str, value):
     return edit
 
 
+HUGE = 10**400
 DEEP = "[" * 100_000 + "]" * 100_000
 BAD = {
     "cut": lambda content: json.dumps(content)[:-20],
@@ -43,57 +45,34 @@ BAD = {
     "binary": lambda content: bytes(range(256)),
     "latin-1": lambda content: '{"trainer": "é"}'.encode("latin-1"),
     "utf-16": lambda content: json.dumps(content).encode("utf-16"),
-    "no-splits": put("splits", {}),
-    "splits-is-a-list": put("splits", []),
-    "test-is-a-number": put("splits/test", 3),
-    "total-is-text": put("splits/test/total", "many"),
-    "total-is-0": put("splits/test/total", 0),
-    "total-is-nan": put("splits/test/total", float("nan")),
-    "correct-is-a-list": put("splits/test/correct", [1]),
-    "accuracy-is-nan": put("splits/test/accuracy", float("nan")),
-    "accuracy-is-infinite": put("splits/test/accuracy", float("inf")),
-    "accuracy-is-text": put("splits/test/accuracy", "50"),
-    "accuracy-is-null": put("splits/test/accuracy", None),
-    "accuracy-is-huge": put("splits/test/accuracy", 10**400),
-    "accuracy-is-not-that-of-the-counts": put("splits/test/accuracy", 99.99),
-    "correct-is-huge": put("splits/test/correct", 10**400),
-    "another-metric-is-huge": put("splits/test/nll", 10**400),
     "more-digits-than-python-reads": lambda content: '{"trainer": ' + "9" * 5000 + "}",
-    "seed-is-text": put("seed", "one"),
-    "seed-is-a-list": put("seed", [1]),
-    "seed-is-null": put("seed", None),
-    "seed-is-a-fraction": put("seed", 1.5),
-    "trainer-is-a-number": put("trainer", 3),
-    "trainer-is-a-list": put("trainer", ["SAPT"]),
-    "dataset-is-null": put("dataset", None),
-    "dataset-is-a-list": put("dataset", []),
-    "backbone-is-a-list": put("backbone", []),
-    "versions-is-a-list": put("versions", []),
-    "split-sha256-is-text": put("split_sha256", "abc"),
-    "config-is-a-list": put("config", []),
-    "config-is-empty": put("config", {}),
-    "trainer-node-is-a-number": put("config/TRAINER", 3),
-    "dataset-node-is-a-number": put("config/DATASET", 3),
-    "optim-node-is-null": put("config/OPTIM", None),
-    "test-node-is-text": put("config/TEST", "x"),
-    "own-node-is-a-number": put("config/TRAINER/SAPT", 3),
-    "loaded-from-is-a-number": put("loaded_from", 3),
-    "loaded-from-has-no-path": put("loaded_from", {}),
-    "loaded-from-is-short": put("loaded_from", {"path": "x", "epoch": 1}),
-    "trained-by-is-text": put("loaded_from", {"path": "a/b/c", "epoch": 1, "trained_by": "CoOp"}),
-    "data-is-a-list": put("data", []),
-    "data-has-no-name": put("data", {"own": True}),
-    "method-is-text": put("method", "SAPT"),
-    "method-settings-are-a-number": put("method/settings", 3),
-    "method-views-are-a-number": put("method/views", 3),
-    "training-is-a-number": put("training", 3),
-    "training-has-no-node": put("training", {"name": "SAPT"}),
-    "prompt-is-a-list": put("prompt", []),
-    "parts-is-a-number": put("splits/test/parts", 3),
-    "parts-lead-out": put("splits/test/parts", [["../../..", "x"]]),
-    "parts-are-numbers": put("splits/test/parts", [1, 2]),
 }
-HARMLESS = ("own-node-is-a-number",)  # a row of its own
+ENTRIES = {
+    "splits": ({}, []),
+    "splits/test": (3,),
+    "splits/test/total": ("many", 0, math.nan),
+    "splits/test/correct": ([1], HUGE),
+    "splits/test/accuracy": (math.nan, math.inf, "50", None, HUGE, 99.99),  # the last one is not that of the counts
+    "splits/test/nll": (HUGE,),
+    "splits/test/parts": (3, [["../../..", "x"]], [1, 2]),
+    "seed": ("one", [1], None, 1.5),
+    "trainer": (3, ["SAPT"]),
+    "dataset": (None, []),
+    "split_sha256": ("abc",),
+    **dict.fromkeys(("backbone", "versions", "prompt", "data"), ([],)),
+    "config": ([], {}),
+    "config/TEST": ("x",),
+    "config/OPTIM": (None,),
+    **dict.fromkeys(("config/TRAINER", "config/DATASET", "config/TRAINER/SAPT"), (3,)),
+    "loaded_from": (3, {}, {"path": "x", "epoch": 1}, {"path": "a/b/c", "epoch": 1, "trained_by": "CoOp"}),
+    "method": ("SAPT",),
+    "method/settings": (3,),
+    "method/views": (3,),
+    "training": (3, {"name": "SAPT"}),
+}
+for path, values in ENTRIES.items():
+    BAD |= {f"{path} = {value!r:.40}": put(path, value) for value in values}
+HARMLESS = ("config/TRAINER/SAPT = 3",)  # a row of its own
 
 
 def write(folder, record, data):
@@ -106,7 +85,7 @@ def write(folder, record, data):
 def test_a_broken_record_is_named_makes_no_page_and_the_rest_makes_the_table(record, tmp_path, capfd, kind):
     write(tmp_path / "good", record, record)
     write(tmp_path / "bad", record, BAD[kind](copy.deepcopy({**record, "seed": 2})))
-    for form in ("text", "csv") if kind in ("cut", "no-splits") else ("json",):
+    for form in ("text", "csv") if kind in ("cut", "empty") else ("json",):
         outcome = accepted(capfd, "parse", tmp_path, "--format", form)
         assert kind in HARMLESS or str(tmp_path / "bad") in outcome.out + outcome.err
     shutil.rmtree(tmp_path / "good")
