@@ -70,6 +70,8 @@ def fork(
     code = 99
     try:  # whatever happens, the child must not go on as a second pytest
         os.setpgid(0, 0)  # a group of its own, as a shell makes
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_DFL)  # as at the start of a process
         os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT), 1)
         os.dup2(writing, 2)
         sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
