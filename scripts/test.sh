@@ -7,4 +7,4 @@ export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 if [ $# -eq 0 ]; then
     python -m pytest toolkit/tests  # by itself: a distribution of its own, with its own conftest
 fi
-python -m pytest --numprocesses auto --dist loadfile "$@"
+python -m pytest --numprocesses auto --dist worksteal "$@"

@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -99,12 +96,6 @@ class Workplace:
         """Runs in this process, expects success, returns results.json."""
         assert train.main(self.argv(trainer, output, *more, dataset=dataset)) == 0
         return json.loads((self.folder / output / "results.json").read_text())
-
-    def start(self, trainer: str, output: str, *more: str) -> subprocess.Popen:
-        """Starts the same in another process, from another directory."""
-        command = [sys.executable, "-W", "ignore", str(REPO / "train.py"), *self.argv(trainer, output, *more)]
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        return subprocess.Popen(command, cwd=self.folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, **pipes)
 
     def predictions(self, output: str, split: str = "test") -> str:
         """Per-image predictions of a run, as text."""

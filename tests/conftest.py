@@ -28,6 +28,14 @@ def tiny_clip() -> CLIP:
     return make_clip(TINY_VIT)
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Data, weights and a config, and train.py on them."""
+    from benchmark import Workplace  # which imports this file
+
+    return Workplace(tmp_path_factory.mktemp("work"))
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     torch.manual_seed(0)

@@ -5,9 +5,11 @@ import importlib
 import os
 import resource
 import signal
+import socket
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hostile import MODULES
@@ -35,13 +37,19 @@ class Child:
         return code
 
     def stop_after(self, seconds: float, number: signal.Signals) -> int:
-        """Sends a signal, unless it has ended before; returns the exit code."""
+        """Sends a signal to it and its workers, unless it has ended before; returns the exit code."""
         time.sleep(seconds)
-        os.kill(self.pid, number)  # not waited for yet, so that the number is still its own
+        os.killpg(self.pid, number)  # not waited for yet, so that the number is still its own
         return self.wait()
 
 
-def fork(entry: str, argv: list[str], largest_file: int | None = None, out: str = os.devnull) -> Child:
+def fork(
+    entry: str,
+    argv: Sequence[object],
+    largest_file: int | None = None,
+    out: str | os.PathLike = os.devnull,
+    **environment: str,
+) -> Child:
     """Starts an entry point of MODULES.
 
     Args:
@@ -49,21 +57,28 @@ def fork(entry: str, argv: list[str], largest_file: int | None = None, out: str 
         argv: Its arguments.
         largest_file: In bytes; what is larger cannot be written, as if the disk were full.
         out: File of the standard output.
+        environment: Variables beside this process's own.
     """
     main = importlib.import_module(MODULES[entry]).main
     reading, writing = os.pipe()
     pid = os.fork()
     if pid:
+        with contextlib.suppress(PermissionError, ProcessLookupError):
+            os.setpgid(pid, pid)  # here too, so that it is done before a signal is sent
         os.close(writing)
         return Child(pid, reading)
     code = 99
     try:  # whatever happens, the child must not go on as a second pytest
-        os.dup2(os.open(out, os.O_WRONLY), 1)
+        os.setpgid(0, 0)  # a group of its own, as a shell makes
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_DFL)  # as at the start of a process
+        os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT), 1)
         os.dup2(writing, 2)
         sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
+        os.environ.update(environment)
         if largest_file is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-        code = main(argv)
+        code = main([str(word) for word in argv])
     except SystemExit as stop:
         code = stop.code
     except BaseException:
@@ -71,3 +86,11 @@ def fork(entry: str, argv: list[str], largest_file: int | None = None, out: str 
             traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def fork_several(processes: int, entry: str, argv: Sequence[object]) -> list[Child]:
+    """Starts an entry point in several processes, under the variables that torchrun sets."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    job = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [fork(entry, argv, RANK=str(rank), LOCAL_RANK=str(rank), **job) for rank in range(processes)]

@@ -1,7 +1,7 @@
 """Runs an entry point in this process, and judges how it has taken hostile or broken input.
 
 A fault of the user must give one sentence on stderr that names what is wrong, exit code 2 (or the code that is said),
-no traceback, and no file that is half written.
+no traceback, no file that is half written, and neither hang nor fill the memory.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import re
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,13 +40,14 @@ class Outcome:
 
 
 def call(capfd: pytest.CaptureFixture, entry: str, *argv: object) -> Outcome:
-    """Runs an entry point of MODULES; what it raises, other than argparse's exit, fails the test."""
+    """Runs an entry point of MODULES in bounded time and memory; what it raises but argparse's exit fails the test."""
     capfd.readouterr()
     main = importlib.import_module(MODULES[entry]).main
-    try:
-        code = main([str(word) for word in argv])
-    except SystemExit as stop:
-        code = stop.code
+    with bounded():
+        try:
+            code = main([str(word) for word in argv])
+        except SystemExit as stop:
+            code = stop.code
     return Outcome(code, *capfd.readouterr())
 
 
@@ -88,13 +90,17 @@ def _whole(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def time_limit() -> Iterator[None]:
-    """Fails a test that hangs, as one that waits for the other end of a pipe does."""
-    import signal
+def bounded(megabytes: int = 400) -> Iterator[None]:
+    """Fails a test that hangs, as one that waits for the other end of a pipe does, or fills the memory (on Linux)."""
 
     def stop(*_) -> None:
         pytest.fail(f"it still ran after {HANGS} s", pytrace=False)
 
+    peak = Path("/proc/self/clear_refs")
+    measured = os.access(peak, os.W_OK)
+    if measured:
+        peak.write_text("5")  # lets the peak start at what is in use now
+    start = _peak_mb() if measured else 0.0
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(HANGS)
     try:
@@ -102,16 +108,8 @@ def time_limit() -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+    assert not measured or _peak_mb() - start < megabytes
 
 
-def peak_memory_mb() -> float:
-    """Peak resident memory of this process so far; `forget_peak` starts it anew."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
-
-
-def forget_peak() -> None:
-    """Lets the peak start at what is in use now (Linux only)."""
-    if not os.access("/proc/self/clear_refs", os.W_OK):
-        pytest.skip("the peak of memory cannot be reset here")
-    Path("/proc/self/clear_refs").write_text("5")
+def _peak_mb() -> float:
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024

@@ -407,10 +407,26 @@ def test_a_training_that_diverges_says_so(model):
 # The package
 
 
-def test_importing_the_package_is_quick_and_needs_no_toolkit():
-    code = "import tlla, sys; assert 'torch' not in sys.modules; tlla.Predictor, tlla.train_prompt; "
-    code += "assert not {'dassl', 'yacs', 'matplotlib'} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=REPO, capture_output=True, text=True)
+FRESH = """
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "pkg_resources":
+            raise ModuleNotFoundError("No module named 'pkg_resources'")
+sys.meta_path.insert(0, Missing())
+import tlla
+assert "torch" not in sys.modules
+tlla.Predictor, tlla.train_prompt
+assert not {"dassl", "yacs", "matplotlib"} & set(sys.modules)
+from tlla.backbones.openai_package import clip
+assert clip.tokenize("a cat").shape == (1, 77)
+assert "pkg_resources" not in sys.modules
+"""
+
+
+def test_importing_the_package_is_quick_and_needs_neither_the_toolkit_nor_pkg_resources():
+    command = [sys.executable, "-W", "error::UserWarning", "-c", FRESH]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

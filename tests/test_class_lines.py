@@ -3,7 +3,6 @@
 import inspect
 
 import pytest
-from benchmark import Workplace
 from dassl.engine import TRAINER_REGISTRY
 
 import train
@@ -29,11 +28,6 @@ def hidden_methods(kind: type, attributes: dict) -> list[str]:
         for name, value in namespace.items()
         if not is_method(value) and any(is_method(earlier.get(name)) for earlier in namespaces[number + 1 :])
     ]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Workplace:
-    return Workplace(tmp_path_factory.mktemp("lines"))
 
 
 @pytest.mark.parametrize("name", TRAINERS)

@@ -12,7 +12,7 @@ import sys
 import pytest
 import torch
 import yaml
-from benchmark import REPO, Workplace
+from benchmark import REPO
 from hostile import MODULES, accepted, refused
 from torch.utils.data import DataLoader, Dataset
 
@@ -236,11 +236,6 @@ def test_a_reader_that_leaves_ends_a_command_quietly():
     command = f'{sys.executable} -W ignore -c "{script}" | true; echo ${{PIPESTATUS[0]}}'
     done = subprocess.run(["bash", "-c", command], cwd=REPO, capture_output=True, text=True, timeout=60)
     assert (done.stderr, done.stdout) == ("", "141\n")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return Workplace(tmp_path_factory.mktemp("work"))
 
 
 TEXTS = ("20241126", "2024", "{}", "'quoted'", '"quoted"', "1e3", "007", "None", "True", "[1, 2]", "(1,)", "-1", "a b")

@@ -15,6 +15,7 @@ import pytest
 import torch
 from benchmark import REPO, Workplace
 from dassl.engine import TRAINER_REGISTRY
+from forked import fork_several
 from test_faults import fails
 
 import train
@@ -26,11 +27,6 @@ ONE_BY_ONE = ("TRAINER.VIEWS.VIEW_BATCH", "6", "TEST.SAVE_EVERY", "0.0")
 TIMES = ("seconds", "images_per_second", "seconds_per_image", "method_seconds_per_image", "peak_memory_mb")
 METHODS = ("TRAINER.COMPARE.METHODS", "['ZERO', 'STSS']")
 ONLINE = ("TRAINER.COMPARE.METHODS", "['ZERO', 'TDA', 'DPE']")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return Workplace(tmp_path_factory.mktemp("work"))
 
 
 def in_use(module, name):
@@ -218,36 +214,26 @@ def test_if_no_image_can_be_read_that_is_an_error(tmp_path, capfd):
     assert "none of the 15 images of the test split could be read" in message
 
 
-def torchrun(processes, argv, **kwargs):
-    """Starts train.py in several processes."""
-    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(processes), str(REPO / "train.py"), *argv]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **kwargs
-    )
-
-
-@pytest.mark.parametrize("processes", (2, 3))
-def test_several_processes_give_what_one_gives(place, processes):
+def test_several_processes_give_what_one_gives(place):
     place.run("Compare", "one", *METHODS, *ONE_BY_ONE)
-    job = torchrun(processes, place.argv("Compare", f"of{processes}", *METHODS, *ONE_BY_ONE))
-    _, errors = job.communicate()
-    assert job.returncode == 0, errors
-    assert what_was_found(place, f"of{processes}") == what_was_found(place, "one")
+    children = fork_several(2, "train", place.argv("Compare", "two", *METHODS, *ONE_BY_ONE))
+    assert [child.wait() for child in children] == [0, 0], children
+    assert what_was_found(place, "two") == what_was_found(place, "one")
 
 
 def test_online_methods_refuse_several_processes(place):
-    job = torchrun(2, place.argv("TDA", "refused"))
-    _, errors = job.communicate()
-    assert job.returncode != 0
-    assert "error: TDA learns from the test images in their order, which cannot be divided among processes" in errors
+    children = fork_several(2, "train", place.argv("TDA", "refused"))
+    assert [child.wait() for child in children] == [2, 2]
+    sentence = "error: TDA learns from the test images in their order, which cannot be divided among processes"
+    assert sentence in "".join(child.error for child in children)
 
 
 def test_a_dead_process_ends_the_job_which_can_go_on(place):
     slow = ("TRAINER.VIEWS.N_VIEWS", "400", "TRAINER.VIEWS.VIEW_BATCH", "400", "TEST.SAVE_EVERY", "0.0")
-    argv = place.argv("Compare", "dead", *METHODS, *slow)
-    job = torchrun(2, argv)
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(REPO / "train.py"), *place.argv("Compare", "dead", *METHODS, *slow)]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    job = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, **pipes)
     while not list((place.folder / "dead").glob("shards/*/*.pt")):
         time.sleep(0.02)
         assert job.poll() is None

@@ -7,19 +7,13 @@ import os
 
 import pytest
 import torch
-from benchmark import Workplace
 from conftest import TINY_VIT, make_clip
-from hostile import accepted, forget_peak, peak_memory_mb, refused, time_limit
+from hostile import accepted, bounded, refused
 from PIL import Image
 
 from tlla.backbones.openai_package import clip
 
 FOLDER = ("--dataset-config-file", "configs/datasets/image_folder.yaml")
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return Workplace(tmp_path_factory.mktemp("work"))
 
 
 @pytest.fixture
@@ -70,33 +64,27 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("names", ODD.values(), ids=ODD)
-def test_odd_names_are_read_as_openais_code_reads_them(place, root, names):
-    place.run("ZeroshotCLIP", "odd", *flags(root, *write_split(root, names)))
-    assert predicted(place, "odd") == openai_predictions(root, names)
-
-
-@pytest.mark.parametrize("kind", ("one", "emoji", "braces", "a-null-byte"))
-def test_odd_names_can_be_trained_on_and_tested(place, root, kind):
-    one_epoch = flags(root, *write_split(root, ODD[kind]), "OPTIM.MAX_EPOCH", "1")
-    results = place.run("TLLA", f"trained_{kind}", *one_epoch)
-    assert results["splits"]["test"]["total"] == 3
-    assert place.context(f"trained_{kind}", epoch=1).isfinite().all()
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_names_are_read_as_openais_code_reads_them(place, root, kind):
+    more = flags(root, *write_split(root, ODD[kind]))
+    place.run("ZeroshotCLIP", "odd", *more)
+    assert predicted(place, "odd") == openai_predictions(root, ODD[kind])
+    if kind in ("one", "emoji", "braces", "a-null-byte"):  # and are trained on
+        results = place.run("TLLA", f"trained_{kind}", *more, "OPTIM.MAX_EPOCH", "1")
+        assert results["splits"]["test"]["total"] == 3
+        assert place.context(f"trained_{kind}", epoch=1).isfinite().all()
 
 
 @pytest.mark.parametrize("trainer", ("ZeroshotCLIP", "STSS"))
-def test_ten_thousand_classes_are_right_and_take_bounded_time_and_memory(place, root, trainer):
-    names = [f"thing {i}" for i in range(10_000)]
+def test_thousands_of_classes_are_right_and_take_bounded_time_and_memory(place, root, trainer):
+    names = [f"thing {i}" for i in range(4_000)]
     more = flags(root, *write_split(root, names))
-    forget_peak()
-    before = peak_memory_mb()
-    with time_limit():
+    with bounded(800):
         results = place.run(trainer, f"many_{trainer}", *more, "TRAINER.STSS.N_PERTURB", "1", "VERBOSE", "False")
     assert results["splits"]["test"]["total"] == 3
-    assert peak_memory_mb() - before < 1500
     if trainer == "ZeroshotCLIP":
         found = predicted(place, f"many_{trainer}")
-        some = sorted({*found, *range(0, 10_000, 50)})
+        some = sorted({*found, *range(0, 4_000, 50)})
         few = openai_predictions(root, [names[i] for i in some])
         assert [some[i] for i in few] == found
 
@@ -114,10 +102,10 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("trainer", ("ZeroshotCLIP", "SAPT", "STSS"))
-@pytest.mark.parametrize("names, part", BAD.values(), ids=BAD)
-def test_a_bad_name_is_one_sentence_that_names_it(place, root, capfd, trainer, names, part):
-    with time_limit():
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_name_is_one_sentence_that_names_it(place, root, capfd, kind):
+    names, part = BAD[kind]
+    for trainer in ("ZeroshotCLIP", "SAPT", "STSS") if kind == "too-long" else ("ZeroshotCLIP",):
         refused(capfd, "train", *place.argv(trainer, "bad", *flags(root, *write_split(root, names))), says=(part,))
 
 
@@ -164,13 +152,10 @@ SPLITS = {
 def test_a_broken_split_is_one_sentence_that_names_it(place, root, capfd, file):
     data, part = SPLITS[file]
     (root / file).write_bytes(data)
-    forget_peak()
-    before = peak_memory_mb()
-    with time_limit():
-        argv = place.argv("ZeroshotCLIP", "x", *flags(root, "DATASET.SPLIT_FILE", file))
-        refused(capfd, "train", *argv, says=(part,))
-        refused(capfd, "datasets", "fewshot", "ImageFolder", "--root", root, "--opts", "DATASET.SPLIT_FILE", file)
-    assert peak_memory_mb() - before < 200
+    pair = ("DATASET.SPLIT_FILE", file)
+    refused(capfd, "datasets", "fewshot", "ImageFolder", "--root", root, "--opts", *pair, says=(part,))
+    if file in ("cut.json", "binary.csv", "text.txt"):
+        refused(capfd, "train", *place.argv("ZeroshotCLIP", "x", *flags(root, *pair)), says=(part,))
 
 
 @pytest.mark.parametrize(
@@ -192,21 +177,16 @@ def test_a_broken_list_of_class_names_is_one_sentence(place, root, capfd, text, 
     refused(capfd, "train", *place.argv("ZeroshotCLIP", "names", *flags(root)), says=(part,))
 
 
+TEMPLATES = ("a {} {x}.", "a {} {0.__class__}.", "a {}{", "a {!r}", "a {} and {}.", "{:>999999999}", "{}}")
+KEYS = [("ZeroshotCLIP", "DATASET.TEMPLATE"), ("STSS", "TRAINER.PROMPT.TEMPLATE")]
+
+
 @pytest.mark.parametrize(
-    "template", ("a {} {x}.", "a {} {0.__class__}.", "a {}{", "a {!r}", "a {} and {}.", "{:>999999999}", "dog", "{}}")
-)
-@pytest.mark.parametrize(
-    "trainer, key",
-    (
-        ("ZeroshotCLIP", "TRAINER.ZSCLIP.TEMPLATE"),
-        ("ZeroshotCLIP", "DATASET.TEMPLATE"),
-        ("STSS", "TRAINER.PROMPT.TEMPLATE"),
-    ),
-    ids=("zero-shot", "dataset", "method"),
+    ("trainer", "key", "template"),
+    [*(("ZeroshotCLIP", "TRAINER.ZSCLIP.TEMPLATE", text) for text in TEMPLATES), *((*key, "a {}{") for key in KEYS)],
 )
 def test_a_template_with_other_braces_is_one_sentence(place, capfd, trainer, key, template):
-    with time_limit():
-        refused(capfd, "train", *place.argv(trainer, "template", key, template), says=(template,))
+    refused(capfd, "train", *place.argv(trainer, "template", key, template), says=(template,))
 
 
 def test_a_template_with_odd_signs_works(place, capfd):

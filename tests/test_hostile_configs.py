@@ -1,17 +1,15 @@
 """Configs, KEY VALUE pairs and sweep plans that are broken or hostile: one sentence that names the file or the key."""
 
 import os
+from pathlib import Path
 
 import pytest
-from benchmark import REPO, Workplace
-from hostile import accepted, call, forget_peak, peak_memory_mb, refused, time_limit
+from benchmark import REPO
+from hostile import accepted, call, refused
 
 import train
 
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return Workplace(tmp_path_factory.mktemp("work"))
+DEEP = "[" * 100_000
 
 
 def bomb(levels: int = 12) -> bytes:
@@ -79,13 +77,9 @@ def test_a_broken_config_is_one_sentence_that_names_it(place, capfd, tmp_path, f
     monkeypatch.chdir(tmp_path)
     data, part = FILES[file]
     (tmp_path / file).write_bytes(data)
-    forget_peak()
-    before = peak_memory_mb()
-    with time_limit():
-        for flag in ("--config-file", "--dataset-config-file")[: 1 if "finite" in part else 2]:
-            sentence = refused(capfd, "train", *place.argv("SAPT", "x"), flag, tmp_path / file, says=(part,))
-            assert file in sentence or sentence.startswith(part)  # the file, or the key
-    assert peak_memory_mb() - before < 200
+    for flag in ("--config-file", "--dataset-config-file")[: 2 if file in ("list.yaml", "object.yaml") else 1]:
+        sentence = refused(capfd, "train", *place.argv("SAPT", "x"), flag, tmp_path / file, says=(part,))
+        assert file in sentence or sentence.startswith(part)  # the file, or the key
     assert not (tmp_path / "hacked").exists() and not (place.folder / "x").exists()
 
 
@@ -93,10 +87,9 @@ def test_what_is_no_file_is_no_config(place, capfd, tmp_path):
     (tmp_path / "folder.yaml").mkdir()
     (tmp_path / "loop.yaml").symlink_to("loop.yaml")
     os.mkfifo(tmp_path / "pipe.yaml")
-    with time_limit():
-        for name in ("folder.yaml", "loop.yaml", "pipe.yaml", "n\0ull.yaml", "absent.yaml"):
-            argv = place.argv("SAPT", "x", "--config-file", str(tmp_path / name))
-            refused(capfd, "train", *argv, says=("there is no config file",))
+    for name in ("folder.yaml", "loop.yaml", "pipe.yaml", "n\0ull.yaml", "absent.yaml"):
+        argv = place.argv("SAPT", "x", "--config-file", str(tmp_path / name))
+        refused(capfd, "train", *argv, says=("there is no config file",))
 
 
 GOOD = {
@@ -116,121 +109,79 @@ def test_odd_but_valid_configs_are_taken(place, tmp_path, file):
 
 
 HUGE = 10**30
-PAIRS = (
-    ("SAPT", "OPTIM.LR", "nan"),
-    ("SAPT", "OPTIM.LR", "1e400"),
-    ("SAPT", "OPTIM.LR", "-0.1"),
-    ("SAPT", "OPTIM.LR", "True"),
-    ("SAPT", "OPTIM.LR", "(0.1,)"),
-    ("SAPT", "OPTIM.LR", "__import__('os').mkdir('hacked')"),
-    ("SAPT", "OPTIM.MAX_EPOCH", "-1"),
-    ("SAPT", "OPTIM.MAX_EPOCH", "2.5"),
-    ("SAPT", "OPTIM.MAX_EPOCH", "1e400"),
-    ("SAPT", "OPTIM.NAME", "sgdd"),
-    ("SAPT", "OPTIM.LR_SCHEDULER", "cosines"),
-    ("SAPT", "OPTIM.WARMUP_TYPE", "hot"),
-    ("SAPT", "OPTIM.MOMENTUM", "nan"),
-    ("SAPT", "OPTIM.WEIGHT_DECAY", "-1.0"),
-    ("SAPT", "SEED", str(2**63)),
-    ("SAPT", "SEED", str(HUGE)),
-    ("SAPT", "SEED", "1.5"),
-    ("SAPT", "DATALOADER.TRAIN_X.BATCH_SIZE", "0"),
-    ("SAPT", "DATALOADER.TRAIN_X.BATCH_SIZE", "-8"),
-    ("SAPT", "DATALOADER.TEST.BATCH_SIZE", "0"),
-    ("SAPT", "DATALOADER.TEST.BATCH_SIZE", "-1"),
-    ("SAPT", "DATALOADER.NUM_WORKERS", "-1"),
-    ("SAPT", "DATALOADER.TRAIN_X.SAMPLER", "Sampler"),
-    ("SAPT", "INPUT.SIZE", "(33, 33)"),
-    ("SAPT", "INPUT.SIZE", "(32, 33)"),
-    ("SAPT", "INPUT.SIZE", "(32,)"),
-    ("SAPT", "INPUT.SIZE", "()"),
-    ("SAPT", "INPUT.SIZE", "32"),
-    ("SAPT", "INPUT.SIZE", "('a', 'b')"),
-    ("SAPT", "INPUT.SIZE", f"({HUGE}, {HUGE})"),
-    ("SAPT", "INPUT.TRANSFORMS", "('random_crops',)"),
-    ("SAPT", "INPUT.INTERPOLATION", "cubic"),
-    ("SAPT", "INPUT.PIXEL_MEAN", "[0.5]"),
-    ("SAPT", "INPUT.PIXEL_MEAN", "['a', 'b', 'c']"),
-    ("SAPT", "INPUT.PIXEL_STD", "[0.0, 0.0, 0.0]"),
-    ("SAPT", "INPUT.RRCROP_SCALE", "(2.0, 1.0)"),
-    ("SAPT", "DATASET.SUBSAMPLE_CLASSES", "old"),
-    ("SAPT", "TEST.SPLIT", "train"),
-    ("SAPT", "TEST.FINAL_MODEL", "best"),
-    ("SAPT", "TEST.EVALUATOR", "Ranking"),
-    ("SAPT", "TRAINER.SAPT.RHO", "nan"),
-    ("SAPT", "TRAINER.SAPT.RHO", "1e400"),
-    ("SAPT", "TRAINER.SAPT.LAMBDA", "nan"),
-    ("SAPT", "TRAINER.SAPT.N_CTX", "76"),
-    ("SAPT", "TRAINER.SAPT.N_CTX", str(10**9)),
-    ("SAPT", "TRAINER.SAPT.N_CTX", str(HUGE)),
-    ("SAPT", "TRAINER.SAPT.CTX_INIT", "a " * 80),
-    ("SAPT", "TRAINER.SAPT.TEXT_CHUNK", "-1"),
-    ("TLLA", "TRAINER.TLLA.N_VIEWS", "-3"),
-    ("TLLA", "TRAINER.TLLA.N_VIEWS", str(HUGE)),
-    ("TLLA", "TRAINER.TLLA.TOP_S", "0"),
-    ("TLLA", "TRAINER.TLLA.TOP_S", str(HUGE)),
-    ("TLLA", "TRAINER.TLLA.RHO", "nan"),
-    ("TLLA", "TRAINER.TLLA.LAMBDA", "1e400"),
-    ("TLLA", "TRAINER.TLLA.N_PERTURB", "-1"),
-    ("TLLA", "TRAINER.TLLA.N_PERTURB", str(HUGE)),
-    ("TLLA", "TRAINER.TLLA.SEED", str(HUGE)),
-    ("TLLA", "TRAINER.TLLA.VIEW_BATCH", "0"),
-    ("TLLA", "TRAINER.TLLA.CROP_SCALE", "(nan, 1.0)"),
-    ("TLLA", "TRAINER.TLLA.CROP_SCALE", "(0.5, 0.1)"),
-    ("TLLA", "TRAINER.TLLA.CROP_SCALE", "('a', 'b')"),
-    ("STSS", "TRAINER.VIEWS.N_VIEWS", "0"),
-    ("STSS", "TRAINER.STSS.TOP_S", "9"),
-    ("TPT", "TRAINER.TPT.LR", "nan"),
-    ("TPT", "TRAINER.TPT.STEPS", "-1"),
-    ("TPT", "TRAINER.TPT.TOP", "2.0"),
-    ("Compare", "TRAINER.COMPARE.METHODS", "['ZERO', 'NONE']"),
-    ("Compare", "TRAINER.COMPARE.METHODS", "[1]"),
-    ("Compare", "TRAINER.COMPARE.PROMPTS", "['../x=template']"),
-    ("Compare", "TRAINER.COMPARE.PROMPTS", "['..=a {}']"),
-    ("Compare", "TRAINER.COMPARE.PROMPTS", "[3]"),
-    ("ZeroshotCLIP", "TRAINER.ZSCLIP.PREC", "fp8"),
-    ("ZeroshotCLIP", "MODEL.BACKBONE.NAME", "a\nb"),
-    ("ZeroshotCLIP", "MODEL.BACKBONE.NAME", "x" * 5000),
-    ("ZeroshotCLIP", "DATASET.ROOT", "n\0ull"),
-    ("ZeroshotCLIP", "DATASET.ROOT", "x" * 5000),
-    ("ZeroshotCLIP", "OUTPUT_DIR", "n\0ull"),
-    ("ZeroshotCLIP", "OUTPUT_DIR", "/dev/null/run"),
-    ("ZeroshotCLIP", "TEST.SAVE_EVERY", "nan"),
-    ("ZeroshotCLIP", "SEED", "(" * 500 + ")" * 500),
-    ("ZeroshotCLIP", "SEED", "9" * 5000),
-    ("ZeroshotCLIP", "VERSION.MAJOR", "1"),
-    ("ZeroshotCLIP", "", "1"),
-    ("ZeroshotCLIP", "SEED.", "1"),
-    ("ZeroshotCLIP", "__class__", "1"),
-    ("ZeroshotCLIP", "TRAINER", "SAPT"),
-)
+VALUES = f"""
+    SAPT OPTIM.LR nan 1e400 -0.1 True (0.1,) __import__('os').mkdir('hacked')
+    SAPT OPTIM.MAX_EPOCH -1 2.5 1e400
+    SAPT OPTIM.NAME sgdd
+    SAPT OPTIM.LR_SCHEDULER cosines
+    SAPT OPTIM.WARMUP_TYPE hot
+    SAPT OPTIM.MOMENTUM nan
+    SAPT OPTIM.WEIGHT_DECAY -1.0
+    SAPT SEED {2**63} {HUGE} 1.5
+    SAPT DATALOADER.TRAIN_X.BATCH_SIZE 0 -8
+    SAPT DATALOADER.TRAIN_X.SAMPLER Sampler
+    SAPT DATALOADER.TEST.BATCH_SIZE 0 -1
+    SAPT DATALOADER.NUM_WORKERS -1
+    SAPT INPUT.SIZE (33,33) (32,33) (32,) () 32 ('a','b') ({HUGE},{HUGE})
+    SAPT INPUT.TRANSFORMS ('random_crops',)
+    SAPT INPUT.INTERPOLATION cubic
+    SAPT INPUT.PIXEL_MEAN [0.5] ['a','b','c']
+    SAPT INPUT.PIXEL_STD [0.0,0.0,0.0]
+    SAPT INPUT.RRCROP_SCALE (2.0,1.0)
+    SAPT DATASET.SUBSAMPLE_CLASSES old
+    SAPT TEST.SPLIT train
+    SAPT TEST.FINAL_MODEL best
+    SAPT TEST.EVALUATOR Ranking
+    SAPT TRAINER.SAPT.RHO nan 1e400
+    SAPT TRAINER.SAPT.LAMBDA nan
+    SAPT TRAINER.SAPT.N_CTX 76 {10**9} {HUGE}
+    SAPT TRAINER.SAPT.CTX_INIT {"_a" * 80}
+    SAPT TRAINER.SAPT.TEXT_CHUNK -1
+    TLLA TRAINER.TLLA.N_VIEWS -3 {HUGE}
+    TLLA TRAINER.TLLA.TOP_S 0 {HUGE}
+    TLLA TRAINER.TLLA.RHO nan
+    TLLA TRAINER.TLLA.LAMBDA 1e400
+    TLLA TRAINER.TLLA.N_PERTURB -1 {HUGE}
+    TLLA TRAINER.TLLA.SEED {HUGE}
+    TLLA TRAINER.TLLA.VIEW_BATCH 0
+    TLLA TRAINER.TLLA.CROP_SCALE (nan,1.0) (0.5,0.1) ('a','b')
+    STSS TRAINER.VIEWS.N_VIEWS 0
+    STSS TRAINER.STSS.TOP_S 9
+    TPT TRAINER.TPT.LR nan
+    TPT TRAINER.TPT.STEPS -1
+    TPT TRAINER.TPT.TOP 2.0
+    Compare TRAINER.COMPARE.METHODS ['ZERO','NONE'] [1]
+    Compare TRAINER.COMPARE.PROMPTS ['../x=template'] ['..={{}}'] [3]
+    ZeroshotCLIP TRAINER.ZSCLIP.PREC fp8
+    ZeroshotCLIP MODEL.BACKBONE.NAME {"x" * 5000}
+    ZeroshotCLIP DATASET.ROOT n\0ull {"x" * 5000}
+    ZeroshotCLIP OUTPUT_DIR n\0ull /dev/null/run
+    ZeroshotCLIP TEST.SAVE_EVERY nan
+    ZeroshotCLIP SEED {"(" * 500 + ")" * 500} {"9" * 5000}
+    ZeroshotCLIP VERSION.MAJOR 1
+    ZeroshotCLIP SEED. 1
+    ZeroshotCLIP __class__ 1
+    ZeroshotCLIP TRAINER SAPT
+"""
+ROWS = [line.split(" ") for line in VALUES.replace("\n    ", "\n").strip("\n").split("\n")]
+PAIRS = [(trainer, key, value) for trainer, key, *values in ROWS for value in values]
+PAIRS += [("ZeroshotCLIP", "", "1"), ("ZeroshotCLIP", "MODEL.BACKBONE.NAME", "a\nb")]
 
 
 @pytest.mark.parametrize("trainer, key, value", PAIRS, ids=[f"{k}={v[:20]!a}" for _, k, v in PAIRS])
 def test_a_bad_value_is_one_sentence_that_names_its_key(place, capfd, tmp_path, trainer, key, value, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with time_limit():
-        sentence = refused(capfd, "train", *place.argv(trainer, tmp_path.name, key, value))
+    sentence = refused(capfd, "train", *place.argv(trainer, tmp_path.name, key, value))
     assert key.split(".")[-1] in sentence or value.encode("unicode-escape").decode() in sentence
     assert not (tmp_path / "hacked").exists()
     assert not list((place.folder / tmp_path.name).rglob("results.json"))
 
 
 @pytest.mark.parametrize(
-    "argv",
-    (
-        ("--seed", "x"),
-        ("--seed", "1e400"),
-        ("--load-epoch", "two"),
-        ("--seeed", "1"),
-        ("SEED",),
-        ("SEED", "1", "OPTIM.LR"),
-        ("SEED", "1", "--eval-only", "yes"),
-    ),
-    ids=" ".join,
+    "words", ("--seed x", "--seed 1e400", "--load-epoch two", "--seeed 1", "SEED", "SEED 1 OPTIM.LR")
 )
-def test_wrong_flags_are_one_sentence(place, capfd, argv):
-    refused(capfd, "train", *place.argv("ZeroshotCLIP", "x", *argv))
+def test_wrong_flags_are_one_sentence(place, capfd, words):
+    refused(capfd, "train", *place.argv("ZeroshotCLIP", "x", *words.split()))
 
 
 def test_values_that_only_look_odd_work(place, capfd, tmp_path):
@@ -240,6 +191,7 @@ def test_values_that_only_look_odd_work(place, capfd, tmp_path):
     assert (output / "results.json").is_file() and "выход" in (output / "results.json").read_text("unicode-escape")
 
 
+GRID = b"trainer: SAPT\nconfig: emoji\ndatasets: [emoji]\n"
 GRIDS = {
     "object.yaml": (b"trainer: !!python/object/apply:os.mkdir [hacked]\n", "could not determine a constructor"),
     "bomb.yaml": (bomb(), "stands for more than"),
@@ -247,12 +199,12 @@ GRIDS = {
     "empty.yaml": (b"", "must be a mapping"),
     "binary.yaml": (bytes(range(256)), "cannot be read as YAML"),
     "twice.yaml": (b"trainer: SAPT\ntrainer: CoOp\n", "'trainer' comes twice"),
-    "seeds.yaml": (b"trainer: SAPT\nconfig: emoji\ndatasets: [emoji]\nseeds: [a]\n", "seeds must be a list"),
-    "path.yaml": (b"trainer: SAPT\nconfig: emoji\ndatasets: [emoji]\nname: ../../out\n", "name"),
-    "absolute.yaml": (b"trainer: SAPT\nconfig: emoji\ndatasets: [emoji]\nname: /tmp/elsewhere\n", "name"),
-    "key.yaml": (b"trainer: SAPT\nconfig: emoji\ndatasets: [emoji]\ngrid: {OPTIM.LRR: [1.0]}\n", "OPTIM.LRR"),
-    "value.yaml": (b"trainer: SAPT\nconfig: emoji\ndatasets: [emoji]\ngrid: {OPTIM.LR: [fast]}\n", "OPTIM.LR"),
-    "grid is a list.yaml": (b"trainer: SAPT\nconfig: emoji\ndatasets: [emoji]\ngrid: [1]\n", "grid must be"),
+    "seeds.yaml": (GRID + b"seeds: [a]\n", "seeds must be a list"),
+    "path.yaml": (GRID + b"name: ../../out\n", "name"),
+    "absolute.yaml": (GRID + b"name: /tmp/elsewhere\n", "name"),
+    "key.yaml": (GRID + b"grid: {OPTIM.LRR: [1.0]}\n", "OPTIM.LRR"),
+    "value.yaml": (GRID + b"grid: {OPTIM.LR: [fast]}\n", "OPTIM.LR"),
+    "grid is a list.yaml": (GRID + b"grid: [1]\n", "grid must be"),
     "1: 2.yaml": (b"1: 2\n", "1 is no key of a grid"),
 }
 
@@ -262,34 +214,26 @@ def test_a_broken_plan_of_runs_is_one_sentence_that_names_it(capfd, tmp_path, fi
     monkeypatch.chdir(tmp_path)
     data, part = GRIDS[file]
     (tmp_path / file).write_bytes(data)
-    with time_limit():
-        refused(capfd, "sweeps", "grid", tmp_path / file, "--out", tmp_path / "out", "--dry-run", says=(file, part))
+    refused(capfd, "sweeps", "grid", tmp_path / file, "--out", tmp_path / "out", "--dry-run", says=(file, part))
     assert not (tmp_path / "hacked").exists() and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "record",
-    [
-        *("", "[", "[]", "{}", '{"rho": "x", "source": "emoji"}', '{"rho": NaN, "source": "emoji"}'),
-        *('{"rho": -1, "source": "emoji"}', '{"rho": 1e400, "source": "emoji"}', "[" * 100_000),
-    ],
-    ids=("empty", "cut", "list", "no-rho", "text", "nan", "negative", "infinite", "deep"),
-)
+RHOS = ("", "[", "[]", "{}", *(f'{{"rho": {rho}, "source": "emoji"}}' for rho in ('"x"', "NaN", "-1", "1e400")), DEEP)
+
+
+@pytest.mark.parametrize("record", RHOS, ids="{:.15}".format)
 def test_a_broken_choice_of_rho_is_one_sentence_that_names_it(capfd, tmp_path, record):
     (tmp_path / "rho.json").write_text(record)
     argv = ("train", "emoji", REPO / "configs/trainers/SAPT/emoji.yaml", "--rho", tmp_path / "rho.json", "--dry-run")
     refused(capfd, "sweeps", *argv, "--out", tmp_path / "out", says=(tmp_path / "rho.json",))
 
 
-@pytest.mark.parametrize(
-    "record", ("", "[", "[]", "3", '{"splits": 3}', '{"config": 3}', "[" * 100_000), ids="{:.9}".format
-)
+@pytest.mark.parametrize("record", ("", "[]", "3", '{"splits": 3}', '{"config": 3}', DEEP), ids="{:.9}".format)
 def test_a_broken_record_makes_a_run_unfinished_not_a_sweep_fail(capfd, tmp_path, record):
     argv = ("train", "emoji", "emoji", "--seeds", "1", "--source", "emoji", "--out", tmp_path, "--dry-run")
     shown = accepted(capfd, "sweeps", *argv).out
-    folder = next(word for line in shown.splitlines() for word in line.split() if word.startswith(str(tmp_path)))
+    folder = Path(next(word for line in shown.splitlines() for word in line.split() if word.startswith(str(tmp_path))))
+    folder.mkdir(parents=True, exist_ok=True)
     for name in ("results.json", "sweep.json"):
-        os.makedirs(folder, exist_ok=True)
-        with open(os.path.join(folder, name), "w") as file:
-            file.write(record)
+        (folder / name).write_text(record)
     assert call(capfd, "sweeps", *argv).out == shown

@@ -11,22 +11,15 @@ import zlib
 
 import numpy as np
 import pytest
-from benchmark import Workplace
-from hostile import accepted, call, forget_peak, peak_memory_mb, refused, time_limit
+from hostile import accepted, call, refused
 from PIL import EpsImagePlugin, Image
 
 FOLDER = ("--dataset-config-file", "configs/datasets/image_folder.yaml")
 SURROGATE = os.fsdecode(b"\xff\xfe.png")
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return Workplace(tmp_path_factory.mktemp("work"))
-
-
-def noise(width=40, height=30, seed=0, channels=3):
-    shape = (height, width, channels) if channels > 1 else (height, width)
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+def noise(width=40, height=30, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def picture(seed=0) -> Image.Image:
@@ -49,48 +42,13 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-# Odd images: name of the file -> (its bytes, the picture that it means).
-
-
-def _cmyk():
-    ink = noise(4, 3, 1, 4) // 2  # below 128, so that nothing is clipped
-    light = 255 - ink.astype(int)
-    rgb = (light[..., :3] * light[..., 3:] / 255).round().astype(np.uint8)
-    large = [Image.fromarray(x, m).resize((40, 30), Image.Resampling.NEAREST) for x, m in ((ink, "CMYK"), (rgb, "RGB"))]
-    return encoded(large[0], "JPEG", quality=100, subsampling=0), large[1]
-
-
-def _palette_with_transparency():
-    image = picture(2).quantize(16)
-    on_white = Image.composite(
-        Image.new("RGB", image.size, "white"), image.convert("RGB"), image.point(lambda i: 255 * (i == 0), "1")
-    )
-    return encoded(image, "PNG", transparency=0), on_white
-
-
-def _rgba():
-    image = picture(3)
-    transparent = image.copy()
-    alpha = Image.fromarray(noise(40, 30, 4, 1))
-    transparent.putalpha(alpha)
-    return encoded(transparent, "PNG"), Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
-
-
-def _sixteen_bit(kind):
-    grey = noise(40, 30, 5, 1)
-    wide = Image.fromarray(grey.astype(np.uint16) * 257)  # 0..65535
-    return encoded(wide, kind), Image.fromarray(grey).convert("RGB")
+# Odd images: name of the file -> (its bytes, the picture that it means). tests/test_one_reader.py has other depths,
+# transparency, CMYK and turned ones.
 
 
 def _one_bit():
     image = picture(6).convert("1")
     return encoded(image, "PNG"), image.convert("RGB")
-
-
-def _exif_rotated():
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    return encoded(picture(7), "PNG", exif=exif), picture(7).transpose(Image.Transpose.ROTATE_270)
 
 
 def _animated(kind):
@@ -104,18 +62,12 @@ def _size(width, height):
     return encoded(image, "PNG"), image
 
 
-def _with_a_tail():
-    return encoded(picture(12), "PNG") + b"<script>" * 500, picture(12)
+def _named(seed):
+    return encoded(picture(seed), "PNG"), picture(seed)
 
 
 ODD = {
-    "cmyk.jpg": _cmyk(),
-    "palette.png": _palette_with_transparency(),
-    "rgba.png": _rgba(),
-    "sixteen bit.png": _sixteen_bit("PNG"),
-    "sixteen bit.tiff": _sixteen_bit("TIFF"),
     "one bit.png": _one_bit(),
-    "exif.png": _exif_rotated(),
     "animated.gif": _animated("GIF"),
     "animated.png": _animated("PNG"),
     "animated.webp": (
@@ -128,13 +80,13 @@ ODD = {
     "tall.png": _size(10, 20000),
     "jpeg in truth.png": (encoded(picture(13), "JPEG", quality=100, subsampling=0), picture(13)),
     "png in truth.jpeg": (encoded(picture(14), "PNG"), picture(14)),
-    "with a tail.png": _with_a_tail(),
-    "new\nline.png": (encoded(picture(15), "PNG"), picture(15)),
-    "quote\"'`$(touch hacked).png": (encoded(picture(16), "PNG"), picture(16)),
-    "🦊 שועל.png": (encoded(picture(17), "PNG"), picture(17)),
-    "-rf.png": (encoded(picture(18), "PNG"), picture(18)),
-    SURROGATE: (encoded(picture(19), "PNG"), picture(19)),
-    "n" * 250 + ".png": (encoded(picture(20), "PNG"), picture(20)),
+    "with a tail.png": (encoded(picture(12), "PNG") + b"<script>" * 500, picture(12)),
+    "new\nline.png": _named(15),
+    "quote\"'`$(touch hacked).png": _named(16),
+    "🦊 שועל.png": _named(17),
+    "-rf.png": _named(18),
+    SURROGATE: _named(19),
+    "n" * 250 + ".png": _named(20),
 }
 
 
@@ -199,15 +151,10 @@ def root(tmp_path):
 def test_a_broken_image_is_one_sentence_that_names_it(place, root, capfd, file, monkeypatch):
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *args, **kwargs: pytest.fail("a program was started"))
     (root / "test/bear" / file).write_bytes(BROKEN[file])
-    forget_peak()
-    before = peak_memory_mb()
-    with time_limit():
-        argv = place.argv("ZeroshotCLIP", "broken", *FOLDER, "--root", str(root))
-        refused(capfd, "train", *argv, says=(file.replace("\n", "\\n"),))
-        refused(capfd, "train", *argv[:-2], "DATALOADER.NUM_WORKERS", "1", says=()) if file == "cut.png" else None
-        found = call(capfd, "datasets", "check", "ImageFolder", "--root", root, "--deep")
+    argv = place.argv("ZeroshotCLIP", "broken", *FOLDER, "--root", str(root))
+    refused(capfd, "train", *argv, says=(file.replace("\n", "\\n"),))
+    found = call(capfd, "datasets", "check", "ImageFolder", "--root", root, "--deep")
     assert found.code == 1 and "1 of 3 images cannot be read" in found.out
-    assert peak_memory_mb() - before < 300
     assert not (place.folder / "broken/results.json").exists()
 
 
@@ -235,19 +182,17 @@ def test_what_is_no_file_is_said_in_folders_and_missed_in_splits(place, root, ca
     make, counted = NO_FILES[file]
     make(root / "test/bear" / file)
     lacks = f"test/bear/{file}"
-    with time_limit():
-        argv = place.argv("ZeroshotCLIP", "left", *FOLDER, "--root", str(root))
-        check = ("datasets", "check", "ImageFolder", "--root", root, "--deep")
-        if counted:
-            assert counted in accepted(capfd, "train", *argv).out
-            accepted(capfd, *check)
-            assert len(place.predictions("left").splitlines()) == 3
-        else:
-            refused(capfd, "train", *argv, says=(f"lacks 1 of 3 images: {lacks}",))
-            assert f"1 of 3 images are missing: {lacks}" in call(capfd, *check).out
-        (root / "split.csv").write_text(f"path,class,split\ntest/ape/good.png,ape,test\n{lacks},bear,test")
-        argv = place.argv("ZeroshotCLIP", "x", *FOLDER, "--root", str(root), "DATASET.SPLIT_FILE", "split.csv")
-        refused(capfd, "train", *argv, says=(f"lacks 1 of 2 images: {lacks}",))
+    argv = place.argv("ZeroshotCLIP", "left", *FOLDER, "--root", str(root))
+    check = ("datasets", "check", "ImageFolder", "--root", root, "--deep")
+    if counted:
+        assert counted in accepted(capfd, "train", *argv).out
+        accepted(capfd, *check)
+        assert len(place.predictions("left").splitlines()) == 3
+    else:
+        refused(capfd, "train", *argv, says=(f"lacks 1 of 3 images: {lacks}",))
+        assert f"1 of 3 images are missing: {lacks}" in call(capfd, *check).out
+    (root / "split.csv").write_text(f"path,class,split\ntest/ape/good.png,ape,test\n{lacks},bear,test")
+    refused(capfd, "train", *argv, "DATASET.SPLIT_FILE", "split.csv", says=(f"lacks 1 of 2 images: {lacks}",))
 
 
 def test_a_root_that_is_not_utf8_works(place, tmp_path, capfd):

@@ -8,7 +8,7 @@ import struct
 
 import numpy as np
 import pytest
-from benchmark import REPO, Workplace
+from benchmark import REPO
 from dassl.utils import ImageError
 from dassl.utils import read_image as dassl_read_image
 from hostile import call
@@ -96,11 +96,6 @@ REFUSED = {  # file -> (its bytes, its mode)
 
 def rgb(pixels: np.ndarray) -> np.ndarray:
     return np.dstack([pixels] * 3) if pixels.ndim == 2 else pixels
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return Workplace(tmp_path_factory.mktemp("work"))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from benchmark import CLASSES, Workplace
+from benchmark import CLASSES
 from conftest import TINY_VIT, make_clip
 from PIL import Image
 
@@ -16,11 +16,6 @@ from tlla.selection import entropy
 from tlla.views.make import ViewConfig, make_views
 
 TEMPLATE = "an icon of {}."
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return Workplace(tmp_path_factory.mktemp("work"))
 
 
 def sensitivity(place, *more: str) -> list[dict]:

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import zoo_trees
-from benchmark import Workplace
 from dassl.engine import TRAINER_REGISTRY
 from hostile import accepted, refused
 from PIL import Image
@@ -22,11 +21,6 @@ FAST = ("OPTIM.MAX_EPOCH", "1", "OPTIM.NAME", "adamw", "TEST.SKIP_BAD_IMAGES", "
 LEARNING = sorted(
     name for name in TRAINER_REGISTRY.registered_names() if getattr(TRAINER_REGISTRY.get(name), "learned", "")
 )
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return Workplace(tmp_path_factory.mktemp("work"))
 
 
 @pytest.fixture

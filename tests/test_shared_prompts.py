@@ -24,11 +24,6 @@ TRAINERS = sorted(TRAINER_REGISTRY.registered_names())
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return Workplace(tmp_path_factory.mktemp("own"))
-
-
-@pytest.fixture(scope="module")
 def published(tmp_path_factory):
     return Workplace(tmp_path_factory.mktemp("published"), ("missile", "Missile", "tool"))
 

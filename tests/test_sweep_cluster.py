@@ -4,13 +4,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from benchmark import Workplace
+from forked import fork
 from test_sweeps import CROSS_EMOJI, calls, fake, sweep  # noqa: F401 (a fixture)
 
 import train
@@ -119,12 +118,10 @@ def test_a_job_that_slurm_warns_of_its_limit_saves_and_goes_on_by_itself(tmp_pat
     (slurm / "state").write_text("RUNNING")
     words = ["train", "emoji", str(place.config), "--seeds", "1", "--data", str(tmp_path / "data")]
     words += ["--out", str(tmp_path / "out"), "--submit", "slurm", "--opts", "OPTIM.MAX_EPOCH", "40"]
-    script = "import sys; from sweeps.__main__ import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-W", "ignore", "-c", script, *words]
-    whole = subprocess.Popen(command, cwd=cluster.train.HERE, stdout=subprocess.PIPE, text=True)
+    whole = fork("sweeps", words, out=tmp_path / "out.txt")
     deadline = time.monotonic() + 300
     while not list(tmp_path.glob("out/**/prompt_learner/model.pth.tar-*")):
-        assert time.monotonic() < deadline and whole.poll() is None, (slurm / "log").read_text()
+        assert time.monotonic() < deadline, (slurm / "log").read_text()
         time.sleep(0.02)
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -134,7 +131,8 @@ def test_a_job_that_slurm_warns_of_its_limit_saves_and_goes_on_by_itself(tmp_pat
             continue
         if python and b"SLURM_JOB_ID=1\0" in environment and str(slurm).encode() in environment:
             os.kill(int(entry.name), signal.SIGUSR2)
-    text = whole.communicate(timeout=300)[0]
+    assert whole.wait() == 0, whole.error
+    text = (tmp_path / "out.txt").read_text()
     assert "1 runs: 0 done before, 1 done now" in text, text + (slurm / "log").read_text()
     assert (slurm / "requeued").read_text().split() == ["requeue", "1"]
     folder = next(tmp_path.glob("out/emoji/SAPT/*/*/seed1"))

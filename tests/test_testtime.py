@@ -179,19 +179,22 @@ def test_wrong_settings_are_named(place, capfd, trainer, more, parts):
         assert part in message
 
 
-@pytest.mark.parametrize("folder", ("tlla/methods", "trainers"))
-def test_the_example_of_a_new_method_works_as_written(place, tmp_path, folder):
+def test_the_examples_of_new_methods_work_as_written(place, tmp_path):
     text = (REPO / "CONTRIBUTING.md").read_text()
-    path, code = re.search(rf"```python\n# ({folder}/\w+\.py)\n(.*?)```", text, re.S).groups()
     for folder in ("tlla", "trainers", "datasets", "configs"):
         shutil.copytree(REPO / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(REPO / "train.py", tmp_path)
-    (tmp_path / path).write_text(code)
-    name = re.search(r"^class (\w+)", code, re.M)[1]
-    argv = place.argv(name, f"new_{name}", "OPTIM.MAX_EPOCH", "1")
-    subprocess.run([sys.executable, "-W", "ignore", "train.py", *argv], cwd=tmp_path, check=True, capture_output=True)
-    results = json.loads((place.folder / f"new_{name}/results.json").read_text())
-    assert results["trainer"] == name and results["splits"]["test"]["total"] == 15
+    names = []
+    for path, code in re.findall(r"```python\n# ((?:tlla/methods|trainers)/\w+\.py)\n(.*?)```", text, re.S):
+        (tmp_path / path).write_text(code)
+        names.append(re.search(r"^class (\w+)", code, re.M)[1])
+    assert len(names) == 2
+    runs = [place.argv(name, f"new_{name}", "OPTIM.MAX_EPOCH", "1") for name in names]
+    script = f"import sys, train; sys.exit(any(train.main(argv) for argv in {runs}))"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], cwd=tmp_path, check=True, capture_output=True)
+    for name in names:
+        results = json.loads((place.folder / f"new_{name}/results.json").read_text())
+        assert results["trainer"] == name and results["splits"]["test"]["total"] == 15
 
 
 def test_every_method_has_a_trainer_and_a_node_with_its_defaults():

@@ -19,7 +19,7 @@ from trainers.prompt_trainer import PromptTrainer
 TRAINERS = sorted(
     name for name in TRAINER_REGISTRY.registered_names() if getattr(TRAINER_REGISTRY.get(name), "learned", "")
 )
-FINAL_MODELS = ("last_step", "best_val")
+CELLS = [*((name, "last_step") for name in TRAINERS), ("SAPT", "best_val"), ("TipAdapterF", "best_val")]
 SMALL = ("OPTIM.MAX_EPOCH", "2", "TRAINER.TLLA.N_VIEWS", "2", "TRAINER.TLLA.TOP_S", "1", "TRAINER.TLLA.N_PERTURB", "1")
 COSTS = ("seconds", "images_per_second", "seconds_per_image", "method_seconds_per_image", "peak_memory_mb")
 
@@ -61,7 +61,7 @@ class Cell(NamedTuple):
         }
 
 
-@pytest.fixture(scope="module", params=[(name, final) for name in TRAINERS for final in FINAL_MODELS], ids="-".join)
+@pytest.fixture(scope="module", params=CELLS, ids="-".join)
 def cell(place, request) -> Cell:
     cell = Cell(place, *request.param)
     cell.run(cell.straight)

@@ -3,8 +3,8 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
+import signal
+import threading
 
 import numpy as np
 import pytest
@@ -142,22 +142,23 @@ def test_killed_in_the_middle_of_a_file(tmp_path, monkeypatch):
     assert common_epochs(str(tmp_path.parent), [tmp_path.name]) == [3]
 
 
-KILL_SELF = """
-import os, signal, sys, threading, torch
-from dassl.utils import save_checkpoint
-epoch = 0
-while True:
-    epoch += 1
-    if epoch == 4:
-        threading.Timer(float(sys.argv[2]), os.kill, (os.getpid(), signal.SIGKILL)).start()
-    save_checkpoint({"state_dict": {"w": torch.full((200_000,), float(epoch))}, "epoch": epoch}, sys.argv[1])
-"""
+def save_until_killed(folder, seconds):
+    """Saves epoch after epoch in a forked process, which kills itself so many seconds after the third."""
+    if process := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    try:
+        torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
+        for epoch in range(1, 10**6):
+            if epoch == 4:
+                threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            save_checkpoint({"state_dict": {"w": torch.full((200_000,), float(epoch))}, "epoch": epoch}, folder)
+    finally:
+        os._exit(99)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.013, 0.04])
 def test_sigkill_leaves_whole_files(tmp_path, seconds):
-    process = subprocess.run([sys.executable, "-c", KILL_SELF, str(tmp_path), str(seconds)], capture_output=True)
-    assert process.returncode == -9
+    assert save_until_killed(str(tmp_path), seconds) == -signal.SIGKILL
     epochs = common_epochs(str(tmp_path.parent), [tmp_path.name])
     assert epochs[:3] == [1, 2, 3]
     for epoch in epochs:
