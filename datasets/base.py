@@ -146,10 +146,13 @@ class SplitDataset(ZooDataset):
 
     def _missing_split(self) -> str:
         name = type(self).__name__
+        own = "set DATASET.ALLOW_NEW_SPLIT True for a split of your own"
+        if not CATALOG[name].split_id:
+            return f"split_zhou_{name}.json was expected in {self.dataset_dir}: put it there, or {own}"
         return (
             f"split_zhou_{name}.json was expected in {self.dataset_dir}, it makes numbers comparable; get it by "
             f"python -m {__package__} download {name} --split-only --root {self.root} or from "
-            f"{drive_url(CATALOG[name].split_id)}, or set DATASET.ALLOW_NEW_SPLIT True for a split of your own"
+            f"{drive_url(CATALOG[name].split_id)}, or {own}"
         )
 
     def _new_split(self, path: Path) -> Path | None:

@@ -9,10 +9,12 @@ import pytest
 import zoo_trees
 from benchmark import REPO
 from PIL import Image
+from zoo import build
 
 import datasets.__main__ as cli
 from datasets.care.document import document
 from datasets.catalog import CATALOG
+from tlla.errors import InputError
 
 
 @pytest.fixture
@@ -129,6 +131,15 @@ def test_imagenets_folders_are_compared_with_the_known_synsets(tmp_path, capsys)
     zoo_trees.touch(folder / "n01440764/a.jpg")  # of ImageNet, but not of ImageNet-R
     code, out = run(capsys, *argv)
     assert code == 1 and "has 1 class folders that are not expected: n01440764" in out
+
+
+def test_a_dataset_without_a_published_split_file_says_so(tmp_path, capsys, monkeypatch):
+    code, out = run(capsys, "download", "ImageNet", "--split-only", "--root", str(tmp_path))
+    assert code == 0 and "ImageNet has no published split file: there is nothing to download" in out
+    monkeypatch.setitem(CATALOG, "DescribableTextures", replace(CATALOG["DescribableTextures"], split_id=""))
+    (tmp_path / "dtd/images").mkdir(parents=True)
+    with pytest.raises(InputError, match="split_zhou_DescribableTextures.json was expected .*: put it there, or set"):
+        build("DescribableTextures", tmp_path)
 
 
 def test_an_image_folder_is_checked(tmp_path, capsys):

@@ -389,3 +389,12 @@ def test_what_is_no_image_file_is_named(tmp_path, make, reason):
     make(tmp_path / "a.png")
     with pytest.raises(InputError, match=reason):
         read_image(tmp_path / "a.png")
+
+
+def test_the_agreement_of_the_votes_is_drawn_for_a_method_that_does_not_count_it():
+    model, image = load_clip("EmojiCLIP"), Image.linear_gradient("L").convert("RGB")
+    predictor = Predictor(model, ["bird", "fruit", "tool"], n_views=8, top_s=5)
+    batch = next(predictor.batches([image], thumbnails=True))
+    counted = batch.predictions.details.pop("agreement")
+    ((_, look),) = looks(batch, predictor.views)
+    assert look.agreement == pytest.approx(counted.item())

@@ -33,6 +33,8 @@ def download(name: str, root: str, split_only: bool = False) -> None:
         except (InputError, OSError) as error:
             failed.append(source.name)
             print(f"{source.name}: {error}")
+    if not sources and split_only:
+        print(f"{name} has no published split file: there is nothing to download")
     if entry.by_hand and not split_only:
         print(f"By hand: {entry.by_hand}")
     if failed:

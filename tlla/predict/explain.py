@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..views.make import ViewConfig, draw_crops
 from .drawing import INK, draw_text, text_length
-from .predictions import Predictions
 from .predictor import Batch
 
 # Blue and vermilion of Okabe and Ito, distinct for colour-blind readers; never the only difference.
@@ -66,6 +65,7 @@ def looks(batch: Batch, config: ViewConfig) -> Iterator[tuple[int, Look]]:
     scores, kept, predictions = batch.scores, batch.kept, batch.predictions
     if scores is None or kept is None:
         return
+    classes = scores.logits.argmax(dim=-1)  # (B, V)
     for i, one in enumerate(batch.loaded):
         if one.thumbnail is None or one.views is None:
             continue
@@ -77,21 +77,16 @@ def looks(batch: Batch, config: ViewConfig) -> Iterator[tuple[int, Look]]:
                 boxes=draw_crops(*one.size, one.index, config)[:, :4],
                 size=one.size,
                 views=_pixels(one.views),
-                votes=[predictions.class_names[k] for k in scores.logits[i].argmax(dim=-1).tolist()],
+                votes=[predictions.class_names[k] for k in classes[i].tolist()],
                 score=scores.score[i].tolist(),
                 entropy=scores.entropy[i].tolist(),
                 sharpness=scores.sharpness[i].tolist(),
                 kept=kept[i].tolist(),
                 prediction=predictions.labels[i],
                 top=predictions.top[i],
-                agreement=_agreement(predictions, i),
+                agreement=(classes[i, kept[i]] == predictions.probability[i].argmax().item()).float().mean().item(),
             ),
         )
-
-
-def _agreement(predictions: Predictions, i: int) -> float:
-    values = predictions.agreement
-    return math.nan if values is None else float(values[i])
 
 
 def _pixels(views: Tensor) -> np.ndarray:

@@ -13,11 +13,11 @@ def run_data(measured: Measured, limit: int) -> dict[str, Any]:
     method = measured.method
     return {
         "trainer": measured.record.trainer,
+        "method": measured.record.method["name"],
         "dataset": measured.record.content["dataset"],
         "facts": main_facts(measured),
         "versions": version_facts(measured),
         "kept": method.top_s,
-        "lam": getattr(method, "lam", 1.0),
         "vote": vote_words(measured),
         "augmix": measured.trainer.tester.config.augmix,
         **run_tables(measured),

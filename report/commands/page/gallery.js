@@ -35,7 +35,7 @@ function card(image) {
   const heading = el("h3", { class: image.outcome }, VERDICTS[image.outcome]);
   const facts = el("dl", { class: "says" },
     el("div", {}, el("dt", {}, "Label"), el("dd", {}, name(image.label))),
-    says("One view", image.view[0], image.sure[0]), says("STSS", image.prediction, image.confidence));
+    says("One view", image.view[0], image.sure[0]), says(run.method, image.prediction, image.confidence));
   return el("article", { class: "card" },
     el("div", { class: "about" }, picture, el("div", {}, heading, facts, el("p", { class: "file" }, path(image.file)))),
     votes(image), views(image, frame));
@@ -81,11 +81,10 @@ function views(image, frame) {
 /** What one view says, in words. */
 function words(image, number) {
   const rank = image.order.indexOf(number);
-  const score = image.entropy[number] + run.lam * image.sharpness[number];
   const title = number ? `View ${number}` : "View 0, the centre crop";
   return [`${title}, ${rank < run.kept ? "kept" : "dropped"}, rank ${rank + 1} of ${image.order.length}: says `,
     image.view[number],
-    ` (${percent(image.sure[number])} %), score ${score.toFixed(3)}, entropy ${image.entropy[number].toFixed(3)}, ` +
+    ` (${percent(image.sure[number])} %), score ${image.score[number].toFixed(3)}, entropy ${image.entropy[number].toFixed(3)}, ` +
     `sharpness ${image.sharpness[number].toFixed(3)}`];
 }
 

@@ -51,6 +51,7 @@ def _image(measured: Measured, row: int) -> dict[str, Any]:
         "picture": data_uri(picture),
         "order": views.order[row].tolist(),
         "boxes": boxes,
+        "score": _rounded(views.score[row]),
         "entropy": _rounded(views.entropy[row]),
         "sharpness": _rounded(views.sharpness[row]),
         "view": views.view[row].tolist(),

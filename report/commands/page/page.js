@@ -8,8 +8,8 @@ const OUTCOMES = {
   all: ["all", () => true],
   rescued: ["rescued", (image) => image.outcome === "rescued"],
   spoiled: ["spoiled", (image) => image.outcome === "spoiled"],
-  hit: ["STSS right", (image) => image.prediction === image.label],
-  miss: ["STSS wrong", (image) => image.prediction !== image.label],
+  hit: ["right", (image) => image.prediction === image.label],
+  miss: ["wrong", (image) => image.prediction !== image.label],
   right: ["both right", (image) => image.outcome === "right"],
   wrong: ["both wrong", (image) => image.outcome === "wrong"],
 };
@@ -46,6 +46,9 @@ function showRun(number) {
   Object.assign(state, { outcome: "all", label: "", query: "", page: 0, sort: ["label", 1] });
   $("search").value = "";
   document.title = `${run.trainer} on ${run.dataset}, view by view`;
+  for (const node of document.querySelectorAll(".method")) node.textContent = run.method;
+  OUTCOMES.hit[0] = `${run.method} right`;
+  OUTCOMES.miss[0] = `${run.method} wrong`;
   $("title").textContent = `${run.trainer} on ${run.dataset}`;
   const [[, ours], [, one]] = run.methods;
   const { rescued, spoiled } = run.outcomes;
@@ -86,7 +89,7 @@ function showClasses() {
     label: ["Class", (row) => run.classnames[row.label]],
     total: ["Images", (row) => row.total],
     one: ["One view %", (row) => row.one / row.total],
-    stss: ["STSS %", (row) => row.stss / row.total],
+    stss: [`${run.method} %`, (row) => row.stss / row.total],
     rescued: ["Rescued", (row) => row.rescued],
     spoiled: ["Spoiled", (row) => row.spoiled],
   };

@@ -1,4 +1,4 @@
-"""What each view of each test image says under STSS, of all images of a run's test."""
+"""What each view of each test image says under a method that scores views, of all images of a run's test."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -24,13 +24,14 @@ class Views:
     Attributes:
         index: Position in the dataset, (N,).
         label: Right class, (N,).
-        prediction: Class by STSS, (N,).
+        prediction: Class by the method, (N,).
         confidence: Probability of `prediction`, (N,).
         one: Class by the centre crop alone, (N,).
         mean: Class by the mean probability of all views, (N,).
         surest: Class by the same number of views and the same vote, selected by entropy alone, (N,).
-        shown: The `TOP` likeliest classes by STSS, then the label, then `one`, (N, TOP + 2).
+        shown: The `TOP` likeliest classes by the method, then the label, then `one`, (N, TOP + 2).
         shown_probability: Probabilities of `shown`, (N, TOP + 2).
+        score: Of each view, (N, V).
         entropy: Of each view, in nats, (N, V).
         sharpness: Of each view, in nats, (N, V).
         order: Views by ascending score, (N, V); the first s were kept.
@@ -47,6 +48,7 @@ class Views:
     surest: Tensor
     shown: Tensor
     shown_probability: Tensor
+    score: Tensor
     entropy: Tensor
     sharpness: Tensor
     order: Tensor
@@ -83,6 +85,7 @@ def _views(method: STSS, batch: dict[str, Any], features: Tensor) -> Views:
         surest=by_entropy.argmax(dim=-1),
         shown=shown,
         shown_probability=probability.gather(1, shown),
+        score=scores.score,
         entropy=scores.entropy,
         sharpness=scores.sharpness,
         order=lowest(scores.score, scores.score.shape[1]),
