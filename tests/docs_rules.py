@@ -39,7 +39,7 @@ SMALL = """
     TRAINER.STSS.TOP_S 2  TRAINER.TLLA.N_VIEWS 4  TRAINER.TLLA.TOP_S 2
 """.split()
 SMALL += ["INPUT.PIXEL_MEAN", str(list(PIXEL_MEAN)), "INPUT.PIXEL_STD", str(list(PIXEL_STD))]
-FEW = {"sharpness": "--ascent 2 --iterations 5 --directions 4", "curves": "--directions 2", "landscape": "--steps 5"}
+FEW = {"sharpness": "--ascent 1 --iterations 2 --directions 2", "curves": "--directions 2", "landscape": "--steps 3"}
 FEW["sensitivity"] = "--views 2 --perturbations 2"  # of python -m report
 
 

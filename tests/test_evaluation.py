@@ -76,7 +76,7 @@ def test_a_test_killed_again_and_again_ends_as_if_nothing_had_happened(place, me
     kills, ended = 0, False
     while not ended:
         process = start_slowly(argv)
-        enough = shards(place, name) + chance.randrange(3)  # none: it is killed while it starts
+        enough = shards(place, name) + chance.randrange(5)  # none: it is killed while it starts
         while shards(place, name) < enough and not ended:
             time.sleep(0.005)
             ended = os.waitpid(process, os.WNOHANG)[0] == process
@@ -85,7 +85,7 @@ def test_a_test_killed_again_and_again_ends_as_if_nothing_had_happened(place, me
             os.kill(process, signal.SIGKILL)
             ended = os.WIFEXITED(os.waitpid(process, 0)[1])
             kills += not ended
-    assert kills >= 5
+    assert kills >= 3
     place.run("Compare", name, *methods, *ONE_BY_ONE)
     assert what_was_found(place, name) == what_was_found(place, whole)
     assert not list((place.folder / name).glob("shards/*"))
@@ -229,7 +229,7 @@ def test_online_methods_refuse_several_processes(place):
 
 
 def test_a_dead_process_ends_the_job_which_can_go_on(place):
-    slow = ("TRAINER.VIEWS.N_VIEWS", "400", "TRAINER.VIEWS.VIEW_BATCH", "400", "TEST.SAVE_EVERY", "0.0")
+    slow = ("TRAINER.VIEWS.N_VIEWS", "150", "TRAINER.VIEWS.VIEW_BATCH", "150", "TEST.SAVE_EVERY", "0.0")
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(REPO / "train.py"), *place.argv("Compare", "dead", *METHODS, *slow)]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}

@@ -108,9 +108,8 @@ def replace_weights(place, monkeypatch):
 
 
 def update_a_package(place, monkeypatch):
-    module = importlib.import_module(
-        TRAINER_REGISTRY.get("ZERO").__module__.rpartition(".")[0] + ".harness.describe_run"
-    )
+    package = TRAINER_REGISTRY.get("ZERO").__module__.rpartition(".")[0]
+    module = importlib.import_module(f"{package}.harness.describe_run")
     found = module.versions()
     monkeypatch.setattr(module, "versions", lambda: found | {"pillow": "0.1"})
 

@@ -241,7 +241,7 @@ def test_a_setting_that_is_gone_counts_if_it_was_in_use(place, capfd, epochs):
     """CACHE_EPOCHS, which older versions had: 0 was off."""
     shutil.copytree(place.folder / "SAPT", place.folder / f"cached{epochs}")
     path = newest(place, f"cached{epochs}")
-    trainer = read_checkpoint(path)["trainer"]
+    trainer = read_checkpoint(path).trainer
     trainer["identity"]["TRAINER.SAPT.CACHE_EPOCHS"] = epochs
     rewrite(path, trainer=trainer)
     if epochs:
