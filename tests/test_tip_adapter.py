@@ -398,7 +398,7 @@ def test_a_wrong_checkpoint_is_explained(place, capfd, tmp_path):
     assert "holds ['ctx'], expected a cache of Tip-Adapter: ['keys', 'labels'" in message
     base = ("DATASET.SUBSAMPLE_CLASSES", "new")
     message = fails(capfd, place.argv("TipAdapter", "x", *load, str(place.folder / "tip"), *base))
-    assert "of 3 classes (bird, land vehicle, tool), but this run has 1 (tool)" in message
+    assert "is for 3 classes (bird, land vehicle, tool), but this run has 1 (tool)" in message
 
 
 @pytest.mark.parametrize(
