@@ -115,7 +115,8 @@ def update_a_package(place, monkeypatch):
 
 
 def edit_the_code(place, monkeypatch):
-    module = importlib.import_module(TRAINER_REGISTRY.get("ZERO").__module__.rpartition(".")[0] + ".base")
+    package = TRAINER_REGISTRY.get("ZERO").__module__.rpartition(".")[0]
+    module = importlib.import_module(f"{package}.harness.image_test")
     monkeypatch.setattr(module, "source_sha256", lambda *folders: "of another commit")
 
 
