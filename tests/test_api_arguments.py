@@ -15,6 +15,7 @@ from PIL import Image
 
 import tlla
 from tlla.prompts.choose import make_classifier
+from tlla.prompts.learner import PromptLearner
 
 IMAGE = Image.effect_noise((40, 40), 90).convert("RGB")
 IMAGES = [IMAGE] * 3
@@ -52,6 +53,8 @@ class Public:
             "Predictor.predict": (predictor.predict, {"images": IMAGES}),
             "Predictor.batches": (lambda **given: list(predictor.batches(**given)), {"images": IMAGES}),
             "Prompt": (tlla.Prompt, {"ctx": ctx}),
+            "Prompt.or_at": (tlla.Prompt(ctx).or_at, {"position": "middle"}),
+            "Prompt.put_into": (tlla.Prompt(ctx).put_into, {"learner": PromptLearner(model, CLASSES, len(ctx))}),
             "Prompt.save": (tlla.Prompt(ctx).save, {"folder": folder / "run"}),
             "available_models": (tlla.available_models, {}),
             "load_clip": (tlla.load_clip, {"name": "EmojiCLIP"}),
@@ -137,9 +140,14 @@ CASES = {
     "Prompt": {
         "ctx": [None, "x", [[0.1]], torch.zeros(4), torch.zeros(4, 64, dtype=torch.int), np.full((4, 64), math.nan)],
         "info": [None, {"class_names": ("cat",)}],
-        "epochs": NO_WHOLE,
+        "epochs": [value for value in NO_WHOLE if value is not None],
         "losses": [None, 0.1, ["x"]],
+        "meta_net": [None, {"meta_net.linear1.weight": 0.1}],
+        "trained_by": [None, "CoOp", {"name": 3}],
+        "path": [3, b"x"],
     },
+    "Prompt.or_at": {"position": [None, 3, "last"]},
+    "Prompt.put_into": {"learner": [None, 3, torch.zeros(4, 64)]},
     "Prompt.save": {"folder": [*NO_PATH, __file__]},
     "available_models": {},
     "load_clip": {

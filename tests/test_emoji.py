@@ -105,11 +105,11 @@ def test_emoji_clip_is_openais_layout_and_small():
     [({"args": {"lr": 0.1}}, "lr is 0.001 there and 0.1 here"), ({"tokens": ["b", "a"]}, "another vocabulary")],
 )
 def test_pre_training_goes_on_under_its_own_settings_alone(change, message):
-    args = {"work": Path("a"), "name": "run", "minutes": 1.0, "every": 1.0, "lr": 0.001, "start": None}
+    args = {"work": Path("a"), "name": "run", "samples": 100, "every": 1, "lr": 0.001, "start": None}
     trainer = mock.Mock(args=argparse.Namespace(**args), step=0)
     trainer.vocabulary.tokens = ["a", "b"]
-    state = pretrain.Trainer.state(trainer) | {"progress": (5, 1.0, 2.0)}
-    trainer.args.minutes = 2.0
+    state = pretrain.Trainer.state(trainer) | {"progress": (5, 2.0)}
+    trainer.args.samples = 200
     pretrain.Trainer.resume(trainer, state)
     assert trainer.step == 5
     vars(trainer.args).update(change.get("args", {}))

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ..arguments import folder_path, number, sequence, short, whole
+from ..arguments import path as path_of
 from ..errors import InputError
 from ..files import write_bytes, write_text
 from .checkpoint import describe_content, find_checkpoint, read_checkpoint
 from .info import PromptInfo
-from .learner import FIXED_TOKENS, PromptLearner
+from .learner import FIXED_TOKENS, PromptLearner, check_position
 
 META_NET = "meta_net."  # before the names of its weights in a checkpoint
 
@@ -59,7 +60,11 @@ class Prompt:
             raise InputError(f"info must be a PromptInfo, but got {short(self.info)}")
         if not isinstance(self.meta_net, dict) or not all(isinstance(x, Tensor) for x in self.meta_net.values()):
             raise InputError(f"meta_net must be a dict of tensors, but got {short(self.meta_net)}")
+        by = self.trained_by
+        if not isinstance(by, dict) or not all(isinstance(text, str) for text in (*by, *by.values())):
+            raise InputError(f"trained_by must be a dict of texts, but got {short(by)}")
         object.__setattr__(self, "ctx", ctx)
+        object.__setattr__(self, "path", None if self.path is None else path_of("path", self.path))
         object.__setattr__(self, "epochs", None if self.epochs is None else whole("epochs", self.epochs))
         losses = [number("a loss", loss) for loss in sequence("losses", self.losses, "numbers")]
         object.__setattr__(self, "losses", losses)
@@ -76,6 +81,7 @@ class Prompt:
 
     def or_at(self, position: str) -> "Prompt":
         """The same with the class name at that place, if it is not known where it stands."""
+        check_position(position)
         if self.meta_net or self.info.class_token_position:
             return self
         return replace(self, info=replace(self.info, class_token_position=position))
@@ -145,6 +151,8 @@ class Prompt:
                 another place of the class name, or a class-specific one for other classes; the message names both
                 sides.
         """
+        if not isinstance(learner, PromptLearner):
+            raise InputError(f"learner must be a PromptLearner, but got {short(learner)}")
         name, state, expected = self.path or "the prompt", self.state, dict(learner.named_parameters())
         if state.keys() != expected.keys():
             raise InputError(f"{name} holds {list(state)}, expected {_expected(list(expected), bool(self.meta_net))}")
