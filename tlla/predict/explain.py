@@ -37,7 +37,6 @@ class Look:
         kept: Views that vote, lowest score first.
         prediction: The predicted class.
         top: The most probable classes.
-        agreement: Fraction of the votes for the prediction.
     """
 
     name: str
@@ -52,7 +51,11 @@ class Look:
     kept: list[int]
     prediction: str
     top: list[tuple[str, float]]
-    agreement: float
+
+    @property
+    def agreement(self) -> float:
+        """Fraction of the votes for the prediction."""
+        return sum(self.votes[v] == self.prediction for v in self.kept) / len(self.kept)
 
 
 def looks(batch: Batch, config: ViewConfig) -> Iterator[tuple[int, Look]]:
@@ -65,7 +68,6 @@ def looks(batch: Batch, config: ViewConfig) -> Iterator[tuple[int, Look]]:
     scores, kept, predictions = batch.scores, batch.kept, batch.predictions
     if scores is None or kept is None:
         return
-    classes = scores.logits.argmax(dim=-1)  # (B, V)
     for i, one in enumerate(batch.loaded):
         if one.thumbnail is None or one.views is None:
             continue
@@ -77,14 +79,13 @@ def looks(batch: Batch, config: ViewConfig) -> Iterator[tuple[int, Look]]:
                 boxes=draw_crops(*one.size, one.index, config)[:, :4],
                 size=one.size,
                 views=_pixels(one.views),
-                votes=[predictions.class_names[k] for k in classes[i].tolist()],
+                votes=[predictions.class_names[k] for k in scores.logits[i].argmax(dim=-1).tolist()],
                 score=scores.score[i].tolist(),
                 entropy=scores.entropy[i].tolist(),
                 sharpness=scores.sharpness[i].tolist(),
                 kept=kept[i].tolist(),
                 prediction=predictions.labels[i],
                 top=predictions.top[i],
-                agreement=(classes[i, kept[i]] == predictions.probability[i].argmax().item()).float().mean().item(),
             ),
         )
 
