@@ -192,7 +192,9 @@ def test_what_a_text_encoder_cannot_do_is_said(siglip):
     torch.testing.assert_close(
         zeroshot_features(hidden, CLASSNAMES, "a {}."), zeroshot_features(backbone, CLASSNAMES, "a {}.")
     )
-    with pytest.raises(InputError, match="no known token embedding.*works with templates, but not with learned prompts"):
+    with pytest.raises(
+        InputError, match="no known token embedding.*works with templates, but not with learned prompts"
+    ):
         PromptLearner(hidden, CLASSNAMES)
     with pytest.raises(InputError, match="use PREC amp, bf16 or fp32"):
         hidden.to_half()
