@@ -71,6 +71,17 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def one_of(name: str, value: Any, known: Sequence[str]) -> None:
+    """Raises InputError unless the value is one of the known texts.
+
+    >>> one_of("VOTE", "median", ("majority", "mean_prob"))
+    Traceback (most recent call last):
+    tlla.errors.InputError: VOTE must be one of ('majority', 'mean_prob'), but got 'median'
+    """
+    if not isinstance(value, str) or value not in known:
+        raise InputError(f"{name} must be one of {known}, but got {value!r}")
+
+
 def path(name: str, value: Any) -> Path:
     """The value as a path, with ~ expanded; InputError if it is neither a string nor a path.
 

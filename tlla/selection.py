@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .arguments import one_of
 from .errors import InputError
 
 VOTES = ("majority", "mean_prob", "mean_logit")
@@ -36,8 +37,7 @@ def check_vote(how: str) -> None:
     Traceback (most recent call last):
     tlla.errors.InputError: VOTE must be one of ('majority', 'mean_prob', 'mean_logit'), but got 'median'
     """
-    if not isinstance(how, str) or how not in VOTES:
-        raise InputError(f"VOTE must be one of {VOTES}, but got {how!r}")
+    one_of("VOTE", how, VOTES)
 
 
 def entropy(logits: Tensor) -> Tensor:

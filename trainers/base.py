@@ -13,6 +13,7 @@ from dassl.engine import TRAINER_REGISTRY, TrainerX
 from torch import Tensor
 from yacs.config import CfgNode
 
+from tlla.arguments import one_of
 from tlla.clip import encode_images, load_clip
 from tlla.errors import InputError
 from tlla.fingerprint import tensor_sha256
@@ -73,9 +74,7 @@ class ClipTrainer(TrainerX):
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Refuses values of the method's node that cannot work."""
-        precision = cfg.TRAINER[self.config_node].PREC
-        if precision not in PRECISIONS:
-            raise InputError(f"TRAINER.{self.config_node}.PREC must be one of {PRECISIONS}, but got {precision!r}")
+        one_of(f"TRAINER.{self.config_node}.PREC", cfg.TRAINER[self.config_node].PREC, PRECISIONS)
         self.tester = self.make_tester(cfg)
 
     def make_tester(self, cfg: CfgNode) -> ImageTest:

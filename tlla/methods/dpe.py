@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tlla.arguments import one_of
 from tlla.errors import InputError
 from tlla.methods.cache import FeatureCache, pool_views
 from tlla.prompts.classifier import Classifier
@@ -50,8 +51,7 @@ class DPE(Method):
         names = ("alpha", "beta", "lr", "align", "entropy_threshold")
         check_at_least(0, **{name: getattr(self, name) for name in names})
         check_at_least(1, capacity=self.capacity)
-        if self.predict_on not in PREDICT_ON:
-            raise InputError(f"PREDICT_ON must be one of {PREDICT_ON}, but got {self.predict_on!r}")
+        one_of("PREDICT_ON", self.predict_on, PREDICT_ON)
 
     def start(self, classifier: Classifier, seed: int = 0) -> None:
         """Refuses class features that depend on the image."""

@@ -14,20 +14,20 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..arguments import flag, pair, whole
+from ..arguments import flag, one_of, pair, whole
 from ..backbones import as_backbone
 from ..clip import image_size
 from ..errors import InputError
 from ..methods import Method
 from ..methods.choice import build_method
 from ..prompts.choose import PromptLike, check_class_names, make_classifier
+from ..prompts.classifier import FP16_LOSS_SCALE
 from ..selection import ViewScores, lowest
 from ..views.encode import ViewEncoder
 from ..views.loader import ImageLike, Loaded, load_batches
 from ..views.make import ViewConfig
 from .predictions import BadImage, Predictions, joined
 
-FP16_LOSS_SCALE = 1000.0  # TPT's
 PRECISIONS = ("fp32", "amp")
 
 
@@ -95,8 +95,7 @@ class Predictor:
         batch_views, top_k = whole("batch_views", batch_views, 1), whole("top_k", top_k, 1)
         n_views, seed = whole("n_views", n_views, 1), whole("seed", seed)
         crop_scale, augmix = pair("crop_scale", crop_scale), flag("augmix", augmix)
-        if not isinstance(precision, str) or precision not in PRECISIONS:
-            raise InputError(f"precision must be one of {PRECISIONS}, but got {precision!r}")
+        one_of("precision", precision, PRECISIONS)
         self.model = model
         self.class_names = check_class_names(class_names)
         self.device: torch.device = next(model.parameters()).device

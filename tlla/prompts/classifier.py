@@ -24,6 +24,7 @@ from .prompted import PromptedCLIP
 from .templates import template_context, zeroshot_features
 from .tokens import OnShared, refuse_shared
 
+FP16_LOSS_SCALE = 1000.0  # TPT's
 Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..arguments import one_of
 from ..backbones import as_backbone
 from ..errors import InputError
 from ..fingerprint import class_order, weights_sha256
@@ -34,8 +35,7 @@ def check_position(position: str) -> None:
     Traceback (most recent call last):
     tlla.errors.InputError: CLASS_TOKEN_POSITION must be one of ('end', 'middle', 'front'), but got 'back'
     """
-    if not isinstance(position, str) or position not in CLASS_TOKEN_POSITIONS:
-        raise InputError(f"CLASS_TOKEN_POSITION must be one of {CLASS_TOKEN_POSITIONS}, but got {position!r}")
+    one_of("CLASS_TOKEN_POSITION", position, CLASS_TOKEN_POSITIONS)
 
 
 def check_prompt(n_ctx: int, ctx_init: str, class_token_position: str) -> None:

@@ -12,7 +12,7 @@ from yacs.config import CfgNode
 from tlla.errors import within
 from tlla.fingerprint import tensor_sha256
 from tlla.methods import METHODS, Method, settings
-from tlla.prompts.classifier import Classifier
+from tlla.prompts.classifier import FP16_LOSS_SCALE, Classifier
 from tlla.views.device import make_views_on_device
 from tlla.views.encode import ViewEncoder
 
@@ -20,8 +20,6 @@ from .describe_run import plain
 from .entries import Entry, Meter
 from .image_test import ImageTest
 from .view_data import VIEW_KEYS, ViewDataset, view_config
-
-FP16_LOSS_SCALE = 1000.0  # TPT's
 
 
 def add_method_keys(node: CfgNode, method: type[Method]) -> None:
