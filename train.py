@@ -15,7 +15,6 @@ if __name__ == "__main__":
 
 from pathlib import Path
 
-import torch
 from dassl.engine import build_trainer
 from dassl.utils import collect_env_info, set_random_seed, setup_logger
 from yacs.config import CfgNode
@@ -23,6 +22,7 @@ from yacs.config import CfgNode
 import datasets
 import trainers
 from tlla.errors import InputError
+from tlla.precision import keep_bits
 from tlla.records.store import RESULTS, peek
 from trainers.config.merge import merge
 from trainers.harness import distributed
@@ -44,8 +44,7 @@ def run(args: argparse.Namespace) -> None:
         if cfg.SEED >= 0:
             print(f"Setting fixed seed: {cfg.SEED}")
             set_random_seed(cfg.SEED)
-        if torch.cuda.is_available() and cfg.USE_CUDA:
-            _keep_bits()
+        keep_bits()
         print(f"** Arguments **\n{_listing(args)}\n** Config **\n{cfg}\n** System info **\n{collect_env_info()}\n")
         trainer = build_trainer(cfg)
         if args.eval_only or not getattr(trainer, "learned", True):
@@ -53,14 +52,6 @@ def run(args: argparse.Namespace) -> None:
             trainer.test()
         elif not args.no_train:
             trainer.train()
-
-
-def _keep_bits() -> None:
-    """On a GPU: the same kernels in each process, so that a run which is resumed has the same bits; fp32 means fp32."""
-    torch.backends.cudnn.benchmark = False  # times kernels anew in each process
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.enable_cudnn_sdp(False)  # its backward pass adds up in any order
 
 
 @contextlib.contextmanager

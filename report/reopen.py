@@ -18,6 +18,7 @@ import trainers
 from tlla.command_line import take_pairs, take_texts
 from tlla.errors import InputError
 from tlla.fingerprint import flat_config, tensor_sha256
+from tlla.precision import keep_bits
 from tlla.records.record import Record, read_record
 from trainers.base import ClipTrainer
 
@@ -34,6 +35,7 @@ def open_run(folder: str | Path, *opts: str) -> ClipTrainer:
     with contextlib.redirect_stdout(io.StringIO()):  # the toolkit's account of the data and the model
         if cfg.SEED >= 0:
             set_random_seed(cfg.SEED)
+        keep_bits()
         trainer = build_trainer(cfg)
         trainer.set_model_mode("eval")
         if loaded := record.content.get("loaded_from"):

@@ -243,3 +243,13 @@ def test_a_dead_process_ends_the_job_which_can_go_on(place):
     place.run("Compare", "dead", *METHODS, *slow)
     place.run("Compare", "alive", *METHODS, *slow)
     assert what_was_found(place, "dead") == what_was_found(place, "alive")
+
+
+def test_an_inner_meters_block_counts_there_alone(monkeypatch):
+    clock = iter([0.0, 1.0, 1.0, 11.0, 11.0, 111.0])  # outer, inner, outer again: 1, 10 and 100 seconds
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    meter = in_use("harness.entries", "Meter")
+    outer, inner = meter(torch.device("cpu")), meter(torch.device("cpu"))
+    with outer, inner:
+        pass
+    assert (outer.lap(), inner.lap(), outer.lap()) == (101.0, 10.0, 0.0)

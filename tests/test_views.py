@@ -10,8 +10,9 @@ from torchvision.transforms import functional as TF
 from tlla.backbones.openai_package import clip
 from tlla.clip import normalize
 from tlla.errors import InputError
+from tlla.precision import float32_products
 from tlla.views.augmix import AUGMIX_OPS, augmix
-from tlla.views.device import _exact_products, _geometry, _n_taps, _weights, make_views_on_device
+from tlla.views.device import _geometry, _n_taps, _weights, make_views_on_device
 from tlla.views.make import ViewConfig, _crop_box, _view_uniforms, centre_crop_geometry, draw_crops, make_views
 
 
@@ -199,8 +200,8 @@ def test_views_on_a_gpu_equal_those_on_the_cpu_bit_by_bit(image, size):
     assert torch.equal(on_device(image, 4, config, "cuda").cpu(), on_device(image, 4, config))
 
 
-@pytest.mark.parametrize("device", ("cpu", "cuda"))
-def test_the_precision_of_products_is_restored_whichever_call_has_set_it(device):
+@pytest.mark.parametrize("device, precision", (("cpu", "ieee"), ("cuda", "ieee"), ("cuda", "tf32")))
+def test_the_precision_of_products_is_restored_whichever_call_has_set_it(device, precision):
     matmul = torch.backends.cuda.matmul
     if not hasattr(matmul, "fp32_precision"):
         pytest.skip("this torch has no precision by backend")
@@ -213,8 +214,8 @@ def test_the_precision_of_products_is_restored_whichever_call_has_set_it(device)
         ):
             set_it()
             before = [kind.fp32_precision for kind in kinds]
-            with _exact_products(torch.device(device)):
-                assert kinds[device == "cpu"].fp32_precision == {"cpu": "ieee", "cuda": "tf32"}[device]
+            with float32_products(torch.device(device), precision):
+                assert kinds[device == "cpu"].fp32_precision == precision
             assert [kind.fp32_precision for kind in kinds] == before
     finally:
         torch.set_float32_matmul_precision("highest")

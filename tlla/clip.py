@@ -3,6 +3,7 @@
 Weights: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", arXiv 2103.00020.
 """
 
+import functools
 import os
 
 import torch
@@ -157,12 +158,14 @@ def normalize(images: Tensor, model: nn.Module | None = None) -> Tensor:
     tensor([1.9300, 2.0700, 2.1500])
     """
     expected = Preprocessing(0) if model is None else as_backbone(model).preprocessing
-    mean, std = (_per_channel(values, images) for values in (expected.mean, expected.std))
+    mean, std = (_per_channel(values, images.shape[-1], images.device) for values in (expected.mean, expected.std))
     pixels = images.float().div_(255).sub_(mean) if images.dtype == torch.uint8 else images - mean
     return pixels.div_(std)
 
 
-def _per_channel(values: tuple[float, ...], images: Tensor) -> Tensor:
+@functools.lru_cache(maxsize=32)  # a copy to a GPU for each batch would make the host wait for it
+@torch.inference_mode(False)
+def _per_channel(values: tuple[float, ...], width: int, device: torch.device) -> Tensor:
     """(3, 1, W) with the channels innermost in memory, as in the views: broadcasts three times as fast as (3, 1, 1)."""
-    row = torch.tensor(values, device=images.device).expand(images.shape[-1], 3).contiguous()  # (W, 3)
+    row = torch.tensor(values, device=device).expand(width, 3).contiguous()  # (W, 3)
     return row.t().unsqueeze(1)

@@ -175,8 +175,8 @@ def source_sha256(*folders: Path) -> str:
     return _lines_sha256(f"{name}\t{digest.hexdigest()}" for name, digest in rows)
 
 
-def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
-    """Versions of Python, this project and packages that can change a result, and the device's name.
+def versions(packages: Iterable[str] = PACKAGES, use_cuda: bool = True) -> dict[str, str]:
+    """Versions of Python, this project and packages that can change a result, and the name of the GPU, if it is used.
 
     >>> versions(["no-such-package"])["no-such-package"]
     'not installed'
@@ -187,7 +187,7 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
-    found["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    found["device"] = torch.cuda.get_device_name() if use_cuda and torch.cuda.is_available() else "cpu"
     return found
 
 

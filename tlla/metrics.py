@@ -22,15 +22,10 @@ def score(probability: Tensor, label: Tensor) -> dict[str, Tensor]:
         best; ties go to the lower class, as in argmax); `nll`, -ln of the label's probability, clamped at float32's
         epsilon because a vote can return 0; `brier`, the squared error summed over all classes (0 to 2).
 
-    Raises:
-        FloatingPointError: a probability is not finite.
-
     >>> columns = score(torch.tensor([[0.75, 0.25]]), torch.tensor([0]))
     >>> columns["prediction"], columns["rank"], columns["brier"]
     (tensor([0]), tensor([0]), tensor([0.1250]))
     """
-    if not probability.isfinite().all():
-        raise FloatingPointError("a class probability is not finite (NaN or infinite): try PREC fp32")
     confidence, prediction = probability.max(dim=1)
     own = probability.gather(1, label[:, None])  # (B, 1)
     earlier = torch.arange(probability.shape[1], device=label.device) < label[:, None]
@@ -38,6 +33,17 @@ def score(probability: Tensor, label: Tensor) -> dict[str, Tensor]:
     nll = -own.squeeze(1).clamp_min(torch.finfo(torch.float32).eps).log()
     brier = probability.square().sum(dim=1) - 2 * own.squeeze(1) + 1
     return {"prediction": prediction, "confidence": confidence, "rank": rank, "nll": nll, "brier": brier}
+
+
+def check_finite(columns: dict[str, Tensor]) -> None:
+    """Raises FloatingPointError unless the probabilities behind `score`'s columns are finite.
+
+    >>> check_finite(score(torch.tensor([[0.75, float("nan")]]), torch.tensor([0])))
+    Traceback (most recent call last):
+    FloatingPointError: a class probability is not finite (NaN or infinite): try PREC fp32
+    """
+    if not columns["brier"].isfinite().all():
+        raise FloatingPointError("a class probability is not finite (NaN or infinite): try PREC fp32")
 
 
 def summarize(columns: dict[str, Tensor]) -> dict[str, float]:

@@ -90,11 +90,11 @@ def sharpness_step(
     """
     loss, grad = _loss_and_grad(loss_fn, prompt, loss_scale, reduce)
     norm = grad.norm()
-    finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
+    finite, climbs = torch.stack([torch.isfinite(loss) & torch.isfinite(norm), norm > 0]).tolist()  # one wait for a GPU
     sharpness = torch.zeros_like(loss)
     direction = grad
     # At a stationary point (norm 0) there is no direction to climb, and the sharpness is 0 to first order.
-    if finite and lam > 0 and rho > 0 and norm > 0:
+    if finite and lam > 0 and rho > 0 and climbs:
         start = prompt.detach()
         eps = perturbation(start, grad) if perturbation else ascent(start, grad, rho)
         loss_up, grad_up = _loss_and_grad(loss_fn, start + eps, loss_scale, reduce)

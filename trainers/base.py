@@ -153,11 +153,13 @@ class ClipTrainer(TrainerX):
     def encode_batch(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Features (B, E) and labels (B,) of a training batch, of which each process has loaded its share."""
         if batch:
-            images, labels = batch["img"].to(self.device), batch["label"].to(self.device)
+            images, labels = (batch[key].to(self.device, non_blocking=True) for key in ("img", "label"))
             features = self.encode_image(images)
         else:  # fewer images than processes
             features = torch.empty(0, self.clip_model.embed_dim, device=self.device)
             labels = torch.empty(0, dtype=torch.long, device=self.device)
+        if distributed.world_size() == 1:
+            return features, labels
         total = int(distributed.sum_over_processes([labels.new_tensor(len(labels))])[0])
         return distributed.gather_rows(features, total), distributed.gather_rows(labels, total)
 
@@ -184,6 +186,8 @@ class ClipTrainer(TrainerX):
             split = "test"
         self.set_model_mode("eval")
         print(f"Evaluate on the *{split}* set")
+        if self.device.type == "cuda":
+            self.tester.warm_up()
         shared = Meter(self.device)
         with shared:
             self.tester.start()

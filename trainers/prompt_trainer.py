@@ -128,10 +128,10 @@ class PromptTrainer(ClipTrainer):
         scale = self.scaler.get_scale() if self.scaler else 1.0
         step = sharpness_step(loss_fn, ctx, self.rho, self.lam, scale, distributed.sum_gradient, self.perturbation)
         self.apply_gradients([step.gradient], step.loss, step.grad_norm, step.finite, scale)
-        summary = {"loss": step.loss.item(), "acc": compute_accuracy(outputs[0], labels)[0].item()}
+        summary = {"loss": step.loss, "acc": compute_accuracy(outputs[0], labels)[0][0]}
         if self.lam > 0:
-            summary["sharpness"] = step.sharpness.item()
-        return summary
+            summary["sharpness"] = step.sharpness
+        return dict(zip(summary, torch.stack(list(summary.values())).tolist(), strict=True))  # one wait for a GPU
 
     def perturbation(self, prompt: Tensor, gradient: Tensor) -> Tensor:
         """Hook: from the prompt to where the sharpness is looked for, of the prompt's shape; here steepest ascent.

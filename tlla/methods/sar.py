@@ -109,7 +109,7 @@ class SAR(Tuning):
                 return None
             loss = entropies[reliable].mean() * self.classifier.loss_scale
             gradients = torch.autograd.grad(loss, list(parameters.values()))
-        if not all(g.isfinite().all() for g in gradients):
+        if not torch.stack([g.isfinite().all() for g in gradients]).all():
             return None  # fp16 overflow: no step, as with a gradient scaler
         return [g / self.classifier.loss_scale for g in gradients], images[reliable]
 

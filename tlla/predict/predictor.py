@@ -20,6 +20,7 @@ from ..clip import image_size
 from ..errors import InputError
 from ..methods import Method
 from ..methods.choice import build_method
+from ..precision import float32_products
 from ..prompts.choose import PromptLike, check_class_names, make_classifier
 from ..prompts.classifier import FP16_LOSS_SCALE
 from ..selection import ViewScores, lowest
@@ -107,9 +108,9 @@ class Predictor:
         self.batch_views = batch_views
         self.encoder = ViewEncoder(model, batch_views, self._autocast)
         self.top_k = top_k
-        self.classifier = make_classifier(
-            model, self.class_names, prompt, self._autocast, FP16_LOSS_SCALE if self.amp else 1.0
-        )
+        in_fp16 = self.amp or as_backbone(model).dtype == torch.float16
+        loss_scale = FP16_LOSS_SCALE if in_fp16 else 1.0
+        self.classifier = make_classifier(model, self.class_names, prompt, self._autocast, loss_scale)
         with torch.no_grad():
             self.method.start(self.classifier, seed)
 
@@ -171,8 +172,11 @@ class Predictor:
             empty.errors.extend(errors)
             return Batch(empty, [], torch.empty(0))
         views = torch.stack([one.views for one in good if one.views is not None])  # (B, V, 3, H, W)
-        features, pixels = self.encoder(views)
-        probability = self.method.predict(features, pixels if self.method.needs_images else None)
+        features = self.encoder(views)
+        with float32_products(self.device):
+            probability = self.method.predict(
+                features, self.encoder.pixels(views) if self.method.needs_images else None
+            )
         scores, kept, details = self._selection(dict(self.method.details))
         predictions = Predictions(
             self.class_names,

@@ -3,10 +3,12 @@
 The plan depends only on the model and the lengths, not on the machine, so that rounding is the same everywhere.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..backbones import as_backbone
 
@@ -68,3 +70,39 @@ def plan_chunks(lengths: Sequence[int], n_contexts: int, most: int, tokens: int)
             total += n_contexts * (end - start) * (1 if most else longest)
             start = end
     return Chunks(contexts, chunks, total > limit)
+
+
+@dataclass(frozen=True)
+class PlacedChunks:
+    """A plan with its indices on the device, so that an encoding copies none and the host never waits for one.
+
+    Attributes:
+        contexts: As in `Chunks`.
+        classes: The classes of each chunk, int64, and the length of the longest of their prompts.
+        order: Where each class is among the chunks, (K,), int64.
+        many: As in `Chunks`.
+    """
+
+    contexts: int
+    classes: list[tuple[Tensor, int]]
+    order: Tensor
+    many: bool
+
+
+@functools.lru_cache(maxsize=32)
+def place_chunks(
+    classes: tuple[int, ...], lengths: tuple[int, ...], n_contexts: int, most: int, tokens: int, device: torch.device
+) -> PlacedChunks:
+    """`plan_chunks` of some classes of a prompt, whose prompts have these lengths.
+
+    >>> place_chunks((4, 5, 6), (7, 9, 7), 1, most=2, tokens=0, device=torch.device("cpu")).classes
+    [(tensor([4, 6]), 7), (tensor([5]), 9)]
+    """
+    plan = plan_chunks(lengths, n_contexts, most, tokens)
+    with torch.inference_mode(False):  # kept for later calls, which may need gradients
+        places = torch.tensor([i for chunk in plan.classes for i in chunk]).argsort().to(device)
+        chunks = [
+            (torch.tensor([classes[i] for i in chunk], device=device), max(lengths[i] for i in chunk))
+            for chunk in plan.classes
+        ]
+    return PlacedChunks(plan.contexts, chunks, places, plan.many)

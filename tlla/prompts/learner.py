@@ -81,6 +81,7 @@ class PromptLearner(nn.Module):
     classnames: list[str]
     embeddings: Tensor
     tokens: Tensor
+    eos: Tensor
     ctx_positions: Tensor
 
     def __init__(
@@ -154,6 +155,7 @@ class PromptLearner(nn.Module):
         positions = ((order >= start) & (order < start + self.n_ctx)).nonzero()[:, 1].view(-1, self.n_ctx)  # (K, L)
         tokens = tokens.gather(1, order)
         self.register_buffer("tokens", tokens, persistent=False)
+        self.register_buffer("eos", torch.tensor(self.lengths, device=weight.device) - 1, persistent=False)  # (K,)
         self.register_buffer("embeddings", weight[tokens].float(), persistent=False)  # (K, T, D)
         self.register_buffer("ctx_positions", positions, persistent=False)
 

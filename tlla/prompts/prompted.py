@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..backbones import as_backbone
 from ..clip import encode_images, logit_scale
-from .chunks import Chunks, plan_chunks, token_limit
+from .chunks import PlacedChunks, place_chunks, token_limit
 from .learner import PromptLearner
 
 
@@ -70,34 +70,28 @@ class PromptedCLIP(nn.Module):
         ctx = learner.ctx if ctx is None else ctx
         single = ctx.dim() == learner.ctx.dim()
         contexts = ctx[None] if single else ctx
-        classes = list(range(len(learner.lengths)) if classes is None else classes)
-        own = [learner.lengths[k] - self._start for k in classes]
-        plan = plan_chunks(own, len(contexts), self.text_chunk, token_limit(self.clip))
-        features = torch.cat(
-            [self._encode_group(group, classes, plan) for group in torch.split(contexts, plan.contexts)]
-        )
+        classes = range(len(learner.lengths)) if classes is None else classes
+        own = tuple(learner.lengths[k] - self._start for k in classes)
+        limits = self.text_chunk, token_limit(self.clip)
+        plan = place_chunks(tuple(classes), own, len(contexts), *limits, learner.tokens.device)
+        features = torch.cat([self._encode_group(group, plan) for group in torch.split(contexts, plan.contexts)])
         return features[0] if single else features
 
-    def _encode_group(self, contexts: Tensor, classes: Sequence[int], plan: Chunks) -> Tensor:
+    def _encode_group(self, contexts: Tensor, plan: PlacedChunks) -> Tensor:
         """Features of all classes under contexts that are encoded together: (R, K, E)."""
-        learner, tower = self.prompt_learner, self.clip.causal_tower
-        states = tower.prefix(learner.prefix(contexts)) if tower else None
+        tower = self.clip.causal_tower
+        states = tower.prefix(self.prompt_learner.prefix(contexts)) if tower else None
         features = []
-        for chunk in plan.classes:
-            lengths = [learner.lengths[classes[i]] for i in chunk]
-            which, ends = (torch.tensor(x, device=contexts.device) for x in ([classes[i] for i in chunk], lengths))
-            args = contexts, states, which, ends, max(lengths)
+        for classes, longest in plan.classes:
+            args = contexts, states, classes, self._start + longest
             if plan.many and torch.is_grad_enabled():
                 # CLIP's text encoder uses no random numbers.
                 features.append(checkpoint(self._encode_chunk, *args, use_reentrant=False, preserve_rng_state=False))
             else:
                 features.append(self._encode_chunk(*args))
-        places = torch.tensor([i for chunk in plan.classes for i in chunk], device=contexts.device)
-        return torch.cat(features, dim=1)[:, places.argsort()]
+        return torch.cat(features, dim=1)[:, plan.order]
 
-    def _encode_chunk(
-        self, contexts: Tensor, states: Tensor | None, classes: Tensor, ends: Tensor, longest: int
-    ) -> Tensor:
+    def _encode_chunk(self, contexts: Tensor, states: Tensor | None, classes: Tensor, longest: int) -> Tensor:
         """Features of K classes under R contexts, given the `states` of the shared tokens: (R, K, E)."""
         learner, tower = self.prompt_learner, self.clip.causal_tower
         if tower is None or states is None:
@@ -106,7 +100,7 @@ class PromptedCLIP(nn.Module):
             features = self.clip.encode_embeddings(x.flatten(0, 1), tokens).view(*x.shape[:2], -1)
         else:
             x = learner(contexts, classes, learner.n_shared, longest)
-            features = tower.suffix(x, states, ends - 1 - learner.n_shared)
+            features = tower.suffix(x, states, learner.eos[classes] - learner.n_shared)
         return F.normalize(features.float(), dim=-1)
 
     def logits(self, image_features: Tensor, text_features: Tensor) -> Tensor:

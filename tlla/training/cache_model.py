@@ -79,14 +79,14 @@ def search(
     >>> search(z, label, torch.zeros(2, 2), keys=z, values=z, betas=[1.0, 5.5], alphas=[0.5, 1.0])
     Choice(beta=1.0, alpha=0.5, accuracy=100.0)
     """
-    hits = torch.zeros(len(betas), len(alphas), dtype=torch.int64)
+    hits = torch.zeros(len(betas), len(alphas), dtype=torch.int64, device=features.device)
     parts = (torch.split(tensor, SEARCH_CHUNK) for tensor in (features, labels, clip_logits))
     for z, label, zero_shot in zip(*parts, strict=True):
         affinity = z @ keys.t()
         for b, beta in enumerate(betas):
             cached = _cache_logits(affinity, values, beta)
             for a, alpha in enumerate(alphas):
-                hits[b, a] += ((zero_shot + alpha * cached).argmax(dim=1) == label).sum().item()
+                hits[b, a] += ((zero_shot + alpha * cached).argmax(dim=1) == label).sum()
     best = int(hits.argmax())  # the first maximum
     beta, alpha = betas[best // len(alphas)], alphas[best % len(alphas)]
     return Choice(beta, alpha, 100 * hits.max().item() / len(labels))

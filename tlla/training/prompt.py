@@ -109,7 +109,7 @@ def train_prompt(
     if not isinstance(ctx_init, str):
         raise InputError(f"ctx_init must be a string, such as 'a photo of a', but got {arguments.short(ctx_init)}")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the caller's GPUs
         learner = PromptLearner(model, names, n_ctx, ctx_init, csc, class_token_position)
     prompted = PromptedCLIP(model, learner)
     views = ViewConfig(image_size(model), epochs + 1, crop_scale, seed=seed)

@@ -13,14 +13,11 @@ crops that shrink much more in height than in width, which changes some pixels b
 torchvision's `resized_crop` rounds differently and needs several kernel launches for each view.
 """
 
-import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..precision import float32_products
 from .make import ViewConfig, centre_crop_geometry
 
 WEIGHT_BITS = 22  # Pillow's
@@ -53,7 +50,9 @@ def make_views_on_device(image: Tensor, crops: Tensor, config: ViewConfig) -> Te
     columns, rows = (-(-(n + n_taps) // 8) * 8 for n in (width, height))  # padded for all weights; aligned is faster
     padded = image.new_zeros((3, rows, columns), dtype=torch.float32)
     padded[:, :height, :width] = image
-    with _exact_products(image.device):
+    # In TF32 on a GPU, which is exact here and several times as fast.
+    precision = "tf32" if image.device.type == "cuda" else "ieee"
+    with torch.autocast(image.device.type, enabled=False), float32_products(image.device, precision):
         (x_at, y_at), (x_coarse, y_coarse), (x_fine, y_fine) = _weights(geometry.to(image.device), size, n_taps)
         coarse, fine = (_dense(part, x_at, columns).view(1, -1, columns) for part in (x_coarse, x_fine))
         half = _resample(coarse, fine, padded.view(1, -1, columns).transpose(1, 2))  # (1, V * size, 3 * rows)
@@ -118,22 +117,3 @@ def _resample(coarse: Tensor, fine: Tensor, pixels: Tensor) -> Tensor:
     half = pixels.new_full((1, 1, 1), 2.0 ** (COARSE_BITS - 1))
     levels = torch.baddbmm(half, fine, pixels).floor_()
     return levels.baddbmm_(coarse, pixels, beta=2.0**-COARSE_BITS).floor_().clamp_(0, 255)
-
-
-@contextmanager
-def _exact_products(device: torch.device) -> Iterator[None]:
-    """float32 products without autocast; on a GPU in TF32, which is exact here and several times as fast."""
-    on_gpu = device.type == "cuda"
-    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # torch 2.9: the older calls fail after this one
-        flag = (torch.backends.cuda if on_gpu else torch.backends.mkldnn).matmul
-        before = flag.fp32_precision
-        flag.fp32_precision = "tf32" if on_gpu else "ieee"
-        restore = functools.partial(setattr, flag, "fp32_precision", before)
-    else:
-        restore = functools.partial(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
-        torch.set_float32_matmul_precision("high" if on_gpu else "highest")
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        restore()

@@ -38,23 +38,19 @@ class ViewEncoder:
         self.device: torch.device = next(model.parameters()).device
 
     @torch.no_grad()
-    def __call__(self, views: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised features, and the pixels that the encoder saw.
+    def __call__(self, views: Tensor) -> Tensor:
+        """Normalised features of views as `make_views` returns them: (N, V, 3, H, W) -> (N, V, E), float32."""
+        views = views.to(self.device, non_blocking=True)
+        return self._encode(views.flatten(0, 1)).view(*views.shape[:2], -1)
 
-        Args:
-            views: As `make_views` returns them, (N, V, 3, H, W).
+    def pixels(self, views: Tensor) -> Tensor:
+        """What the encoder sees of these views, (N, V, 3, H, W), float32."""
+        return normalize(views.to(self.device, non_blocking=True), self.model)
 
-        Returns:
-            (N, V, E) and (N, V, 3, H, W), float32, on the model's device.
-        """
-        pixels = normalize(views.to(self.device, non_blocking=True), self.model)
-        return self._encode(pixels.flatten(0, 1)).view(*pixels.shape[:2], -1), pixels
-
-    def _encode(self, pixels: Tensor) -> Tensor:
+    def _encode(self, views: Tensor) -> Tensor:
         while True:
             try:
-                with self.autocast():
-                    return torch.cat([encode_images(self.model, chunk) for chunk in torch.split(pixels, self.at_once)])
+                return torch.cat([self._encode_chunk(chunk) for chunk in torch.split(views, self.at_once)])
             except torch.OutOfMemoryError:
                 if self.at_once == 1:
                     raise
@@ -63,7 +59,12 @@ class ViewEncoder:
             self.tell(f"Out of memory: continuing with {self.at_once} views at once (VIEW_BATCH, --batch-views)")
             torch.cuda.empty_cache()
 
+    def _encode_chunk(self, views: Tensor) -> Tensor:
+        pixels = self.pixels(views)
+        with self.autocast():
+            return encode_images(self.model, pixels)
+
     def images(self, images: Iterable[ImageLike], config: ViewConfig) -> Tensor:
         """Features of the views of images, which are read one by one, (N, V, E)."""
         each = (make_views(read_image(image), index, config)[None] for index, image in enumerate(images))
-        return torch.cat([self(views)[0] for views in each])
+        return torch.cat([self(views) for views in each])

@@ -29,7 +29,7 @@ def start_record(cfg: CfgNode, dataset: Any) -> RunRecord:
         "split_file_sha256": getattr(dataset, "split_file_sha256", None),
         "classnames_sha256": getattr(dataset, "classnames_sha256", None),
         "git_commit": git_commit(),
-        "versions": versions(),
+        "versions": versions(use_cuda=cfg.USE_CUDA),
         "config": plain(cfg),
     }
     test = cfg.TEST

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -62,6 +63,11 @@ class ImageTest:
     def order(self, total: int) -> list[int]:
         """Indices of a split's images in the order in which they are tested."""
         return list(range(total))
+
+    def warm_up(self) -> None:
+        """Makes a GPU set up its kernels before anything is timed."""
+        size = self.trainer.cfg.INPUT.SIZE
+        self.trainer.encode_image(torch.zeros(self.batch_size(), 3, *size, device=self.trainer.device))
 
     def start(self) -> None:
         """Prepares what all batches of a test share."""

@@ -1,4 +1,4 @@
-"""Peak memory: of the GPU's allocator where there is one, else of the process."""
+"""Peak memory: of a GPU's allocator, else of the process."""
 
 import contextlib
 import sys
@@ -12,18 +12,19 @@ except ImportError:  # Windows
     resource = None
 
 
-def reset_peak_memory() -> None:
+def reset_peak_memory(device: torch.device) -> None:
     """Starts a new measurement; where the system has no such means (other than Linux), the old peak stays."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
-def peak_memory_mb() -> float:
+def peak_memory_mb(device: torch.device) -> float:
     """Peak in MB (10^6 bytes) since the last reset, or since the start of the process."""
-    if torch.cuda.is_available() and (allocated := torch.cuda.max_memory_allocated()):
-        return round(allocated / 1e6, 1)
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
         return round(int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6, 1)

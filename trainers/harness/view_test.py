@@ -12,6 +12,7 @@ from yacs.config import CfgNode
 from tlla.errors import within
 from tlla.fingerprint import tensor_sha256
 from tlla.methods import METHODS, Method, settings
+from tlla.precision import float32_products
 from tlla.prompts.classifier import FP16_LOSS_SCALE, Classifier
 from tlla.views.device import make_views_on_device
 from tlla.views.encode import ViewEncoder
@@ -103,11 +104,18 @@ class ViewTest(ImageTest):
         trainer = self.trainer
         self.encode = ViewEncoder(trainer.clip_model, self.node.VIEW_BATCH, trainer.autocast, print)
 
-    def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Features (B, V, E) and normalised pixels (B, V, 3, H, W) of all views."""
-        return self.encode(self._views(batch))
+    def warm_up(self) -> None:
+        """Encodes a batch of the usual shape, as the first one sets up kernels, which is no image's cost."""
+        size, n_images = self.config.size, self.batch_size()
+        pixels = torch.zeros(n_images, self.config.n_views, size, size, 3, dtype=torch.uint8)
+        ViewEncoder(self.trainer.clip_model, self.node.VIEW_BATCH, self.trainer.autocast)(pixels.movedim(-1, 2))
 
-    def _views(self, batch: dict[str, Any]) -> Tensor:
+    def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Features (B, V, E) and views (B, V, 3, H, W)."""
+        views = self.views(batch)
+        return self.encode(views), views
+
+    def views(self, batch: dict[str, Any]) -> Tensor:
         """Pixels of all views on the device, (B, V, 3, H, W)."""
         device = self.trainer.device
         if not self.node.ON_DEVICE:
@@ -138,8 +146,10 @@ class ViewTest(ImageTest):
 
     def probabilities(self, prepared: tuple[Tensor, Tensor], entry: Entry) -> Tensor:
         """Class probabilities of a batch under one method: (B, K)."""
-        features, images = prepared
-        return entry.method.predict(features, images if entry.method.needs_images else None)
+        features, views = prepared
+        pixels = self.encode.pixels(views) if entry.method.needs_images else None
+        with float32_products(features.device):
+            return entry.method.predict(features, pixels)
 
     @property
     def loss_scale(self) -> float:

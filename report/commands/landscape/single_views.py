@@ -69,7 +69,7 @@ def lowest_and_highest(runs: Sequence[PromptRun], index: int) -> list[View]:
         raise InputError(f"TRAINER.TLLA.N_VIEWS must be at least 2 to choose from, but is {config.n_views}")
     pixels = make_views(read_image(items[index].impath), index, config)
     encode = ViewEncoder(trainer.clip_model, trainer.cfg.TRAINER.TLLA.VIEW_BATCH, trainer.autocast)
-    features = encode(pixels[None])[0][0]  # (V, E)
+    features = encode(pixels[None])[0]  # (V, E)
     scores = {run.name: stss_scores(run, features, trainer.cfg.TRAINER.TLLA, config.seed) for run in runs}
     mean = torch.stack(list(scores.values())).mean(dim=0)
     return [
