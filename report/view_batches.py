@@ -31,7 +31,7 @@ def view_batches(trainer: ClipTrainer, split: str) -> Iterator[tuple[dict[str, A
     with tqdm(total=len(dataset), unit="img", desc=f"{cfg.DATASET.NAME} {split}") as bar:
         for batch, bad in loader:
             if batch:
-                yield batch, tester.prepare(batch)[0]
+                yield batch, tester.prepare(batch).features()
                 seen += len(batch["label"])
             bar.update(len(bad) + (len(batch["label"]) if batch else 0))
     if not seen:

@@ -22,6 +22,7 @@ WORKERS = ("DATALOADER.NUM_WORKERS", os.environ.get("WORKERS", "2"))
 def main(folder: Path) -> None:
     """Runs every command line; what each returns goes to <folder>/found.json."""
     multiprocessing.set_start_method(os.environ.get("START", "fork"), force=True)
+    import torch
     from benchmark import Workplace
 
     import parse_test_res
@@ -66,7 +67,7 @@ def main(folder: Path) -> None:
     except SystemExit as stop:
         codes["report"] = stop.code
     threads = [thread.name for thread in threading.enumerate() if not thread.daemon]
-    found = {"codes": codes, "peak_mb": peak_memory_mb(), "threads": threads}
+    found = {"codes": codes, "peak_mb": peak_memory_mb(torch.device("cpu")), "threads": threads}
     (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
 
 

@@ -40,6 +40,15 @@ class Method:
         if cls.__module__ != __name__:  # classes in this file are bases
             METHODS[cls.__name__] = cls
 
+    @property
+    def stops_early(self) -> bool:
+        """Whether it can predict from the first views alone, so that an image whose vote is clear needs no more."""
+        return self.uses_views and not self.online and not self.needs_backprop
+
+    def with_views(self, n: int, n_views: int) -> "Method":
+        """The method as it predicts from n of an image's `n_views` views; another one if a setting counts views."""
+        return self
+
     def check_views(self, n_views: int) -> None:
         """Raises InputError if the method does not work with that number of views."""
 

@@ -4,6 +4,7 @@ With a SAPT prompt this is TLLA, with a CoOp prompt the paper's ablation "STSS+C
 The authors' code is not public.
 """
 
+import copy
 import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
@@ -38,6 +39,12 @@ class STSS(Method):
     def check_views(self, n_views: int) -> None:
         """Raises InputError if there are more votes than views."""
         check_top_s(self.top_s, n_views)
+
+    def with_views(self, n: int, n_views: int) -> "STSS":
+        """The same share of the views votes."""
+        fewer = copy.copy(self)
+        fewer.top_s = max(1, self.top_s * n // n_views)
+        return fewer
 
     @torch.no_grad()
     def reset(self) -> None:

@@ -41,6 +41,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="the method's settings: top_s=8 lam=0.5"
     )
     parser.add_argument("--views", type=int, default=64, help="views per image (default: 64)")
+    parser.add_argument("--margin", type=float, default=0.0, help="lead of a vote that needs no more views (0: off)")
     parser.add_argument("--crop-scale", type=float, nargs=2, default=(0.08, 1.0), metavar=("LOW", "HIGH"))
     parser.add_argument("--augmix", action="store_true", help="apply AugMix to the views")
     parser.add_argument("--seed", type=int, default=0, help="seed of views and perturbations (default: 0)")

@@ -63,6 +63,8 @@ def build_predictor(args: argparse.Namespace) -> Predictor:
             "--explain shows the views that a method keeps by their scores, as STSS does, but --method is "
             f"{args.method}: leave one of them out"
         )
+    if args.explain and args.margin:
+        raise InputError("--explain shows how all views of an image vote: leave out --margin")
     try:
         model = load_clip(args.backbone or info.backbone or BACKBONE, _device(args.device))
     except InputError as error:
@@ -81,6 +83,7 @@ def build_predictor(args: argparse.Namespace) -> Predictor:
         augmix=args.augmix,
         seed=args.seed,
         batch_views=args.batch_views,
+        margin=args.margin,
         top_k=args.top_k,
         precision=args.precision,
         **values,

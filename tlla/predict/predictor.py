@@ -27,6 +27,7 @@ from ..selection import ViewScores, lowest
 from ..views.encode import ViewEncoder
 from ..views.loader import ImageLike, Loaded, load_batches
 from ..views.make import ViewConfig
+from ..views.rounds import BatchViews, check_margin, predict_in_rounds
 from .predictions import BadImage, Predictions, joined
 
 PRECISIONS = ("fp32", "amp")
@@ -39,14 +40,12 @@ class Batch:
     Attributes:
         predictions: Predictions of the images that could be read, and errors of the others.
         loaded: The B images that could be read, with their views.
-        features: Normalised features of the views, (B, V, E).
-        scores: STSS's scores of the views; None for other methods.
-        kept: Indices of the views that voted, (B, s); None for other methods.
+        scores: STSS's scores of the views; None for other methods, and with `margin`.
+        kept: Indices of the views that voted, (B, s); None where `scores` is.
     """
 
     predictions: Predictions
     loaded: list[Loaded]
-    features: Tensor
     scores: ViewScores | None = None
     kept: Tensor | None = None
 
@@ -68,6 +67,8 @@ class Predictor:
         augmix: Whether AugMix is applied to the views.
         seed: Seed of the views and of the method's own random numbers.
         batch_views: Views encoded at once; fewer need less memory and change results only by rounding.
+        margin: Views are encoded in rounds of 8, 16, 32 ..., and an image whose two highest probabilities differ by
+            this needs no more of them; 0: all views. For methods that vote, see `Method.stops_early`.
         top_k: Classes per image in tables.
         precision: "fp32", or "amp": encoders in fp16 on a GPU.
         settings: Settings of the method, by name: ``top_s=8, lam=0.5``.
@@ -88,6 +89,7 @@ class Predictor:
         augmix: bool = False,
         seed: int = 0,
         batch_views: int = 512,
+        margin: float = 0.0,
         top_k: int = 5,
         precision: str = "fp32",
         **settings: Any,
@@ -103,6 +105,10 @@ class Predictor:
         self.amp = precision == "amp" and self.device.type != "cpu"
         self.method: Method = build_method(method, settings)
         self.method.check_views(n_views)
+        check_margin(margin)
+        if margin and not self.method.stops_early:
+            raise InputError(f"margin is {margin}, but {type(self.method).__name__} needs all views: set it to 0")
+        self.margin = float(margin)
         n_views = n_views if self.method.uses_views else 1
         self.views = ViewConfig(image_size(model), n_views, crop_scale, augmix, seed)
         self.batch_views = batch_views
@@ -170,13 +176,10 @@ class Predictor:
         if not good:
             empty = self._empty()
             empty.errors.extend(errors)
-            return Batch(empty, [], torch.empty(0))
+            return Batch(empty, [])
         views = torch.stack([one.views for one in good if one.views is not None])  # (B, V, 3, H, W)
-        features = self.encoder(views)
         with float32_products(self.device):
-            probability = self.method.predict(
-                features, self.encoder.pixels(views) if self.method.needs_images else None
-            )
+            probability = self._probability(BatchViews(self.encoder, views))
         scores, kept, details = self._selection(dict(self.method.details))
         predictions = Predictions(
             self.class_names,
@@ -184,11 +187,16 @@ class Predictor:
             torch.tensor([one.index for one in good]),
             probability.float().cpu(),
             torch.zeros(len(good)),
-            {name: values.float().cpu() for name, values in details.items()},
+            {name: values.cpu() for name, values in details.items()},
             errors,
             self.top_k,
         )
-        return Batch(predictions, good, features, scores, kept)
+        return Batch(predictions, good, scores, kept)
+
+    def _probability(self, batch: BatchViews) -> Tensor:
+        if self.margin:
+            return predict_in_rounds(self.method, batch, self.margin)
+        return self.method.predict(batch.features(), batch.pixels() if self.method.needs_images else None)
 
     def _selection(self, details: dict[str, Tensor]) -> tuple[ViewScores | None, Tensor | None, dict[str, Tensor]]:
         """STSS's scores of the last batch, the views that voted, and the details with their mean sharpness."""

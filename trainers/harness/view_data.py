@@ -10,6 +10,7 @@ from yacs.config import CfgNode
 
 from tlla.errors import InputError
 from tlla.views.make import ViewConfig, draw_crops, make_views
+from tlla.views.rounds import check_margin
 
 from .image_data import read_item
 
@@ -23,6 +24,7 @@ def add_view_keys(node: CfgNode) -> None:
     node.CROP_SCALE = (0.08, 1.0)  # range of the crops' area
     node.SEED = -1  # seed of views and perturbations; -1: the run's, SEED or what is drawn for it
     node.VIEW_BATCH = 512  # views that pass the image encoder at once; changes no result
+    node.MARGIN = 0.0  # an image whose two highest probabilities differ by this needs no more views; 0: all views
     node.ON_DEVICE = False  # True: views are made on the GPU, up to one grey level of 255 from those made on the CPU
 
 
@@ -32,6 +34,7 @@ def view_config(cfg: CfgNode, node: CfgNode) -> ViewConfig:
         raise InputError("ON_DEVICE makes crops and flips, but no AugMix: set it or AUGMIX to False")
     if node.VIEW_BATCH < 1:
         raise InputError(f"VIEW_BATCH must be at least 1, but got {node.VIEW_BATCH}")
+    check_margin(node.MARGIN)
     return ViewConfig(
         size=cfg.INPUT.SIZE[0],
         n_views=node.N_VIEWS,

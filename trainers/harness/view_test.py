@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
-from tlla.errors import within
+from tlla.errors import InputError, within
 from tlla.fingerprint import tensor_sha256
 from tlla.methods import METHODS, Method, settings
 from tlla.precision import float32_products
 from tlla.prompts.classifier import FP16_LOSS_SCALE, Classifier
 from tlla.views.device import make_views_on_device
 from tlla.views.encode import ViewEncoder
+from tlla.views.rounds import BatchViews, predict_in_rounds
 
 from .describe_run import plain
 from .entries import Entry, Meter
@@ -67,6 +68,9 @@ class ViewTest(ImageTest):
         with within(f"TRAINER.{views_name}"):
             self.config = view_config(cfg, self.node)
         self.methods = {name: configured_method(cfg, name, own, self.config.n_views) for name, own in methods.items()}
+        if self.node.MARGIN and not any(map(self._in_rounds, self.methods.values())):
+            key, names = f"TRAINER.{views_name}.MARGIN", " and ".join(self.methods)
+            raise InputError(f"{key} is {self.node.MARGIN}, but {names} needs all views: set it to 0")
         if not any(method.uses_views for method in self.methods.values()):
             self.config = dataclasses.replace(self.config, n_views=1)
 
@@ -77,6 +81,8 @@ class ViewTest(ImageTest):
     def describe_one(self, name: str, method: Method) -> dict[str, Any]:
         """What is to be said of a method."""
         views = {key: value for key, value in plain(self.node).items() if key in VIEW_KEYS}
+        if self._in_rounds(method):
+            views["MARGIN"] = self.node.MARGIN
         return {
             "name": name,
             "settings": {key: getattr(method, field) for key, (field, _) in settings(type(method)).items()},
@@ -110,10 +116,15 @@ class ViewTest(ImageTest):
         pixels = torch.zeros(n_images, self.config.n_views, size, size, 3, dtype=torch.uint8)
         ViewEncoder(self.trainer.clip_model, self.node.VIEW_BATCH, self.trainer.autocast)(pixels.movedim(-1, 2))
 
-    def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Features (B, V, E) and views (B, V, 3, H, W)."""
-        views = self.views(batch)
-        return self.encode(views), views
+    def prepare(self, batch: dict[str, Tensor]) -> BatchViews:
+        """All views of B images, encoded if a method needs all of them."""
+        views = BatchViews(self.encode, self.views(batch))
+        if not all(map(self._in_rounds, self.methods.values())):
+            views.features()
+        return views
+
+    def _in_rounds(self, method: Method) -> bool:
+        return bool(self.node.MARGIN and method.stops_early)
 
     def views(self, batch: dict[str, Any]) -> Tensor:
         """Pixels of all views on the device, (B, V, 3, H, W)."""
@@ -144,12 +155,12 @@ class ViewTest(ImageTest):
             own.start(classifier, seed)
         return Entry(trainer.record, trainer.evaluator, meter, facts, own)
 
-    def probabilities(self, prepared: tuple[Tensor, Tensor], entry: Entry) -> Tensor:
+    def probabilities(self, prepared: BatchViews, entry: Entry) -> Tensor:
         """Class probabilities of a batch under one method: (B, K)."""
-        features, views = prepared
-        pixels = self.encode.pixels(views) if entry.method.needs_images else None
-        with float32_products(features.device):
-            return entry.method.predict(features, pixels)
+        with float32_products(self.trainer.device):
+            if self._in_rounds(entry.method):
+                return predict_in_rounds(entry.method, prepared, self.node.MARGIN)
+            return entry.method.predict(prepared.features(), prepared.pixels() if entry.method.needs_images else None)
 
     @property
     def loss_scale(self) -> float:

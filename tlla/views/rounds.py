@@ -1,0 +1,119 @@
+"""As many views as an image needs: they are encoded in rounds, and an image whose vote leads by a margin is done.
+
+Letters in shapes: B images, V views, K classes, E joint space.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..arguments import number
+from ..errors import InputError
+from ..methods.base import Method
+from .encode import ViewEncoder
+
+FIRST = 8  # views of the first round; each later round doubles their number
+
+
+def check_margin(margin: float) -> None:
+    """Raises InputError unless a vote can lead by this margin.
+
+    >>> check_margin(1.5)
+    Traceback (most recent call last):
+    tlla.errors.InputError: MARGIN must lie between 0 and 1, a difference of probabilities, but got 1.5
+    """
+    if number("MARGIN", margin) > 1:
+        raise InputError(f"MARGIN must lie between 0 and 1, a difference of probabilities, but got {margin}")
+
+
+def round_sizes(n_views: int) -> list[int]:
+    """Number of views that are known after each round.
+
+    >>> round_sizes(64), round_sizes(20)
+    ([8, 16, 32, 64], [8, 16, 20])
+    """
+    sizes = [FIRST]
+    while sizes[-1] < n_views:
+        sizes.append(2 * sizes[-1])
+    return [*sizes[:-1], n_views]
+
+
+class BatchViews:
+    """The views of a batch of images and their features, which are encoded when they are first asked for.
+
+    Args:
+        encode: Encodes them.
+        views: As `make_views` returns them, (B, V, 3, H, W).
+    """
+
+    def __init__(self, encode: ViewEncoder, views: Tensor):
+        self.encode, self.views = encode, views
+        self._known = [0] * len(views)  # how many views of each image are encoded
+        self._features = torch.empty(0)  # (B, V, E), when some are known
+
+    def features(self) -> Tensor:
+        """Features of all views, (B, V, E)."""
+        n_views = self.views.shape[1]
+        if not any(self._known):
+            self._features, self._known = self.encode(self.views), [n_views] * len(self.views)
+        self.first(n_views, range(len(self.views)))
+        return self._features
+
+    def first(self, n: int, images: Sequence[int]) -> Tensor:
+        """Features of the first n views of some images, (len(images), n, E); missing ones are encoded together."""
+        for start in sorted({known for image in images if (known := self._known[image]) < n}):
+            missing = [image for image in images if self._known[image] == start]
+            # Indexed with the channels last, as they are in memory.
+            chosen = self.encode(self.views.movedim(2, -1)[missing, start:n].movedim(-1, 2))
+            if not any(self._known):
+                self._features = chosen.new_empty(*self.views.shape[:2], chosen.shape[-1])
+            self._features[missing, start:n] = chosen
+            for image in missing:
+                self._known[image] = n
+        return self._features[list(images), :n]
+
+    def pixels(self) -> Tensor:
+        """What the encoder sees of the views, (B, V, 3, H, W), float32."""
+        return self.encode.pixels(self.views)
+
+
+def predict_in_rounds(method: Method, batch: BatchViews, margin: float) -> Tensor:
+    """Class probabilities, (B, K), each from as many views as its image needs.
+
+    After a round the method predicts from the views so far. An image is done if the two highest probabilities differ
+    by at least `margin`, or if there are no more views. `method.details` has the number of views of each image.
+
+    Args:
+        method: One that `stops_early`.
+        batch: The B images.
+        margin: Between 0 and 1.
+    """
+    n_views, probability = batch.views.shape[1], torch.empty(0)
+    images = list(range(len(batch.views)))
+    for n in round_sizes(n_views):
+        part = method.with_views(n, n_views)
+        found = part.predict(batch.first(n, images))
+        details = {**part.details, "views": torch.full_like(found[:, 0], n, dtype=torch.int64)}
+        if not len(probability):
+            probability, method.details = found.clone(), details
+        else:
+            probability[images] = found
+            for name, values in details.items():
+                method.details[name][images] = values
+        images = [image for image, leads in zip(images, (lead(found) >= margin).tolist(), strict=True) if not leads]
+        if not images:
+            break
+    return probability
+
+
+def lead(probability: Tensor) -> Tensor:
+    """Difference of the two highest probabilities: (B, K) -> (B,); 1 if there is one class.
+
+    >>> lead(torch.tensor([[0.25, 0.75], [0.5, 0.5]]))
+    tensor([0.5000, 0.0000])
+    """
+    if probability.shape[1] == 1:
+        return torch.ones_like(probability[:, 0])
+    first, second = probability.topk(2).values.unbind(1)
+    return first - second
