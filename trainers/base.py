@@ -17,6 +17,7 @@ from tlla.arguments import one_of
 from tlla.clip import encode_images, load_clip
 from tlla.errors import InputError
 from tlla.fingerprint import tensor_sha256
+from tlla.precision import AUTO, PRECISIONS, autocast, choose_precision
 from tlla.records.origins import with_classes
 from tlla.registry import register
 from tlla.workers import fit_workers
@@ -32,7 +33,6 @@ from .harness.input_check import check_input
 from .harness.split_guard import SplitFiles, separate_splits
 from .prompt_source import said_of_prompt
 
-PRECISIONS = ("fp32", "fp16", "bf16", "amp")
 LOADED = "train_loader_x train_loader_u val_loader test_loader num_classes num_source_domains lab2cname".split()
 
 registered = register(TRAINER_REGISTRY)
@@ -87,7 +87,7 @@ class ClipTrainer(TrainerX):
         print(f"Loading CLIP (backbone: {name})")
         if not name:
             raise InputError("MODEL.BACKBONE.NAME is empty: name a CLIP in the config or by --backbone, e.g. ViT-B/16")
-        self.precision = self._available_precision()
+        self.precision = self._choose_precision()
         self.clip_model = load_clip(name, self.device, half=self.precision == "fp16")
         check_input(self.cfg.INPUT, self.clip_model)
         self.dm = DataManager(self.cfg, dataset_wrapper=ImageDataset)
@@ -99,7 +99,7 @@ class ClipTrainer(TrainerX):
             if loader is not None:
                 fit_workers(loader)
         self.record = start_record(self.cfg, self.dm.dataset)
-        self.record.update(method=self.describe_method())
+        self.record.update(method=self.describe_method(), precision=self.precision)
 
     def on_shared(self, message: str) -> None:
         """Classes that share one prompt: refused for one's own images, said once of a published dataset."""
@@ -117,6 +117,7 @@ class ClipTrainer(TrainerX):
             plain image; deterministic; learns, whether its prompt or cache is learned.
         """
         settings = {key: value for key, value in plain(self.method_cfg).items() if key != "SEED"}
+        settings["PREC"] = self.precision
         if "TEMPLATE" in settings:
             settings["TEMPLATE"] = settings["TEMPLATE"] or self.cfg.DATASET.get("TEMPLATE", "")
         return {
@@ -129,17 +130,18 @@ class ClipTrainer(TrainerX):
             **self.tester.describe(),
         }
 
-    def _available_precision(self) -> str:
+    def _choose_precision(self) -> str:
         wanted = self.method_cfg.PREC
-        if self.device.type == "cpu" and wanted in ("fp16", "amp"):
-            print(f"PREC {wanted} needs a GPU: computing in fp32 on the CPU")
-            return "fp32"
-        return wanted
+        chosen = choose_precision(wanted, self.device)
+        if wanted == AUTO:
+            print(f"PREC auto: computing in {chosen}")
+        elif wanted != chosen:
+            print(f"PREC {wanted} needs a GPU: computing in {chosen} on the CPU")
+        return chosen
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Mixed precision for PREC amp (fp16) and bf16; otherwise nothing."""
-        dtype = {"amp": torch.float16, "bf16": torch.bfloat16}.get(self.precision)
-        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
+        return autocast(self.precision, self.device)
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Normalised features in the configured precision, (B, 3, H, W) -> (B, E), float32.

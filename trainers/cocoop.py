@@ -30,7 +30,7 @@ def add_config(cfg: CfgNode) -> None:
     node = CfgNode()
     node.N_CTX = 16  # number of context vectors; not used with CTX_INIT, whose tokens are counted instead
     node.CTX_INIT = ""  # initial words, e.g. "a photo of a"; "": random
-    node.PREC = "fp16"  # fp32, fp16, bf16, amp; context and meta-net are always fp32
+    node.PREC = "auto"  # auto (amp on a GPU), fp32, fp16, bf16, amp; context and meta-net are always fp32
     add_training_keys(node)
     cfg.TRAINER.COCOOP = node
 

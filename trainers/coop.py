@@ -13,9 +13,9 @@ from .prompt_trainer import PromptTrainer, prompt_config
 
 
 def add_config(cfg: CfgNode) -> None:
-    """Adds TRAINER.COOP with CoOp's defaults."""
+    """Adds TRAINER.COOP with CoOp's defaults, but for PREC: CoOp and SAPT train in the same precision."""
     if "COOP" not in cfg.TRAINER:  # a CoOp fork has its own
-        cfg.TRAINER.COOP = prompt_config(n_ctx=16, precision="fp16")
+        cfg.TRAINER.COOP = prompt_config(n_ctx=16)
 
 
 @registered

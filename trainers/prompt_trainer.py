@@ -23,14 +23,14 @@ from .base import ClipTrainer
 from .harness import distributed
 
 
-def prompt_config(n_ctx: int, precision: str) -> CfgNode:
+def prompt_config(n_ctx: int) -> CfgNode:
     """The keys of a prompt learner, named as CoOp names them."""
     node = CfgNode()
     node.N_CTX = n_ctx  # number of context vectors; not used with CTX_INIT, whose tokens are counted instead
     node.CTX_INIT = ""  # initial words, e.g. "a photo of a"; "": random
     node.CSC = False  # class-specific context
     node.CLASS_TOKEN_POSITION = "end"  # end, middle or front
-    node.PREC = precision  # fp32, fp16, bf16, amp; the context itself is always fp32
+    node.PREC = "auto"  # auto (amp on a GPU), fp32, fp16, bf16, amp; the context itself is always fp32
     add_training_keys(node)
     return node
 

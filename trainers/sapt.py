@@ -11,7 +11,7 @@ from .prompt_trainer import PromptTrainer, prompt_config
 
 def sharpness_config() -> CfgNode:
     """The paper's prompt (4 tokens) and objective."""
-    node = prompt_config(n_ctx=4, precision="amp")
+    node = prompt_config(n_ctx=4)
     node.RHO = 0.05  # radius of the perturbation; the paper searches 0.05, 0.1, 0.3, 0.5, 0.7 on validation data
     node.LAMBDA = 1.0  # weight of the sharpness; 0 is CoOp, 1 is SAM
     return node

@@ -80,7 +80,7 @@ def add_config(cfg: CfgNode) -> None:
     cfg.TRAINER.PROMPT.CLASS_TOKEN_POSITION = "end"  # of a learned prompt: end, middle or front
     cfg.TRAINER.PROMPT.NAME = ""  # what tables call a prompt of --model-dir that no run here has trained, e.g. CoOp
     cfg.TRAINER.PROMPT.SOURCE = ""  # the dataset that it was trained on, e.g. ImageNet
-    cfg.TRAINER.PROMPT.PREC = "fp16"  # fp32, fp16, bf16, amp; methods with backprop scale the loss in fp16
+    cfg.TRAINER.PROMPT.PREC = "auto"  # auto (amp on a GPU), fp32, fp16, bf16, amp; backprop scales its loss in fp16
     for name, method in METHODS.items():
         cfg.TRAINER[name.upper()] = CfgNode()
         add_method_keys(cfg.TRAINER[name.upper()], method)

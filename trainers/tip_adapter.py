@@ -51,7 +51,7 @@ def cache_config() -> CfgNode:
     node.SEARCH_SCALE = (7.0, 3.0)  # up to which beta and alpha
     node.SEARCH_STEP = (200, 20)  # in how many steps
     node.TEMPLATE = ""  # "": the dataset's own; or a template, or an ensemble: imagenet7, imagenet80
-    node.PREC = "fp16"  # fp32, fp16, bf16, amp; of the encoders
+    node.PREC = "auto"  # auto (amp on a GPU), fp32, fp16, bf16, amp; of the encoders
     return node
 
 

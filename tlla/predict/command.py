@@ -59,7 +59,7 @@ def _everything(args: argparse.Namespace, predictor: Predictor, images: list[str
         "weights": [as_backbone(predictor.model).name, weights_sha256(predictor.model, exact=True)],
         "method": [type(predictor.method).__name__, dataclasses.asdict(predictor.method)],
         "views": dataclasses.asdict(predictor.views),
-        "batch": [predictor.batch_views, predictor.margin, predictor.top_k, predictor.amp, predictor.device.type],
+        "batch": [predictor.batch_views, predictor.margin, predictor.top_k, predictor.precision, predictor.device.type],
         "drawings": str(args.explain or ""),
         "versions": versions((*PACKAGES, *EXTRAS)),
         "source": source_sha256(Path(__file__).parents[1]),

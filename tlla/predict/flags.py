@@ -35,7 +35,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--load-epoch", type=int, metavar="N", help="epoch of that run (default: the newest)")
     parser.add_argument("--backbone", help="a CLIP by name or file (default: the checkpoint's, else ViT-B/16)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "amp"), help="amp: encoders in fp16 on a GPU")
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        choices=("auto", "fp32", "bf16", "amp"),
+        help="of the encoders; auto: amp (fp16) on a GPU, bf16 on a CPU that has it, else fp32",
+    )
     parser.add_argument("--method", default="tlla", help="tlla (STSS), single, zero, mta, tpt ... (docs/methods.md)")
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="the method's settings: top_s=8 lam=0.5"

@@ -20,7 +20,7 @@ from ..clip import image_size
 from ..errors import InputError
 from ..methods import Method
 from ..methods.choice import build_method
-from ..precision import float32_products
+from ..precision import AUTO, PRECISIONS, autocast, choose_precision, float32_products
 from ..prompts.choose import PromptLike, check_class_names, make_classifier
 from ..prompts.classifier import FP16_LOSS_SCALE
 from ..selection import ViewScores, lowest
@@ -29,8 +29,6 @@ from ..views.loader import ImageLike, Loaded, load_batches
 from ..views.make import ViewConfig
 from ..views.rounds import BatchViews, check_margin, predict_in_rounds
 from .predictions import BadImage, Predictions, joined
-
-PRECISIONS = ("fp32", "amp")
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Predictor:
         margin: Views are encoded in rounds of 8, 16, 32 ..., and an image whose two highest probabilities differ by
             this needs no more of them; 0: all views. For methods that vote, see `Method.stops_early`.
         top_k: Classes per image in tables.
-        precision: "fp32", or "amp": encoders in fp16 on a GPU.
+        precision: Of the encoders: "auto", see `choose_precision`; "fp32", "bf16", or "amp", fp16 on a GPU.
         settings: Settings of the method, by name: ``top_s=8, lam=0.5``.
 
     Raises:
@@ -91,18 +89,19 @@ class Predictor:
         batch_views: int = 512,
         margin: float = 0.0,
         top_k: int = 5,
-        precision: str = "fp32",
+        precision: str = AUTO,
         **settings: Any,
     ):
         as_backbone(model)  # refuses other models
         batch_views, top_k = whole("batch_views", batch_views, 1), whole("top_k", top_k, 1)
         n_views, seed = whole("n_views", n_views, 1), whole("seed", seed)
         crop_scale, augmix = pair("crop_scale", crop_scale), flag("augmix", augmix)
-        one_of("precision", precision, PRECISIONS)
+        one_of("precision", precision, [name for name in PRECISIONS if name != "fp16"])  # see load_clip's half
         self.model = model
         self.class_names = check_class_names(class_names)
         self.device: torch.device = next(model.parameters()).device
-        self.amp = precision == "amp" and self.device.type != "cpu"
+        half = as_backbone(model).dtype == torch.float16
+        self.precision = "fp16" if half else choose_precision(precision, self.device)
         self.method: Method = build_method(method, settings)
         self.method.check_views(n_views)
         check_margin(margin)
@@ -114,8 +113,7 @@ class Predictor:
         self.batch_views = batch_views
         self.encoder = ViewEncoder(model, batch_views, self._autocast)
         self.top_k = top_k
-        in_fp16 = self.amp or as_backbone(model).dtype == torch.float16
-        loss_scale = FP16_LOSS_SCALE if in_fp16 else 1.0
+        loss_scale = FP16_LOSS_SCALE if self.precision in ("fp16", "amp") else 1.0
         self.classifier = make_classifier(model, self.class_names, prompt, self._autocast, loss_scale)
         with torch.no_grad():
             self.method.start(self.classifier, seed)
@@ -211,4 +209,4 @@ class Predictor:
         return Predictions(self.class_names, [], index, probability, torch.empty(0), top_k=self.top_k)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.float16, enabled=self.amp)
+        return autocast(self.precision, self.device)

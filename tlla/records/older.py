@@ -72,6 +72,19 @@ def describe_training(content: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"name": name, "node": NODES.get(name, name.upper()), "epochs": epochs}
 
 
+def with_precision(node: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's node with the precision in which it was computed, not the one that was wanted, as PREC.
+
+    >>> with_precision({"PREC": "amp"}, {"versions": {"device": "cpu"}})
+    {'PREC': 'fp32'}
+    """
+    if "PREC" not in node:
+        return dict(node)
+    wanted = content.get("precision") if node["PREC"] == "auto" else node["PREC"]
+    in_fp32 = wanted in ("fp16", "amp") and content["versions"].get("device") == "cpu"
+    return {**node, "PREC": "fp32" if in_fp32 else wanted}
+
+
 def training_of(trainer: str) -> str:
     """The name of a trainer's training.
 

@@ -49,8 +49,13 @@ class Record:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The whole config of the run."""
-        return dict(self.content["config"])
+        """The whole config of the run, with the precision in which it was computed."""
+        config = self.content["config"]
+        nodes = {
+            name: old_records.with_precision(node, self.content) if isinstance(node, Mapping) else node
+            for name, node in config["TRAINER"].items()
+        }
+        return {**config, "TRAINER": nodes}
 
     @property
     def test(self) -> Mapping[str, Any]:
@@ -75,7 +80,8 @@ class Record:
     @property
     def method(self) -> Mapping[str, Any]:
         """The method of the test: name, kind, settings, views, deterministic, learns, template."""
-        return {"template": "", **(self.content.get("method") or old_records.describe_method(self.content))}
+        found = {"template": "", **(self.content.get("method") or old_records.describe_method(self.content))}
+        return {**found, "settings": old_records.with_precision(found["settings"], self.content)}
 
     @property
     def training(self) -> Mapping[str, Any] | None:

@@ -4,9 +4,12 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tlla import fingerprint
 from tlla.errors import InputError
 from tlla.fingerprint import flat_config, split_sha256, weights_sha256
+from tlla.precision import choose_precision
 from tlla.prompts.checkpoint import epochs_in, find_checkpoint, read_checkpoint
 from tlla.prompts.learner import FIXED_TOKENS
 
@@ -50,6 +53,7 @@ def training_identity(trainer: Any) -> dict[str, Any]:
     init = cfg.MODEL.INIT_WEIGHTS
     return {
         **flat_config(cfg, (*WITHOUT, *unused, *free)),
+        f"TRAINER.{trainer.config_node}.PREC": trainer.precision,
         "TEST.FINAL_MODEL": "best_val" if best else "last_step",
         "MODEL.INIT_WEIGHTS": hashlib.sha256(find_checkpoint(init).read_bytes()).hexdigest()[:12] if init else "",
         BACKBONE: cfg.MODEL.BACKBONE.NAME,
@@ -68,7 +72,8 @@ def compare_settings(trainer: Any, directory: str, explicit: bool | None = None)
     """
     found = None
     if distributed.is_first():
-        found = compare_with_checkpoint(trainer.identity, Path(directory) / trainer.learned, explicit)
+        folder = Path(directory) / trainer.learned
+        found = compare_with_checkpoint(trainer.identity, folder, explicit, trainer.device)
     history, notes = distributed.from_first(found)
     for line in notes:
         print(line)
@@ -76,7 +81,7 @@ def compare_settings(trainer: Any, directory: str, explicit: bool | None = None)
 
 
 def compare_with_checkpoint(
-    identity: dict[str, Any], folder: Path, explicit: bool | None
+    identity: dict[str, Any], folder: Path, explicit: bool | None, device: torch.device
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Asks of the newest checkpoint whether a training with this identity may go on from it.
 
@@ -85,6 +90,7 @@ def compare_with_checkpoint(
         folder: Of the checkpoints; perhaps empty or missing.
         explicit: Whether the user has asked to go on whatever the settings were (--resume); None: nobody can, as the
             training takes up nothing.
+        device: Of the training.
 
     Returns:
         What is to be recorded of changes so far, ``{"epoch", "differences"}`` each, and what is to be printed.
@@ -109,6 +115,8 @@ def compare_with_checkpoint(
         return [{"epoch": epoch, "differences": [note]}], notes
     if not isinstance(there, dict) or not all(isinstance(key, str) for key in there) or not isinstance(history, list):
         raise InputError(f"the note on the settings in {path} is damaged: choose another --output-dir and train anew")
+    # Older versions note what was wanted: auto, amp.
+    there = {k: choose_precision(v, device) if k.endswith(".PREC") else v for k, v in there.items()}
     if there.get(WEIGHTS) == identity[WEIGHTS]:
         there = {**there, BACKBONE: identity[BACKBONE]}  # a CLIP's name, or where its file lies, does not matter
     if there.get(NAME) != identity[NAME]:  # then nobody asks how their own settings differ
