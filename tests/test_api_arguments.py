@@ -131,6 +131,7 @@ CASES = {
         "augmix": NO_FLAG,
         "seed": [*NO_WHOLE, 2**63],
         "batch_views": NO_COUNT,
+        "margin": [-0.1, 1.5, "0.5", None, float("nan"), True],
         "top_k": NO_COUNT,
         "precision": [None, 16, "int8", ["fp32"], torch.float16],
         "settings": [{"top_s": 2.5}, {"top_s": True}, {"top_s": 7}, {"rho": "0.1"}, {"vote": "loudest"}, {"tops": 3}],

@@ -111,7 +111,7 @@ def update_a_package(place, monkeypatch):
     package = TRAINER_REGISTRY.get("ZERO").__module__.rpartition(".")[0]
     module = importlib.import_module(f"{package}.harness.describe_run")
     found = module.versions()
-    monkeypatch.setattr(module, "versions", lambda: found | {"pillow": "0.1"})
+    monkeypatch.setattr(module, "versions", lambda **_: found | {"pillow": "0.1"})
 
 
 def edit_the_code(place, monkeypatch):

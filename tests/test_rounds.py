@@ -41,7 +41,7 @@ def task(tiny_clip):
     one, many = (torch.randint(256, (6, n, 4, 4, 3), generator=generator) for n in (1, 20))
     share = torch.linspace(0, 1, 6).view(6, 1, 1, 1, 1)
     views = ((1 - share) * one + share * many).to(torch.uint8).movedim(-1, 2)
-    classifier = PromptClassifier(PromptedCLIP(tiny_clip, PromptLearner(tiny_clip, NAMES)))
+    classifier = PromptClassifier(PromptedCLIP(tiny_clip, PromptLearner(tiny_clip, NAMES, ctx_init="a photo of a")))
     return Encoder(), views, classifier
 
 

@@ -17,6 +17,7 @@ import torch
 from tabulate import tabulate
 from torch import Tensor
 
+from report.tables.render import escaped
 from tlla.errors import InputError
 from tlla.files import to_csv, write_text
 from tlla.methods import Method
@@ -54,9 +55,13 @@ def run(args: argparse.Namespace) -> list[Path]:
     curves = means(rows)
     for name, curve in curves.items():
         print(f"{name}: MARGIN {choose(curve, args.tolerance)}")
-    table = [(name, margin, views, accuracy) for name, curve in curves.items() for margin, views, accuracy in curve]
+    table = [
+        (escaped(name, "markdown"), margin, f"{views:.1f}", f"{accuracy:.2f}")
+        for name, curve in curves.items()
+        for margin, views, accuracy in curve
+    ]
     headers = ("method", "margin", "mean views", "accuracy, %")
-    write_text(args.out / "margin.md", tabulate(table, headers, "github", floatfmt=("", "", ".1f", ".2f")) + "\n")
+    write_text(args.out / "margin.md", tabulate(table, headers, "github", disable_numparse=True) + "\n")
     return [args.out / "margin.csv", args.out / "margin.md", *draw(curves, args.out / "margin")]
 
 

@@ -11,7 +11,8 @@ import packaging.version
 
 _stand_in = ModuleType("pkg_resources")
 _stand_in.packaging = packaging  # type: ignore[attr-defined]
-sys.modules.setdefault("pkg_resources", _stand_in)
+if sys.modules.get("pkg_resources") is None:
+    sys.modules["pkg_resources"] = _stand_in
 try:
     from clip import clip
     from clip.model import CLIP, build_model, convert_weights

@@ -52,8 +52,11 @@ def make_views_on_device(image: Tensor, crops: Tensor, config: ViewConfig) -> Te
     padded[:, :height, :width] = image
     # In TF32 on a GPU, which is exact here and several times as fast.
     precision = "tf32" if image.device.type == "cuda" else "ieee"
+    if image.device.type == "cuda":  # from pinned memory the host does not wait for the copy
+        geometry = geometry.pin_memory()
+    geometry = geometry.to(image.device, non_blocking=True)
     with torch.autocast(image.device.type, enabled=False), float32_products(image.device, precision):
-        (x_at, y_at), (x_coarse, y_coarse), (x_fine, y_fine) = _weights(geometry.to(image.device), size, n_taps)
+        (x_at, y_at), (x_coarse, y_coarse), (x_fine, y_fine) = _weights(geometry, size, n_taps)
         coarse, fine = (_dense(part, x_at, columns).view(1, -1, columns) for part in (x_coarse, x_fine))
         half = _resample(coarse, fine, padded.view(1, -1, columns).transpose(1, 2))  # (1, V * size, 3 * rows)
         coarse, fine = (_dense(part, y_at, rows) for part in (y_coarse, y_fine))
