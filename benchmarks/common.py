@@ -78,42 +78,29 @@ def measure(function: Callable[[], Any], device: str, repeats: int) -> dict[str,
 
     The peak is the rise above what was held before the first call: on a GPU by tensors, on a CPU by the process.
     """
-    if device == "cpu":
-        before = _resident_mb()
-        reset_peak_memory()
+    place = torch.device(device)
+    reset_peak_memory(place)
+    before = peak_memory_mb(place)  # what is held now
+    for _ in range(1 if device == "cpu" else 3):
         function()
-        seconds = [_clock_seconds(function) for _ in range(repeats)]
-        peak = peak_memory_mb()
-    else:
-        with torch.cuda.device(device):
-            before = torch.cuda.memory_allocated() / 1e6
-            torch.cuda.reset_peak_memory_stats()
-            for _ in range(3):
-                function()
-            seconds = [_event_seconds(function) for _ in range(repeats)]
-            peak = torch.cuda.max_memory_allocated() / 1e6
-    return {"seconds": min(seconds), "median": statistics.median(seconds), "peak_mb": max(peak - before, 0.1)}
+    seconds = [_seconds(function, place) for _ in range(repeats)]
+    peak = max(peak_memory_mb(place) - before, 0.1)
+    return {"seconds": min(seconds), "median": statistics.median(seconds), "peak_mb": peak}
 
 
-def _clock_seconds(function: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def _event_seconds(function: Callable[[], Any]) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    start.record()
-    function()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1000
-
-
-def _resident_mb() -> float:
-    reset_peak_memory()  # after which the peak is what is resident now
-    return peak_memory_mb()
+def _seconds(function: Callable[[], Any], device: torch.device) -> float:
+    if device.type == "cpu":
+        start = time.perf_counter()
+        function()
+        return time.perf_counter() - start
+    with torch.cuda.device(device):
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        first.record()
+        function()
+        last.record()
+        last.synchronize()
+        return first.elapsed_time(last) / 1000
 
 
 def in_own_process(function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from tabulate import tabulate
 from tlla.command_line import call
 from tlla.errors import InputError
 from tlla.files import write_text
+from tlla.precision import keep_bits
 
 from .sizes import TINY, Sizes
 
@@ -144,9 +145,7 @@ def main() -> None:
             raise InputError(
                 "a CUDA GPU is needed, and torch finds none: --device cpu --tiny is a rehearsal without one"
             )
-        from train import _keep_bits
-
-        _keep_bits()  # the flags of a run
+        keep_bits()  # as train.py does
         gc.freeze()  # what is imported need not be looked through after each row
     sizes = Sizes(args.device, **(TINY if args.tiny else {}))
 

@@ -87,7 +87,7 @@ def difference(name: str, precision: str, sizes: Sizes) -> dict[str, float]:
 def encoded(name: str, device: str, precision: str, n_classes: int) -> dict[str, Tensor]:
     """Image features, class features, and the gradient of the context, a row: on the CPU, float32."""
     step = Step("CoOp", n_classes, name, 8, device, precision)
-    with tf32(precision == "tf32"):
+    with tf32(device, precision == "tf32"):
         images, text = step.features()
         gradient = step().gradient.reshape(1, -1) / step.scale
     return {"image": images.cpu(), "text": text.cpu(), "gradient": gradient.cpu()}
@@ -134,4 +134,4 @@ def waiting_call(name: str, sizes: Sizes) -> Callable[[], Any]:
     encode = functools.partial(ViewEncoder(step.model.clip, 512, step.autocast), pixels)
     if name == "views to features":
         return encode
-    return functools.partial(predict_by(name, n_classes, sizes.backbone, device, "amp"), *encode())
+    return functools.partial(predict_by(name, n_classes, sizes.backbone, device, "amp"), encode(), None)

@@ -13,6 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from tlla.fingerprint import versions
+from tlla.precision import float32_products
 from tlla.workers import SHARED_MEMORY
 from trainers.harness.describe_run import git_commit
 
@@ -53,17 +54,15 @@ def machine(device: str) -> dict[str, Any]:
 
 
 @contextmanager
-def tf32(on: bool) -> Iterator[None]:
+def tf32(device: str, on: bool) -> Iterator[None]:
     """Products and convolutions of float32 in TF32, or in full precision."""
-    # Not the flags of torch 2.9, which raise errors beside these, e.g. in torch.compile.
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high" if on else "highest")
+    before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = on
     try:
-        yield
+        with float32_products(torch.device(device), "tf32" if on else "ieee"):
+            yield
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+        torch.backends.cudnn.allow_tf32 = before
 
 
 @functools.cache
@@ -71,7 +70,7 @@ def product_rate(device: str, precision: str, side: int) -> float:
     """Operations per second of a product of square matrices."""
     dtypes = {"fp16": torch.float16, "amp": torch.float16, "bf16": torch.bfloat16}
     a = torch.randn(side, side, device=device).to(dtypes.get(precision, torch.float32))
-    with tf32(precision == "tf32"):
+    with tf32(device, precision == "tf32"):
         return 2 * side**3 / common.measure(lambda: a @ a, device, 7)["median"]
 
 

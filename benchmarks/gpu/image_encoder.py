@@ -44,7 +44,7 @@ def rate(n: int, precision: str, way: str, sizes: Sizes) -> dict[str, Any]:
     """Time, images a second, and which share of the rate of matrix products that is."""
     images, forward = normal_images(n, sizes.device), forward_of(way, precision, sizes)
     counted = forward_of(OPENAI, precision, sizes) if way == COMPILED else forward
-    with tf32(precision == "tf32"), common.autocast(sizes.device, precision):
+    with tf32(sizes.device, precision == "tf32"), common.autocast(sizes.device, precision):
         found = common.measure(lambda: forward(images), sizes.device, sizes.repeats)
         with FlopCounterMode(display=False) as counter:
             counted(images[:1])
