@@ -70,7 +70,7 @@ def prompted_model(model: CLIP, n_classes: int) -> PromptedCLIP:
     """ "a photo of a" around the first names of ImageNet."""
     names = (ROOT / "datasets" / "data" / "imagenet_tpt.txt").read_text(encoding="utf-8").splitlines()[:n_classes]
     names = [line.partition(" ")[2] for line in names]
-    return PromptedCLIP(model, PromptLearner(model, names, ctx_init="a photo of a", on_shared=print))
+    return PromptedCLIP(model, PromptLearner(model, names, ctx_init="a photo of a", on_shared=lambda message: None))
 
 
 def measure(function: Callable[[], Any], device: str, repeats: int) -> dict[str, float]:
