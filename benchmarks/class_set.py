@@ -17,12 +17,15 @@ from .naive import FullLength, measure_or_fit
 
 
 @torch.no_grad()
-def cost(what: str, n_classes: int, n_contexts: int, backbone: str, device: str, repeats: int) -> dict[str, Any]:
+def cost(
+    what: str, n_classes: int, n_contexts: int, backbone: str, device: str, repeats: int, precision: str
+) -> dict[str, Any]:
     """Seconds and peak memory of the class features under all contexts."""
-    model = common.prompted_model(common.random_clip(backbone, device), n_classes)
+    model = common.prompted_model(common.random_clip(backbone, device, precision), n_classes)
     contexts = model.prompt_learner.ctx + 0.01 * torch.randn(n_contexts, *model.prompt_learner.ctx.shape, device=device)
     encode = FullLength(model) if what == "naive" else model.encode_text
-    return common.measure(lambda: encode(contexts), device, repeats)
+    with common.autocast(device, precision):
+        return common.measure(lambda: encode(contexts), device, repeats)
 
 
 def main() -> None:
@@ -32,7 +35,7 @@ def main() -> None:
     parser.add_argument("--perturbations", type=int, default=8)
     parser.add_argument("--naive-prompts", type=int, nargs="+", default=[100, 200, 400], help="at once, of 77 tokens")
     args = parser.parse_args()
-    settings = args.backbone, args.device, args.repeats
+    settings = args.backbone, args.device, args.repeats, args.precision
     total = (args.perturbations + 1) * args.classes
     ours = common.in_own_process(cost, "ours", args.classes, args.perturbations + 1, *settings)
     naive = measure_or_fit(

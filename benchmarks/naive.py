@@ -32,9 +32,10 @@ class FullLength:
         before, after = self.embeddings[:, :1], self.embeddings[:, 1 + self.n_ctx :]
         parts = (before.expand(*size, -1, -1), contexts[:, None].expand(*size, -1, -1), after.expand(*size, -1, -1))
         x = torch.cat(parts, dim=2).flatten(0, 1) + self.model.positional_embedding  # (R * K, 77, D)
+        x = x.to(self.model.dtype)
         x = self.model.ln_final(self.model.transformer(x.permute(1, 0, 2)).permute(1, 0, 2))
         x = x[torch.arange(len(x)), self.eos.repeat(len(contexts))] @ self.model.text_projection
-        return F.normalize(x, dim=-1).unflatten(0, size)
+        return F.normalize(x.float(), dim=-1).unflatten(0, size)
 
 
 def measure_or_fit(cost: Callable[[int], dict[str, Any]], measured: list[int], wanted: list[int]) -> dict[int, dict]:

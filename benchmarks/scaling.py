@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from report import style
 from report.style import plt
+from tlla.clip import encode_images
 from tlla.command_line import call
 from tlla.selection import score_views, select_and_vote
 
@@ -33,11 +34,12 @@ def stss_cost(n_views: int, n_classes: int, n_perturb: int, device: str, repeats
 
 
 @torch.no_grad()
-def encode_cost(n_views: int, backbone: str, device: str, repeats: int) -> dict[str, float]:
+def encode_cost(n_views: int, backbone: str, device: str, repeats: int, precision: str) -> dict[str, float]:
     """Seconds and memory of encoding the views of one image."""
-    model = common.random_clip(backbone, device)
+    model = common.random_clip(backbone, device, precision)
     views = torch.randn(n_views, 3, 224, 224, device=device)
-    return common.measure(lambda: model.encode_image(views), device, repeats)
+    with common.autocast(device, precision):
+        return common.measure(lambda: encode_images(model, views), device, repeats)
 
 
 def draw(rows: list[dict[str, Any]], encoder: float, path: Any) -> None:
@@ -61,7 +63,7 @@ def draw(rows: list[dict[str, Any]], encoder: float, path: Any) -> None:
 def main() -> None:
     """Measures, reports and draws."""
     args = common.parser(__doc__).parse_args()
-    encoded = common.in_own_process(encode_cost, 16, args.backbone, args.device, args.repeats)
+    encoded = common.in_own_process(encode_cost, 16, args.backbone, args.device, args.repeats, args.precision)
     rows = []
     for name, values in GRID.items():
         for value in values:

@@ -8,10 +8,12 @@ that serve all images are made before the clock starts.
 """
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from tlla.clip import encode_images
 from tlla.command_line import call
@@ -27,31 +29,46 @@ NAIVE = "TPT, 77 tokens"
 
 
 @torch.no_grad()
-def cost(what: str, n_classes: int, backbone: str, device: str, repeats: int) -> dict[str, Any]:
+def cost(what: str, n_classes: int, backbone: str, device: str, repeats: int, precision: str) -> dict[str, Any]:
     """Seconds and peak memory of one image's views under a method, or of encoding them."""
-    model = common.random_clip(backbone, device)
+    model = common.random_clip(backbone, device, precision)
+    views = torch.randn(1, 64, 3, 224, 224, device=device)
     if what == "encode":
-        views = torch.randn(64, 3, 224, 224, device=device)
-        return common.measure(lambda: encode_images(model, views), device, repeats)
+        with common.autocast(device, precision):
+            return common.measure(lambda: encode_images(model, views[0]), device, repeats)
     features = F.normalize(torch.randn(1, 64, model.text_projection.shape[1], device=device), dim=-1)
+    predict = predict_by(what, n_classes, backbone, device, precision)
+    return common.measure(lambda: predict(features, views), device, repeats)
+
+
+def predict_by(
+    what: str, n_classes: int, backbone: str, device: str, precision: str
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """A method that is ready for images: features (1, V, E) and pixels of an image's views -> class probabilities."""
+    prompt = common.prompted_model(common.random_clip(backbone, device, precision), n_classes)
+    scale, autocast = common.loss_scale(device, precision), lambda: common.autocast(device, precision)
     if what == NAIVE:
-        prompt = common.prompted_model(model, n_classes)
         naive, ctx = FullLength(prompt), prompt.prompt_learner.ctx.detach()
-        return common.measure(lambda: naive_tpt(naive, ctx, features[0]), device, repeats)
+
+        def encode(ctx: Tensor) -> Tensor:
+            with autocast():
+                return naive(ctx[None])[0]
+
+        return lambda features, views: naive_tpt(encode, ctx, features[0], scale)
     method = METHODS[what]()
-    method.start(PromptClassifier(common.prompted_model(model, n_classes)))
-    return common.measure(lambda: method.predict(features), device, repeats)
+    method.start(PromptClassifier(prompt, autocast, scale))
+    return method.predict
 
 
-def naive_tpt(encode: FullLength, ctx: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+def naive_tpt(encode: Callable[[Tensor], Tensor], ctx: Tensor, features: Tensor, scale: float) -> Tensor:
     """TPT as its authors run it: select by the untuned prompt in the pass that is tuned, one step, one more pass."""
 
-    def loss(ctx: torch.Tensor) -> torch.Tensor:
-        logits = 100 * features @ encode(ctx[None])[0].t()  # (V, K)
+    def loss(ctx: Tensor) -> Tensor:
+        logits = 100 * features @ encode(ctx).t()  # (V, K)
         return marginal_entropy(logits[confident(logits[None], 0.1)[0]])
 
-    (tuned,) = tune([ctx], loss, lr=5e-3)
-    return (100 * features[0] @ encode(tuned[None])[0].t()).softmax(dim=-1)
+    (tuned,) = tune([ctx], loss, lr=5e-3, loss_scale=scale)
+    return (100 * features[0] @ encode(tuned).t()).softmax(dim=-1)
 
 
 def main() -> None:
@@ -62,7 +79,8 @@ def main() -> None:
     args = parser.parse_args()
 
     def found(what: str, n_classes: int) -> dict[str, Any]:
-        return common.in_own_process(cost, what, n_classes, args.backbone, args.device, args.repeats)
+        settings = args.backbone, args.device, args.repeats, args.precision
+        return common.in_own_process(cost, what, n_classes, *settings)
 
     encode = found("encode", 0)
     naive = measure_or_fit(lambda n_classes: found(NAIVE, n_classes), args.naive_classes, args.classes)

@@ -6,14 +6,17 @@ into memory, smaller numbers of classes (--naive-classes) are measured and a lin
     python -m benchmarks.training --backbone ViT-B/16 --classes 100 1000
 """
 
+import functools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from tlla.command_line import call
-from tlla.sharpness import sharpness_step
+from tlla.sharpness import SharpnessStep, sharpness_step
 
 from . import common
 from .naive import FullLength, measure_or_fit
@@ -21,24 +24,48 @@ from .naive import FullLength, measure_or_fit
 LAMBDAS = {"CoOp": 0.0, "SAPT": 1.0, "naive CoOp": 0.0}
 
 
-def cost(what: str, n_classes: int, backbone: str, batch: int, device: str, repeats: int) -> dict[str, Any]:
-    """Seconds and peak memory of a step: gradient of the context, and the context moved by it."""
-    model = common.prompted_model(common.random_clip(backbone, device), n_classes)
-    images = torch.randn(batch, 3, 224, 224, device=device).to(memory_format=torch.channels_last)
-    labels = torch.randint(n_classes, (batch,), device=device)
-    ctx = model.prompt_learner.ctx.detach()
-    naive = FullLength(model)
+class Step:
+    """A step on a batch of images, the same in each run: the gradient of the context, and the context moved by it."""
 
-    def step() -> None:
-        image_features = model.encode_image(images)
+    def __init__(self, what: str, n_classes: int, backbone: str, batch: int, device: str, precision: str):
+        self.model = common.prompted_model(common.random_clip(backbone, device, precision), n_classes)
+        self.ctx = self.model.prompt_learner.ctx.detach().clone()
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(batch, 3, 224, 224, generator=generator).to(memory_format=torch.channels_last)
+        self.images, self.lam = images.to(device), LAMBDAS[what]
+        self.labels = torch.randint(n_classes, (batch,), generator=generator).to(device)
+        self.encode_text: Callable[[Tensor], Tensor] = self.model.encode_text
+        if what == "naive CoOp":
+            naive = FullLength(self.model)
+            self.encode_text = lambda ctx: naive(ctx[None])[0]
+        self.autocast = functools.partial(common.autocast, device, precision)
+        self.scale = common.loss_scale(device, precision)
 
-        def loss_fn(ctx: torch.Tensor) -> torch.Tensor:
-            text_features = naive(ctx[None])[0] if what == "naive CoOp" else model.encode_text(ctx)
-            return F.cross_entropy(model.logits(image_features, text_features), labels)
+    def features(self) -> tuple[Tensor, Tensor]:
+        """Of the images, (B, E), and of the classes, (K, E)."""
+        with torch.no_grad(), self.autocast():
+            return self.model.encode_image(self.images), self.encode_text(self.ctx)
 
-        ctx.sub_(1e-3 * sharpness_step(loss_fn, ctx, 0.05, LAMBDAS[what]).gradient)
+    def __call__(self) -> SharpnessStep:
+        with self.autocast():
+            image_features = self.model.encode_image(self.images)
 
-    return common.measure(step, device, repeats)
+        def loss_fn(ctx: Tensor) -> Tensor:
+            with self.autocast():
+                text_features = self.encode_text(ctx)
+            return F.cross_entropy(self.model.logits(image_features, text_features), self.labels)
+
+        found = sharpness_step(loss_fn, self.ctx, 0.05, self.lam, self.scale)
+        self.ctx.sub_(found.gradient, alpha=1e-3 / self.scale)
+        return found
+
+
+def cost(
+    what: str, n_classes: int, backbone: str, batch: int, device: str, repeats: int, precision: str
+) -> dict[str, Any]:
+    """Seconds and peak memory of a step, and whether its numbers are finite, so that no pass was left out."""
+    step = Step(what, n_classes, backbone, batch, device, precision)
+    return common.measure(step, device, repeats) | {"finite": step().finite}
 
 
 def main() -> None:
@@ -50,7 +77,8 @@ def main() -> None:
     args = parser.parse_args()
 
     def found(what: str, n_classes: int) -> dict[str, Any]:
-        return common.in_own_process(cost, what, n_classes, args.backbone, args.batch, args.device, args.repeats)
+        settings = args.backbone, args.batch, args.device, args.repeats, args.precision
+        return common.in_own_process(cost, what, n_classes, *settings)
 
     naive = measure_or_fit(lambda n_classes: found("naive CoOp", n_classes), args.naive_classes, args.classes)
     rows = []

@@ -4,7 +4,7 @@
 Normalize for each view, with AugMix from Pillow's operations on request. tlla's views are uint8 (float32 with AugMix)
 and are normalised all at once, on the model's device; "+ normalize" does that on the core, too. "on cpu" or "on cuda"
 makes them there from the decoded image (by the clock, the rest by processor time); on a GPU the last row is the image
-encoder's time (fp16).
+encoder's time.
 
     python -m benchmarks.views
 """
@@ -22,7 +22,6 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision import transforms as T
 
-from tlla.backbones.openai_package import convert_weights
 from tlla.clip import PIXEL_MEAN, PIXEL_STD, encode_images, normalize
 from tlla.command_line import call
 from tlla.views.device import make_views_on_device
@@ -36,11 +35,12 @@ PLAIN = T.Compose([T.Resize(SIZE, T.InterpolationMode.BICUBIC), T.CenterCrop(SIZ
 CROP = T.Compose([T.RandomResizedCrop(SIZE), T.RandomHorizontalFlip()])
 
 
-def jpeg() -> bytes:
-    """A 500 x 375 picture of smooth noise with a little grain."""
+def jpeg(width: int = 500, height: int = 375) -> bytes:
+    """A picture of smooth noise with a little grain."""
     rng = np.random.default_rng(0)
     smooth = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
-    pixels = np.asarray(smooth.resize((500, 375), Image.Resampling.BICUBIC)) + rng.integers(-8, 9, (375, 500, 3))
+    smooth = smooth.resize((width, height), Image.Resampling.BICUBIC)
+    pixels = np.asarray(smooth) + rng.integers(-8, 9, (height, width, 3))
     file = io.BytesIO()
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
     return file.getvalue()
@@ -113,20 +113,20 @@ def pipelines(image: Image.Image, augmix: bool) -> dict[str, Callable[[], Any]]:
     }
 
 
-def on_device(image: Image.Image, device: str) -> Tensor:
-    """Normalised views made on a device, upload included."""
-    config = ViewConfig(SIZE, N_VIEWS)
+def on_device(image: Image.Image, device: str, n_views: int = N_VIEWS) -> Tensor:
+    """Views made on a device, upload included."""
+    config = ViewConfig(SIZE, n_views)
     pixels = torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1)
-    return normalize(make_views_on_device(pixels, torch.from_numpy(draw_crops(*image.size, 0, config)), config))
+    return make_views_on_device(pixels, torch.from_numpy(draw_crops(*image.size, 0, config)), config)
 
 
 @torch.no_grad()
-def encoding(backbone: str, repeats: int) -> float:
-    """Seconds of a GPU's image encoder on the views of an image, fp16."""
-    model = common.random_clip(backbone, "cuda")
-    convert_weights(model)
-    views = torch.randn(N_VIEWS, 3, SIZE, SIZE, device="cuda")
-    return common.measure(lambda: encode_images(model, views), "cuda", repeats)["median"]
+def encoding(backbone: str, device: str, precision: str, repeats: int) -> float:
+    """Seconds of the image encoder on the views of an image."""
+    model = common.random_clip(backbone, device, precision)
+    views = torch.randn(N_VIEWS, 3, SIZE, SIZE, device=device)
+    with common.autocast(device, precision):
+        return common.measure(lambda: encode_images(model, views), device, repeats)["median"]
 
 
 def main() -> None:
@@ -142,13 +142,14 @@ def main() -> None:
         seconds = core_seconds({"decode": lambda: decode(data)} | pipelines(image, augmix), args.repeats)
         decoding = seconds.pop("decode")
         if not augmix:
-            made = common.measure(lambda: on_device(image, args.device), args.device, args.repeats)
+            made = common.measure(lambda: normalize(on_device(image, args.device)), args.device, args.repeats)
             seconds[f"tlla on {args.device} + normalize"] = made["median"]
         for what, own in seconds.items():
             row = {"AugMix": augmix, "pipeline": what, "decode s": decoding, "views s": own, "s/image": decoding + own}
             rows.append(row | {"times faster": (decoding + seconds["view by view"]) / row["s/image"]})
-    if args.device == "cuda":
-        rows.append({"pipeline": "image encoder", "s/image": encoding(args.backbone, args.repeats)})
+    if args.device != "cpu":
+        seconds = encoding(args.backbone, args.device, args.precision, args.repeats)
+        rows.append({"pipeline": "image encoder", "s/image": seconds})
     common.write_report("views", rows, args)
 
 
