@@ -4,6 +4,7 @@ A scene is drawn from a seed by sums, products, comparisons and divisions of int
 on every machine. EmojiCLIP was pre-trained on scenes of another generator (scripts/emoji/pictures.py).
 """
 
+import math
 import random
 from collections.abc import Callable
 
@@ -53,7 +54,7 @@ def compose_scene(drawing: Array, seed: str) -> Array:
     if dice.below(2):
         for _ in range(dice.between(3, 9)):
             _add_shape(picture, dice)
-    side = _root(SIZE * SIZE * AREAS[dice.below(len(AREAS))] // 100)
+    side = math.isqrt(SIZE * SIZE * AREAS[dice.below(len(AREAS))] // 100)
     x, y = dice.between(0, SIZE - side), dice.between(0, SIZE - side)
     alpha = _enlarge(255 * ~outside(drawing)[:, :, None].astype(bool), side)
     part = picture[y : y + side, x : x + side]
@@ -74,11 +75,6 @@ def outside(drawing: Array) -> Array:
                 lines[-1 - k] |= lines[-k] & open_lines[-1 - k]
         if seen.sum() == before:
             return seen
-
-
-def _root(n: int) -> int:
-    """The whole part of the square root."""
-    return next(k for k in range(n + 1) if (k + 1) ** 2 > n)
 
 
 def _enlarge(image: Array, side: int) -> Array:

@@ -1,7 +1,7 @@
 """The paper's method on the embedded benchmark: trains CoOp and SAPT on one drawing style, tests on all of them.
 
 Each prompt is trained by a run of train.py; on each style one more tests all prompts and methods on the same views. All
-have their own folders (log.txt, results.json, predictions). Complete runs are skipped, interrupted ones go on. Writes
+have their own folders (log.txt, results.json, predictions). Complete runs are skipped, interrupted ones resume. Writes
 table.md, results.csv and the figure.
 
     python scripts/demo.py --output output/demo --seeds 1

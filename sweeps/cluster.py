@@ -63,7 +63,7 @@ class Submitted:
             lines = [line for line in str(error).splitlines() if "Error: " in line]
             return f"{(lines or [str(error)])[-1]} (its log: {self.job.paths.stderr})"
         state = self.job.state.partition(" ")[0]
-        return f"it was ended by the cluster ({state}); the same command goes on (its log: {self.job.paths.stderr})"
+        return f"it was ended by the cluster ({state}); the same command resumes it (its log: {self.job.paths.stderr})"
 
     def stop(self) -> None:
         """Cancels it."""

@@ -4,7 +4,7 @@
     python -m sweeps domain-generalization vit_b16_c4_ep50 --jobs 4 --dry-run
     python -m sweeps grid my_grid.yaml --submit slurm --submit-with slurm_partition=gpu gpus_per_node=1
 
-Complete runs are skipped, cut ones go on, failed ones are listed at the end with their logs; the same command again
+Complete runs are skipped, cut ones resume, failed ones are listed at the end with their logs; the same command again
 does what is missing. A test comes after the training of the prompt that it tests. Names of configs may be files, too.
 Exit codes: 0 all complete, 1 some are not, 2 the input was wrong, 130 stopped. The table afterwards:
 python parse_test_res.py OUT --table

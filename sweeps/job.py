@@ -151,7 +151,7 @@ class Job:
         return COMPLETE
 
     def note_start(self) -> None:
-        """Writes down what is being run, so that another sweep does not go on with it under other settings."""
+        """Writes down what is being run, so that another sweep does not resume it under other settings."""
         content = {"argv": self.argv, "config": self.config_values}
         write_text(self.folder / STARTED, json.dumps(content, indent=2) + "\n")
 

@@ -1,7 +1,7 @@
 """How a job is run here: a process of train.py that holds its folder's lock as long as it lives.
 
-The lock belongs to the process, not to the sweep: if a sweep is killed, a process that it left behind goes on, and the
-next sweep waits for it instead of starting another one in the same folder.
+The lock belongs to the process, not to the sweep: if a sweep is killed, a process that it left behind continues, and
+the next sweep waits for it instead of starting another one in the same folder.
 """
 
 import contextlib
@@ -65,7 +65,7 @@ def from_outside(code: int) -> str:
     if code < 0:
         name = signal.Signals(-code).name
         return f"it was killed by {name}{', perhaps for want of memory' if name == 'SIGKILL' else ''}"
-    return "it was stopped from outside; the same command goes on" if code == STOPPED else ""
+    return "it was stopped from outside; the same command resumes it" if code == STOPPED else ""
 
 
 def lock(folder: Path, wait: bool = False) -> IO | None:

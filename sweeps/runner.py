@@ -1,4 +1,4 @@
-"""Runs a plan: what is complete is skipped, what was cut goes on, what failed is listed at the end with its log."""
+"""Runs a plan: what is complete is skipped, what was cut is resumed, what failed is listed at the end with its log."""
 
 import time
 from collections.abc import Sequence

@@ -123,7 +123,7 @@ def test_a_connection_that_ends_early_goes_on_where_it_stopped(server, source, t
 
 def test_a_second_try_goes_on_after_the_first_has_given_up(server, source, tmp_path):
     server.script = ["hang up"] + [503] * 4
-    with pytest.raises(DownloadError, match="failed 5 times, at last: HTTP Error 503.*goes on where it stopped"):
+    with pytest.raises(DownloadError, match="failed 5 times, at last: HTTP Error 503.*resumes where it stopped"):
         get(source, tmp_path)
     assert names(tmp_path) == ["file.bin.part", "file.bin.part.version"]
     get(source, tmp_path)

@@ -75,7 +75,7 @@ def test_as_many_jobs_are_submitted_as_there_are_unless_jobs_says_less(fake, slu
     (slurm / "wanted").write_text(str(count))
     assert sweep(fake, *CROSS_EMOJI, "--submit", "slurm", *words) == 1
     text = capsys.readouterr().out
-    assert text.count("it was ended by the cluster (TIMEOUT); the same command goes on") >= 3
+    assert text.count("it was ended by the cluster (TIMEOUT); the same command resumes it") >= 3
     assert "3 failed, 3 not started" in text and "Checkpoint saved" not in text
     assert len(queue(slurm)) == 3 and not calls(fake)
 
@@ -146,7 +146,7 @@ def test_a_job_that_slurm_warns_of_its_limit_saves_and_goes_on_by_itself(tmp_pat
         (0, ""),
         (1, ""),
         (2, ""),
-        (130, "it was stopped from outside; the same command goes on"),
+        (130, "it was stopped from outside; the same command resumes it"),
         (-signal.SIGTERM, "it was killed by SIGTERM"),
         (-signal.SIGKILL, "it was killed by SIGKILL, perhaps for want of memory"),
     ],

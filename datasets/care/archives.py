@@ -93,7 +93,7 @@ def _check_size(archive: Path, size: int) -> None:
 
 
 def unpack(archive: Path, folder: Path, strip: str = "") -> int:
-    """Unpacks a zip or tar archive; files that are there with the right size are left, so that a second try goes on.
+    """Unpacks a zip or tar archive; files that are there with the right size are left, so that a second try resumes.
 
     Args:
         archive: The archive.

@@ -17,7 +17,7 @@ labelled val set serves for validation and test, its variants are test sets only
 
 ```bash
 python -m datasets explain OxfordPets                 # licence, expected tree, where it comes from
-python -m datasets download OxfordPets --root $DATA   # what a program can get; goes on after an interruption
+python -m datasets download OxfordPets --root $DATA   # what a program can get; resumes after an interruption
 python -m datasets check OxfordPets --root $DATA      # what is missing, extra, in two parts; --deep: unreadable
 python -m datasets fewshot OxfordPets --root $DATA --shots 16 --seed 1
 ```

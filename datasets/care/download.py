@@ -17,7 +17,7 @@ def download(name: str, root: str, split_only: bool = False) -> None:
     """Gets what a program can get of a dataset, then says what is left to do by hand.
 
     Raises:
-        InputError: a download failed; others were still tried. The same call goes on where it stopped.
+        InputError: a download failed; others were still tried. The same call resumes where it stopped.
     """
     entry = CATALOG[name]
     folder = Path(root).expanduser() / entry.folder
@@ -112,7 +112,7 @@ def _fetch(source: Download, target: Path) -> None:
         fetch_url(source.url, part)
     _refuse_page(part, drive_url(source.drive) if source.drive else source.url)
     if source.md5 and (found := md5(part)) != source.md5:
-        part.unlink()  # nothing to go on from
+        part.unlink()  # nothing to resume from
         raise DownloadError(f"its MD5 is {found}, not {source.md5}; it was thrown away: try again")
     if source.name.startswith("split_zhou_"):
         _check_split(part)
@@ -125,7 +125,7 @@ def _check_split(part: Path) -> None:
     try:
         read_split(part)
     except InputError:
-        part.unlink()  # nothing to go on from
+        part.unlink()  # nothing to resume from
         raise
 
 

@@ -1,4 +1,4 @@
-"""Downloads over HTTP that can be stopped at any moment and go on at the next try."""
+"""Downloads over HTTP that can be stopped at any moment and resumed at the next try."""
 
 import http.client
 import shutil
@@ -22,7 +22,7 @@ class DownloadError(InputError):
 
 
 def fetch_url(url: str, part: Path) -> None:
-    """Downloads to `part`; goes on where it ends, and tries again after errors that may pass.
+    """Downloads to `part`; resumes where it ends, and tries again after errors that may pass.
 
     Raises:
         DownloadError: it failed for good; what was downloaded stays for the next try.
@@ -44,7 +44,7 @@ def fetch_url(url: str, part: Path) -> None:
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             reason = error
         print(f"{part.name}: {reason}; try {attempt + 1} of {TRIES}")
-    raise DownloadError(f"{url} failed {TRIES} times, at last: {reason}; try again later, it goes on where it stopped")
+    raise DownloadError(f"{url} failed {TRIES} times, at last: {reason}; try again later, it resumes where it stopped")
 
 
 def _request(url: str, part: Path) -> None:

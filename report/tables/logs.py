@@ -71,7 +71,7 @@ def _why_nothing(lines: list[str], keyword: str, ended: bool, test_log: bool) ->
     if ended:
         return f"no {keyword!r} follows {signal!r}: the log was cut, or it needs another --keyword"
     hint = "; the log of a test needs --test-log" if not test_log and TESTED[0] in lines else ""
-    return f"no line {signal!r}: the run has crashed or goes on still{hint}"
+    return f"no line {signal!r}: the run has crashed or is still running{hint}"
 
 
 def summarize_folder(directory: str, keyword: str, test_log: bool, ci95: bool) -> Generator[str, None, float]:

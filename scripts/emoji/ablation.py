@@ -213,7 +213,7 @@ def _by_rule(rows: list[dict], chosen: dict) -> list[dict]:
 
 
 def _once(path: Path, make: Callable[[], dict]) -> dict:
-    """Keeps the result of a long stage: an interrupted ablation of this benchmark, CLIP and code goes on after it."""
+    """Keeps the result of a long stage: an interrupted ablation of this benchmark, CLIP and code resumes after it."""
     paths = [WEIGHTS, *sorted(FOLDER.rglob("*.*"))]
     key = key_of([files_sha256(paths), versions(), source_sha256(Path(__file__).parent, Path(tlla.__file__).parent)])
     path = path.with_stem(f"{path.stem}-{key}")

@@ -1,7 +1,7 @@
 """All test-time methods on the embedded benchmark: source and shifted styles, three prompts, several seeds.
 
 Trains the prompts on the source, then runs Compare on each style. Runs that are complete are skipped, interrupted ones
-go on. Writes docs/methods.md's tables (methods.md), methods.csv with every run, and the picture.
+resume. Writes docs/methods.md's tables (methods.md), methods.csv with every run, and the picture.
 
     python -m scripts.emoji.methods --output output/methods --seeds 1 2 3
 """

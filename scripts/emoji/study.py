@@ -1,7 +1,7 @@
 """Studies on the embedded benchmark: prompts are trained on one drawing style, methods compared on all of them.
 
 A study is a plan of runs of train.py, each with its folder below <output>/runs (log.txt, results.json, predictions).
-Complete runs are skipped, interrupted ones go on, those of other settings are moved aside.
+Complete runs are skipped, interrupted ones resume, those of other settings are moved aside.
 """
 
 import math

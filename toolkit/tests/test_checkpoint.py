@@ -101,7 +101,7 @@ def test_damaged_newest_file_stops_the_resume(make_cfg):
     path = os.path.join(cfg.OUTPUT_DIR, "linear", "model.pth.tar-4")
     with open(path, "r+b") as file:
         file.truncate(100)
-    with pytest.raises(CheckpointError, match="delete it to go on from an earlier epoch"):
+    with pytest.raises(CheckpointError, match="delete it to resume from an earlier epoch"):
         build_trainer(cfg).train()
     os.remove(path)
     resumed = build_trainer(cfg)

@@ -62,7 +62,7 @@ class DatasetWrapper(Dataset):
         self.seed = seed
 
     def item_seed(self, index: int) -> AbstractContextManager:
-        """A block in which random numbers are this item's; without a seed, the global generators go on."""
+        """A block in which random numbers are this item's; without a seed, the global generators continue."""
         return nullcontext() if self.seed is None else seeded(derive_seed(self.seed, index))
 
     def __len__(self) -> int:

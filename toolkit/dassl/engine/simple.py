@@ -122,7 +122,7 @@ class SimpleTrainer(TrainerBase):
             loader.set_epoch(self.epoch)
 
     def after_epoch(self) -> None:
-        """Keeps the best model if asked to, and writes the checkpoint from which a killed run goes on."""
+        """Keeps the best model if asked to, and writes the checkpoint from which a killed run resumes."""
         val_result = None
         if self._selects_best():
             val_result = self.test(split="val")
@@ -215,7 +215,7 @@ class SimpleTrainer(TrainerBase):
         return choice == "best_val" and not self.cfg.TEST.NO_TEST
 
     def _resume(self) -> int:
-        """Goes on from RESUME, or from OUTPUT_DIR; returns the number of epochs done."""
+        """Resumes from RESUME, or from OUTPUT_DIR; returns the number of epochs done."""
         directory = self.cfg.RESUME or self.output_dir
         done = self.resume_model_if_exist(directory)
         names = self.get_model_names()
@@ -226,7 +226,7 @@ class SimpleTrainer(TrainerBase):
             for name in names:
                 copy_best(os.path.join(directory, name), os.path.join(self.output_dir, name))
         if (own := max(common_epochs(self.output_dir, names), default=0)) > done:
-            print(f"Note: {self.output_dir} holds epoch {own}; to go on from there, leave RESUME empty")
+            print(f"Note: {self.output_dir} holds epoch {own}; to resume from there, leave RESUME empty")
         return done
 
     def find_checkpoint(self, directory: str, names: list[str], prefer_best: bool = False) -> str:
@@ -249,7 +249,7 @@ class SimpleTrainer(TrainerBase):
         self.best_result = state.get("best_result", self.best_result)
         stored = state.get("run_seed", self.run_seed)
         if stored != self.run_seed:
-            print(f"Note: the run so far had the seed {stored}; it goes on with {self.run_seed}, as SEED says")
+            print(f"Note: the run so far had the seed {stored}; it continues with {self.run_seed}, as SEED says")
 
 
 def _with_seed(cfg: CfgNode, seed: int) -> CfgNode:

@@ -59,7 +59,7 @@ def save_checkpoint(state: dict[str, Any], save_dir: str, model_name: str = "") 
 
 
 def copy_best(source_dir: str, save_dir: str) -> None:
-    """Copies the best model of a run, if it has one, to the directory of another run, which goes on from it."""
+    """Copies the best model of a run, if it has one, to the directory of another run, which resumes from it."""
     source = os.path.join(source_dir, BEST_MODEL)
     if os.path.isfile(source):
         os.makedirs(save_dir, exist_ok=True)
@@ -191,5 +191,5 @@ def _explain(fpath: str, error: Exception) -> str:
         )
     return (
         f'"{fpath}" ({size:,} bytes) is not a whole checkpoint, which torch.save would have written '
-        f"({type(error).__name__}); delete it to go on from an earlier epoch, or copy it again"
+        f"({type(error).__name__}); delete it to resume from an earlier epoch, or copy it again"
     )
