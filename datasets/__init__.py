@@ -1,5 +1,10 @@
-"""Registered Dassl datasets. Importing this package registers them all."""
+"""Registered Dassl datasets. Importing this package registers them all.
 
+A file in this folder is found by itself: nothing else lists it.
+"""
+
+import importlib
+import pkgutil
 import sys
 
 from tlla.command_line import check_same_tree, start
@@ -15,23 +20,9 @@ from yacs.config import CfgNode  # noqa: E402
 
 check_same_tree(__file__, dassl.__file__)
 
-from . import (  # noqa: E402
-    caltech101,
-    dtd,
-    emoji,
-    emoji_scenes,
-    eurosat,
-    fgvc_aircraft,
-    food101,
-    image_folder,
-    imagenet,
-    imagenet_variants,
-    oxford_flowers,
-    oxford_pets,
-    stanford_cars,
-    sun397,
-    ucf101,
-)
+for module in pkgutil.iter_modules(__path__):
+    if module.name != "__main__":
+        importlib.import_module(f"{__name__}.{module.name}")
 
 
 def add_configs(cfg: CfgNode) -> None:
@@ -42,23 +33,3 @@ def add_configs(cfg: CfgNode) -> None:
     cfg.DATASET.CLASSNAMES = "coop"  # ImageNet and its variants: coop (classnames.txt) or tpt (comes with the project)
     cfg.DATASET.TITLE = ""  # name of the data in records and tables; "": the dataset's, of ImageFolder the folder's
     cfg.DATASET.TEMPLATE = ""  # prompt of zero-shot CLIP, e.g. "a photo of a {}."; "": the dataset's own
-
-
-__all__ = [
-    "add_configs",
-    "caltech101",
-    "dtd",
-    "emoji",
-    "emoji_scenes",
-    "eurosat",
-    "fgvc_aircraft",
-    "food101",
-    "image_folder",
-    "imagenet",
-    "imagenet_variants",
-    "oxford_flowers",
-    "oxford_pets",
-    "stanford_cars",
-    "sun397",
-    "ucf101",
-]

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 from dassl.data.datasets import DATASET_REGISTRY, DatasetBase
@@ -16,7 +17,7 @@ from .catalog import CATALOG, drive_url
 from .fewshot import DrawFile
 from .items import Item, check_labels, class_names, subsample, to_datums
 from .listing import data_root, sha256, store_text
-from .splits import Parts, format_split, read_split
+from .splits import Parts, format_split, list_classes, read_split, split_items
 
 registered = register(DATASET_REGISTRY)
 
@@ -31,7 +32,7 @@ def choose_template(option: str, default: str) -> str:
 
 
 class ZooDataset(DatasetBase):
-    """The common way from files to Datums. A subclass says where things are and gives `prepare`, `names` and `read`.
+    """The common way from files to Datums. A subclass says where things are and gives `prepare`.
 
     Attributes:
         dataset_dir: The dataset's folder, below DATASET.ROOT; absolute once it is built.
@@ -74,16 +75,16 @@ class ZooDataset(DatasetBase):
         self.prepare(options)
 
     def prepare(self, options: CfgNode) -> None:
-        """Finds the split and sets `fingerprint`."""
+        """Finds the split: sets `fingerprint`, `_parts` and `_names`, or replaces `read` and `names`."""
         raise NotImplementedError
 
     def names(self) -> dict[int, str]:
         """Label -> class name."""
-        raise NotImplementedError
+        return self._names
 
     def read(self, part: str) -> list[Item]:
         """All items of a part, in the published order."""
-        raise NotImplementedError
+        return self._parts[part]
 
     def parts(self, shots: int, seed: int) -> Parts:
         """Train and val, whole or drawn, and test."""
@@ -112,13 +113,20 @@ class ZooDataset(DatasetBase):
 
 
 class SplitDataset(ZooDataset):
-    """A dataset with one of CoOp's split files; `make_split` makes another one where the user allows it."""
+    """A dataset with one of CoOp's split files; `make_split` makes another one where the user allows it.
+
+    Attributes:
+        ignored: Class folders that are left out of a new split.
+        renamed: Class folder -> class name, where they differ, in a new split.
+    """
 
     takes_split_file = True
+    ignored: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = {}
 
     def make_split(self, rng: random.Random) -> Parts:
-        """Splits the images anew, in the proportions of CoOp's split."""
-        raise NotImplementedError
+        """Splits the images of all class folders anew, in the proportions of CoOp's split."""
+        return split_items(list_classes(self.image_dir, self.advice(), self.ignored, self.renamed), rng)
 
     def prepare(self, options: CfgNode) -> None:
         """Reads the split file, or makes a new split if that is allowed and there is none."""
@@ -166,11 +174,3 @@ class SplitDataset(ZooDataset):
             return path
         self.split_file_sha256 = hashlib.sha256(text.encode()).hexdigest()
         return None
-
-    def names(self) -> dict[int, str]:
-        """Label -> class name."""
-        return self._names
-
-    def read(self, part: str) -> list[Item]:
-        """Items of the split file, in its order."""
-        return self._parts[part]

@@ -25,7 +25,7 @@ class Download:
         unpack: The folder to unpack it in, relative to the dataset's; None: it is no archive.
         strip: Folder inside the archive that is left out of the paths; files outside it are not unpacked.
         inner: An archive inside the archive to unpack after it.
-        gives: What is there, relative to the dataset's folder, when all is done.
+        gives: What is in the dataset's folder once the archive is unpacked.
     """
 
     name: str
@@ -44,7 +44,6 @@ class CatalogEntry:
 
     Attributes:
         folder: Its folder, below the data root.
-        images: Folder of its images, below that.
         counts: Number of train, val and test images in the published split, CoOp's if it has one; None: no such part.
         tree: The expected tree below its folder: (path, what it is).
         split_id: Id of the split file on Google Drive.
@@ -53,7 +52,6 @@ class CatalogEntry:
     """
 
     folder: str
-    images: str
     classes: int
     counts: tuple[int | None, int | None, int]
     licence: str
@@ -66,13 +64,12 @@ class CatalogEntry:
 
 
 _NAMES = ("classnames.txt", "CoOp's class names; ImageNet's own copy is found too")
-_NAMES_SOURCE = Download("classnames.txt", drive=CLASSNAMES_ID, gives="classnames.txt")
+_NAMES_SOURCE = Download("classnames.txt", drive=CLASSNAMES_ID)
 _VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 
 CATALOG: dict[str, CatalogEntry] = {
     "ImageNet": CatalogEntry(
         "imagenet",
-        "images",
         1000,
         (1281167, None, 50000),
         "research and education only",
@@ -89,7 +86,6 @@ CATALOG: dict[str, CatalogEntry] = {
     ),
     "ImageNetV2": CatalogEntry(
         "imagenetv2",
-        "imagenetv2-matched-frequency-format-val",
         1000,
         (None, None, 10000),
         "MIT",
@@ -108,7 +104,6 @@ CATALOG: dict[str, CatalogEntry] = {
     ),
     "ImageNetSketch": CatalogEntry(
         "imagenet-sketch",
-        "images",
         1000,
         (None, None, 50889),
         "MIT",
@@ -128,7 +123,6 @@ CATALOG: dict[str, CatalogEntry] = {
     ),
     "ImageNetA": CatalogEntry(
         "imagenet-adversarial",
-        "imagenet-a",
         200,
         (None, None, 7500),
         "MIT",
@@ -147,7 +141,6 @@ CATALOG: dict[str, CatalogEntry] = {
     ),
     "ImageNetR": CatalogEntry(
         "imagenet-rendition",
-        "imagenet-r",
         200,
         (None, None, 30000),
         "MIT",
@@ -166,7 +159,6 @@ CATALOG: dict[str, CatalogEntry] = {
     ),
     "Caltech101": CatalogEntry(
         "caltech-101",
-        "101_ObjectCategories",
         100,
         (4128, 1649, 2465),
         "CC BY 4.0",
@@ -188,7 +180,6 @@ CATALOG: dict[str, CatalogEntry] = {
     ),
     "OxfordPets": CatalogEntry(
         "oxford_pets",
-        "images",
         37,
         (2944, 736, 3669),
         "CC BY-SA 4.0",
@@ -219,7 +210,6 @@ CATALOG: dict[str, CatalogEntry] = {
     ),
     "StanfordCars": CatalogEntry(
         "stanford_cars",
-        "",
         196,
         (6509, 1635, 8041),
         "non-commercial research",
@@ -238,7 +228,6 @@ CATALOG: dict[str, CatalogEntry] = {
     ),
     "OxfordFlowers": CatalogEntry(
         "oxford_flowers",
-        "jpg",
         102,
         (4093, 1633, 2463),
         "not stated",
@@ -263,14 +252,12 @@ CATALOG: dict[str, CatalogEntry] = {
                 "imagelabels.mat",
                 f"{_VGG}/flowers/102/imagelabels.mat",
                 md5="e0620be6f572b9609742df49c70aed4d",
-                gives="imagelabels.mat",
             ),
-            Download("cat_to_name.json", drive="1AkcxCXeK_RCGCEC_GvmWxjcjaNhu-at0", gives="cat_to_name.json"),
+            Download("cat_to_name.json", drive="1AkcxCXeK_RCGCEC_GvmWxjcjaNhu-at0"),
         ),
     ),
     "Food101": CatalogEntry(
         "food-101",
-        "images",
         101,
         (50500, 20200, 30300),
         "research; the photographs are Foodspotting's",
@@ -291,7 +278,6 @@ CATALOG: dict[str, CatalogEntry] = {
     ),
     "FGVCAircraft": CatalogEntry(
         "fgvc_aircraft",
-        "images",
         100,
         (3334, 3333, 3333),
         "non-commercial research",
@@ -314,7 +300,6 @@ CATALOG: dict[str, CatalogEntry] = {
     ),
     "SUN397": CatalogEntry(
         "sun397",
-        "SUN397",
         397,
         (15880, 3970, 19850),
         "research",
@@ -331,7 +316,6 @@ CATALOG: dict[str, CatalogEntry] = {
     ),
     "DescribableTextures": CatalogEntry(
         "dtd",
-        "images",
         47,
         (2820, 1128, 1692),
         "research",
@@ -352,7 +336,6 @@ CATALOG: dict[str, CatalogEntry] = {
     ),
     "EuroSAT": CatalogEntry(
         "eurosat",
-        "2750",
         10,
         (13500, 5400, 8100),
         "MIT",
@@ -373,7 +356,6 @@ CATALOG: dict[str, CatalogEntry] = {
     ),
     "UCF101": CatalogEntry(
         "ucf101",
-        "UCF-101-midframes",
         101,
         (7639, 1898, 3783),
         "not stated",

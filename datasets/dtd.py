@@ -1,9 +1,6 @@
 """Describable Textures (Cimpoi et al., CVPR 2014)."""
 
-import random
-
 from .base import SplitDataset, registered
-from .splits import Parts, list_classes, split_items
 
 
 @registered
@@ -13,7 +10,3 @@ class DescribableTextures(SplitDataset):
     dataset_dir = "dtd"
     image_folder = "images"
     template = "{} texture."
-
-    def make_split(self, rng: random.Random) -> Parts:
-        """Splits all images anew."""
-        return split_items(list_classes(self.image_dir, self.advice()), rng)

@@ -16,6 +16,18 @@ from tlla.clip import assets_dir
 from tlla.errors import InputError
 
 from .base import choose_template, registered
+from .fewshot import VAL_SHOTS
+from .items import Item, subsample
+
+STYLES = {  # name of a dataset after "Emoji": folder of its drawings
+    "": "noto",  # Google's, the source
+    "Twemoji": "twemoji",  # Twitter's: flat and coloured, close to the source
+    "OpenMoji": "openmoji",  # in colour, with black outlines
+    "OpenMojiBlack": "openmoji_black",  # black line drawings
+    "FluentFlat": "fluent_flat",  # Microsoft's, flat
+    "FluentContrast": "fluent_contrast",  # Microsoft's, in black and white
+    "Fluent3D": "fluent_3d",  # Microsoft's, rendered solids
+}
 
 
 def find_folder(root: str) -> Path:
@@ -45,12 +57,6 @@ def check_files(folder: Path, items: list[list[Any]]) -> None:
         raise InputError(f"{folder} lacks {len(missing)} of {len(items)} images of the emoji benchmark: {names}")
 
 
-def keep_classes(items: list[Datum], kept: list[int]) -> list[Datum]:
-    """The items of some classes, with labels numbered anew from 0."""
-    number = {label: new for new, label in enumerate(kept)}
-    return [Datum(d.impath, number[d.label], d.domain, d.classname) for d in items if d.label in number]
-
-
 class EmojiStyle(DatasetBase):
     """Source train and val, and the test emoji in one style. Subclasses name the style."""
 
@@ -60,81 +66,36 @@ class EmojiStyle(DatasetBase):
     def __init__(self, cfg: CfgNode) -> None:
         self.template = choose_template(cfg.DATASET.get("TEMPLATE", ""), self.template)
         folder = find_folder(cfg.DATASET.ROOT)
-        self.dataset_dir = str(folder)
         index = read_index(folder)
-        train = self._read(folder, index, "noto", "train")
-        val = self._read(folder, index, "noto", "val")
-        test = self._read(folder, index, self.style, "test")
-        shots = cfg.DATASET.NUM_SHOTS
-        if shots >= 1:
+        self.dataset_dir = str(self.images_folder(folder, index))
+        read = {"train": "noto", "val": "noto", "test": self.style}
+        parts = {part: self._read(folder, index, style, part) for part, style in read.items()}
+        if (shots := cfg.DATASET.NUM_SHOTS) >= 1:
             # In this order: both draw from Python's global generator, as CoOp's datasets do.
-            train = self.generate_fewshot_dataset(train, num_shots=shots)
-            val = self.generate_fewshot_dataset(val, num_shots=min(shots, 4))
-        kept = self._kept_labels(cfg, len(index["classes"]))
-        super().__init__(**{k: keep_classes(v, kept) for k, v in (("train_x", train), ("val", val), ("test", test))})
+            for part, count in (("train", shots), ("val", min(shots, VAL_SHOTS))):
+                parts[part] = self.generate_fewshot_dataset(parts[part], num_shots=count)
+        parts = subsample(parts, cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
+        train, val, test = ([Datum(i.path, i.label, 0, i.classname) for i in parts[part]] for part in read)
+        super().__init__(train_x=train, val=val, test=test)
 
-    def _read(self, folder: Path, index: dict[str, Any], style: str, part: str) -> list[Datum]:
+    def images_folder(self, folder: Path, index: dict[str, Any]) -> Path:
+        """Where the images are, given the benchmark's folder."""
+        return folder
+
+    def _read(self, folder: Path, index: dict[str, Any], style: str, part: str) -> list[Item]:
+        """The images of a part, with full paths."""
         items = index["items"].get(style, {}).get(part, [])
         if not items:
             raise InputError(f"{folder / 'index.json'} lists no {part} images of the style {style!r}; build it anew")
         check_files(folder, items)
         names = [c["name"] for c in index["classes"]]
-        return [Datum(str(folder / path), label, 0, names[label]) for path, label, _ in items]
-
-    @staticmethod
-    def _kept_labels(cfg: CfgNode, count: int) -> list[int]:
-        """Labels that DATASET.SUBSAMPLE_CLASSES keeps: all, the first half (base) or the second half (new)."""
-        choice, half = cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"), (count + 1) // 2
-        kept = {"all": range(count), "base": range(half), "new": range(half, count)}
-        if choice not in kept:
-            raise InputError(f"DATASET.SUBSAMPLE_CLASSES must be one of {tuple(kept)}, but got {choice!r}")
-        return list(kept[choice])
+        return [Item(str(folder / path), label, names[label]) for path, label, _ in items]
 
 
-@registered
-class Emoji(EmojiStyle):
-    """The source: Google's Noto emoji."""
-
-    style = "noto"
-
-
-@registered
-class EmojiTwemoji(EmojiStyle):
-    """Twitter's emoji: flat and coloured, close to the source."""
-
-    style = "twemoji"
+def register_styles(prefix: str, base: type[EmojiStyle]) -> None:
+    """Registers a dataset for each style, e.g. EmojiTwemoji."""
+    for name, style in STYLES.items():
+        registered(type(prefix + name, (base,), {"style": style, "__module__": base.__module__}))
 
 
-@registered
-class EmojiOpenMoji(EmojiStyle):
-    """OpenMoji in colour, with black outlines."""
-
-    style = "openmoji"
-
-
-@registered
-class EmojiOpenMojiBlack(EmojiStyle):
-    """OpenMoji's black line drawings."""
-
-    style = "openmoji_black"
-
-
-@registered
-class EmojiFluentFlat(EmojiStyle):
-    """Microsoft's Fluent emoji, flat."""
-
-    style = "fluent_flat"
-
-
-@registered
-class EmojiFluentContrast(EmojiStyle):
-    """Microsoft's Fluent emoji in black and white."""
-
-    style = "fluent_contrast"
-
-
-@registered
-class EmojiFluent3D(EmojiStyle):
-    """Microsoft's Fluent emoji as rendered solids."""
-
-    style = "fluent_3d"
+register_styles("Emoji", EmojiStyle)

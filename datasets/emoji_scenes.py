@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dassl.data.datasets import Datum
 from PIL import Image
-from yacs.config import CfgNode
 
 from tlla.errors import InputError
 from tlla.files import whole_file
 from tlla.views.read_image import read_image
 
-from .base import registered
-from .emoji import EmojiStyle, check_files
+from .emoji import EmojiStyle, check_files, register_styles
+from .items import Item
 from .scene_pictures import compose_scene
 
 VERSION = 1  # of the scenes' look; another one is drawn anew
@@ -54,75 +52,26 @@ def write_scene(source: Path, target: Path, number: int) -> None:
 
 
 class EmojiScenesStyle(EmojiStyle):
-    """Scenes of the source's train and val, and of the test emoji in one style. Subclasses name the style."""
+    """Scenes of the source's train and val, and of the test emoji in one style."""
 
-    def __init__(self, cfg: CfgNode) -> None:
-        self._scenes = Path()
-        super().__init__(cfg)
-        self.dataset_dir = str(self._scenes)
+    def images_folder(self, folder: Path, index: dict[str, Any]) -> Path:
+        """The scenes' folder in the cache."""
+        return scenes_folder(folder, index)
 
-    def _read(self, folder: Path, index: dict[str, Any], style: str, part: str) -> list[Datum]:
-        if self._scenes == Path():
-            self._scenes = scenes_folder(folder, index)
+    def _read(self, folder: Path, index: dict[str, Any], style: str, part: str) -> list[Item]:
         jobs, items = [], []
         for image in super()._read(folder, index, style, part):
-            source = Path(image.impath)
+            source = Path(image.path)
             for number in range(SCENES[part]):
-                target = self._scenes / source.relative_to(folder).with_name(f"{source.stem}_{number}.png")
+                target = Path(self.dataset_dir, source.relative_to(folder).with_name(f"{source.stem}_{number}.png"))
                 jobs.append((source, target, number))
-                items.append((str(target), image.label, image.classname))
+                items.append(image._replace(path=str(target)))
         missing = [job for job in jobs if not job[1].is_file()]
         if missing:
-            print(f"Drawing {len(missing)} scenes ({style}, {part}) into {self._scenes}")
+            print(f"Drawing {len(missing)} scenes ({style}, {part}) into {self.dataset_dir}")
         for job in missing:
             write_scene(*job)
-        return [Datum(path, label, 0, name) for path, label, name in items]
+        return items
 
 
-@registered
-class EmojiScenes(EmojiScenesStyle):
-    """Scenes of the source, Google's Noto emoji."""
-
-    style = "noto"
-
-
-@registered
-class EmojiScenesTwemoji(EmojiScenesStyle):
-    """Scenes of Twitter's emoji."""
-
-    style = "twemoji"
-
-
-@registered
-class EmojiScenesOpenMoji(EmojiScenesStyle):
-    """Scenes of OpenMoji in colour."""
-
-    style = "openmoji"
-
-
-@registered
-class EmojiScenesOpenMojiBlack(EmojiScenesStyle):
-    """Scenes of OpenMoji's black line drawings."""
-
-    style = "openmoji_black"
-
-
-@registered
-class EmojiScenesFluentFlat(EmojiScenesStyle):
-    """Scenes of Microsoft's Fluent emoji, flat."""
-
-    style = "fluent_flat"
-
-
-@registered
-class EmojiScenesFluentContrast(EmojiScenesStyle):
-    """Scenes of Microsoft's Fluent emoji in black and white."""
-
-    style = "fluent_contrast"
-
-
-@registered
-class EmojiScenesFluent3D(EmojiScenesStyle):
-    """Scenes of Microsoft's Fluent emoji as rendered solids."""
-
-    style = "fluent_3d"
+register_styles("EmojiScenes", EmojiScenesStyle)

@@ -19,8 +19,9 @@ class FGVCAircraft(ZooDataset):
 
     def prepare(self, options: CfgNode) -> None:
         """Reads the variants; the split is the three official lists."""
-        self._variants = read_lines(f"{self.dataset_dir}/variants.txt", self.advice())
-        self._labels = {name: label for label, name in enumerate(self._variants)}
+        variants = read_lines(f"{self.dataset_dir}/variants.txt", self.advice())
+        self._names = dict(enumerate(variants))
+        self._labels = {name: label for label, name in enumerate(variants)}
         self._parts = {part: self._read_list(f"images_variant_{part}.txt") for part in ("train", "val", "test")}
         files = ("variants.txt", *(f"images_variant_{part}.txt" for part in self._parts))
         self.split_file_sha256 = self.fingerprint = sha256(*(f"{self.dataset_dir}/{file}" for file in files))
@@ -33,11 +34,3 @@ class FGVCAircraft(ZooDataset):
                 raise InputError(f"{self.dataset_dir}/{file} names {variant!r}, which variants.txt lacks")
             items.append(Item(f"{image}.jpg", self._labels[variant], variant))
         return items
-
-    def names(self) -> dict[int, str]:
-        """Label -> variant."""
-        return dict(enumerate(self._variants))
-
-    def read(self, part: str) -> list[Item]:
-        """Items of an official list, in its order."""
-        return self._parts[part]

@@ -15,10 +15,9 @@ import argparse
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    summary, _, rest = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser(
         prog=f"python -m {__package__}",
-        description=f"{summary}\n\n{rest}",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)

@@ -1,9 +1,6 @@
 """Food-101 (Bossard et al., ECCV 2014)."""
 
-import random
-
 from .base import SplitDataset, registered
-from .splits import Parts, list_classes, split_items
 
 
 @registered
@@ -13,7 +10,3 @@ class Food101(SplitDataset):
     dataset_dir = "food-101"
     image_folder = "images"
     template = "a photo of {}, a type of food."
-
-    def make_split(self, rng: random.Random) -> Parts:
-        """Splits all images anew."""
-        return split_items(list_classes(self.image_dir, self.advice()), rng)

@@ -190,14 +190,6 @@ class ImageFolder(ZooDataset):
         """Dassl's DatasetBase takes the classes from train_x: without train images these are the test images."""
         return super().arrange({"train": lists["test"], **lists})
 
-    def names(self) -> dict[int, str]:
-        """Label -> class name."""
-        return self._names
-
-    def read(self, part: str) -> list[Item]:
-        """Images of a part, sorted by class and file."""
-        return self._parts[part]
-
     def advice(self) -> str:
         """What to do if something is missing."""
         return "correct the folder or the split file"

@@ -18,8 +18,7 @@ class OxfordPets(SplitDataset):
 
     def make_split(self, rng: random.Random) -> Parts:
         """Splits the authors' trainval list into train and val; their test list is the test set."""
-        train, val = split_trainval(self._read_list("trainval.txt"), rng)
-        return {"train": train, "val": val, "test": self._read_list("test.txt")}
+        return split_trainval(self._read_list("trainval.txt"), self._read_list("test.txt"), rng)
 
     def _read_list(self, name: str) -> list[Item]:
         items = []

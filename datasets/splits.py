@@ -62,17 +62,16 @@ def by_label(items: list[Item]) -> dict[int, list[Item]]:
     return classes
 
 
-def split_trainval(items: list[Item], rng: random.Random, val: float = 0.2) -> tuple[list[Item], list[Item]]:
-    """Splits off a part of each class for validation, as CoOp does where a dataset has no val split."""
-    train: list[Item] = []
-    valid: list[Item] = []
+def split_trainval(items: list[Item], test: list[Item], rng: random.Random) -> Parts:
+    """Splits off 20 % of each class for validation, as CoOp does where a dataset has no val split, only a test set."""
+    parts: Parts = {"train": [], "val": [], "test": test}
     for members in by_label(items).values():
         rng.shuffle(members)
-        count = round(len(members) * val)
+        count = round(len(members) * 0.2)
         _check_share(members, count, len(members) - count)
-        valid += members[:count]
-        train += members[count:]
-    return train, valid
+        parts["val"] += members[:count]
+        parts["train"] += members[count:]
+    return parts
 
 
 def split_items(items: list[Item], rng: random.Random) -> Parts:
@@ -98,13 +97,12 @@ def _check_share(members: list[Item], *counts: int) -> None:
 def list_classes(
     image_dir: str,
     advice: str,
-    ignored: tuple[str, ...] = (),
-    rename: Mapping[str, str] | Callable[[str], str] = lambda name: name,
+    ignored: tuple[str, ...],
+    renamed: Mapping[str, str],
 ) -> list[Item]:
     """Images of a folder of class folders, sorted; the class folders' sorted order gives the labels."""
-    name_of = rename if callable(rename) else lambda folder: rename.get(folder, folder)
     folders = [f for f in list_folders(image_dir, advice) if f not in ignored]
-    return list_images(image_dir, folders, name_of, advice)
+    return list_images(image_dir, folders, lambda folder: renamed.get(folder, folder), advice)
 
 
 def list_images(

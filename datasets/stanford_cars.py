@@ -16,8 +16,8 @@ class StanfordCars(SplitDataset):
 
     def make_split(self, rng: random.Random) -> Parts:
         """Splits the authors' training images into train and val; their test images are the test set."""
-        train, val = split_trainval(self._read("cars_train", "devkit/cars_train_annos.mat"), rng)
-        return {"train": train, "val": val, "test": self._read("cars_test", "cars_test_annos_withlabels.mat")}
+        test = self._read("cars_test", "cars_test_annos_withlabels.mat")
+        return split_trainval(self._read("cars_train", "devkit/cars_train_annos.mat"), test, rng)
 
     def _read(self, folder: str, annotations: str) -> list[Item]:
         names = read_mat(f"{self.dataset_dir}/devkit/cars_meta.mat", self.advice())["class_names"][0]

@@ -19,8 +19,8 @@ class SUN397(SplitDataset):
         """Splits the authors' first training list into train and val; their first test list is the test set."""
         classes = read_lines(f"{self.dataset_dir}/ClassName.txt", self.advice())
         labels = {path.lstrip("/"): label for label, path in enumerate(classes)}
-        train, val = split_trainval(self._read_list("Training_01.txt", labels), rng)
-        return {"train": train, "val": val, "test": self._read_list("Testing_01.txt", labels)}
+        train, test = (self._read_list(f"{name}_01.txt", labels) for name in ("Training", "Testing"))
+        return split_trainval(train, test, rng)
 
     def _read_list(self, name: str, labels: dict[str, int]) -> list[Item]:
         items = []

@@ -21,8 +21,8 @@ class UCF101(SplitDataset):
         """Splits the authors' first training list into train and val; their first test list is the test set."""
         classes = self._lines("classInd.txt")
         labels = {name: int(number) - 1 for number, name in map(str.split, classes)}
-        train, val = split_trainval(self._read_list("trainlist01.txt", labels), rng)
-        return {"train": train, "val": val, "test": self._read_list("testlist01.txt", labels)}
+        train, test = (self._read_list(f"{name}list01.txt", labels) for name in ("train", "test"))
+        return split_trainval(train, test, rng)
 
     def _lines(self, name: str) -> list[str]:
         return read_lines(f"{self.dataset_dir}/ucfTrainTestlist/{name}", self.advice())

@@ -45,7 +45,7 @@ def download(name: str, root: str, split_only: bool = False) -> None:
 
 def _split_source(name: str, entry: CatalogEntry) -> tuple[Download, ...]:
     file = f"split_zhou_{name}.json"
-    return (Download(file, drive=entry.split_id, gives=file),) if entry.split_id else ()
+    return (Download(file, drive=entry.split_id),) if entry.split_id else ()
 
 
 def get(source: Download, folder: Path) -> None:
@@ -110,23 +110,18 @@ def _fetch(source: Download, target: Path) -> None:
         _fetch_from_drive(source, part)
     else:
         fetch_url(source.url, part)
-    _refuse_page(part, drive_url(source.drive) if source.drive else source.url)
-    if source.md5 and (found := md5(part)) != source.md5:
-        part.unlink()  # nothing to resume from
-        raise DownloadError(f"its MD5 is {found}, not {source.md5}; it was thrown away: try again")
-    if source.name.startswith("split_zhou_"):
-        _check_split(part)
-    if source.md5 is None:
-        print(f"{source.name}: no checksum is published for it")
-    os.replace(part, target)
-
-
-def _check_split(part: Path) -> None:
     try:
-        read_split(part)
+        _refuse_page(part, drive_url(source.drive) if source.drive else source.url)
+        if source.md5 and (found := md5(part)) != source.md5:
+            raise DownloadError(f"its MD5 is {found}, not {source.md5}; it was thrown away: try again")
+        if source.name.startswith("split_zhou_"):
+            read_split(part)
     except InputError:
         part.unlink()  # nothing to resume from
         raise
+    if source.md5 is None:
+        print(f"{source.name}: no checksum is published for it")
+    os.replace(part, target)
 
 
 def md5(path: Path) -> str:
@@ -143,7 +138,6 @@ def _refuse_page(part: Path, url: str) -> None:
     with open(part, "rb") as file:
         start = file.read(512).lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
-        part.unlink()
         raise DownloadError(f"{url} answered with a web page instead of the file; open it in a browser to see why")
 
 
