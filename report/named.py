@@ -1,5 +1,6 @@
 """Runs on the command line, with a name if the user gives one: NAME=RUN, or RUN alone."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,12 @@ from tlla.records.origins import Origins
 from tlla.records.record import read_record
 
 HELP = "folder of a finished run, or NAME=folder; runs of one name are seeds (or datasets) of one curve"
+
+
+def add_set_argument(parser: argparse.ArgumentParser) -> None:
+    """--set KEY VALUE, as often as needed: keys and values in turn."""
+    look = {"metavar": ("KEY", "VALUE"), "help": "a config key of all runs"}
+    parser.add_argument("--set", nargs=2, action="extend", default=[], **look)
 
 
 def named_runs(arguments: Sequence[str]) -> dict[str, list[Path]]:

@@ -25,7 +25,7 @@ from tlla.workers import fit_workers
 from trainers.harness.image_data import ImageDataset
 from trainers.prompt_trainer import PromptTrainer
 
-from .named import HELP, named_runs
+from .named import HELP, add_set_argument, named_runs
 from .reopen import check_tested_prompt, class_of_run, open_run
 
 
@@ -49,6 +49,12 @@ class PromptRun:
     def seed(self) -> int:
         """The run's."""
         return self.trainer.cfg.SEED
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a JSON file says of the run."""
+        sha256 = self.training_sha256
+        return {"name": self.name, "run": str(self.folder), "seed": self.seed, "train_x_sha256": sha256}
 
     @property
     def ctx(self) -> Tensor:
@@ -103,11 +109,7 @@ class PromptRun:
 
     def cross_entropy(self, images: Images) -> Callable[[Tensor], Tensor]:
         """The mean cross entropy of images as a function of contexts, (n, L, D) -> (n,)."""
-
-        def loss(contexts: Tensor) -> Tensor:
-            return mean_cross_entropy(self.logits(contexts, images.features), images.labels)
-
-        return loss
+        return lambda contexts: mean_cross_entropy(self.logits(contexts, images.features), images.labels)
 
 
 def mean_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -120,9 +122,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that say which runs and which images."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help=HELP)
     parser.add_argument("--images", type=int, default=256, help="training images, 0: all (default: 256)")
-    parser.add_argument(
-        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a config key of all runs"
-    )
+    add_set_argument(parser)
 
 
 def open_runs(args: argparse.Namespace) -> list[PromptRun]:
@@ -133,9 +133,8 @@ def open_runs(args: argparse.Namespace) -> list[PromptRun]:
     """
     if args.images < 0:
         raise InputError(f"--images must be at least 0, but got {args.images}")
-    opts = [word for pair in args.set for word in pair]
     named = named_runs(args.runs).items()
-    runs = [open_prompt(name, folder, opts) for name, folders in named for folder in folders]
+    runs = [open_prompt(name, folder, args.set) for name, folders in named for folder in folders]
     seen: dict[tuple[str, int], Path] = {}
     for run in runs:
         if (other := seen.setdefault((run.name, run.seed), run.folder)) != run.folder:

@@ -330,6 +330,14 @@ def test_views_are_walked_by_keyboard_in_both_orders(browser, html, data):
             assert outline == "solid"
 
 
+def test_a_method_without_sharpness_shows_none(browser, place):
+    place.run("STSS", "entropy", "TRAINER.STSS.N_PERTURB", "0")
+    assert main(["page", str(place.folder / "entropy"), "--out", str(place.folder / "page_entropy")]) == 0
+    with opened(browser, place.folder / "page_entropy/index.html", PHONE) as tab:
+        text = tab.locator(".detail").first.inner_text()
+        assert "entropy" in text and "sharpness" not in text
+
+
 def test_views_answer_to_a_tap_and_to_the_mouse(browser, html, data):
     number = data["images"][0]["order"][4]
     for width, touch in ((PHONE, True), (DESKTOP, False)):

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> list[Path]:
         raise InputError(f"--rho and --directions must be greater than 0, but got {args.rho} and {args.directions}")
     runs = open_runs(args)
     files = [checkpoints(run) for run in runs]  # all of them before the first is measured
-    rows = [curve_entry(run, curve(run, own, args)) for run, own in zip(runs, files, strict=True)]
+    rows = [run.origin | {"epochs": curve(run, own, args)} for run, own in zip(runs, files, strict=True)]
     settings = {name: vars(args)[name] for name in ("images", "rho", "directions", "direction_seed", "split")}
     write_text(args.out / "curves.json", json.dumps({"settings": settings, "runs": rows}, indent=1) + "\n")
     return [args.out / "curves.json", *draw(rows, args)]
@@ -96,12 +96,6 @@ def measure(run: PromptRun, training: Images, held_out: Images, args: argparse.N
         "random": float(random_rise(loss, ctx, args.rho, args.directions, args.direction_seed)),
         "accuracy": 100 * (predicted == held_out.labels).double().mean().item(),
     }
-
-
-def curve_entry(run: PromptRun, points: Curve) -> dict[str, Any]:
-    """A run's entry in the JSON file."""
-    origin = {"name": run.name, "run": str(run.folder), "seed": run.seed, "train_x_sha256": run.training_sha256}
-    return {**origin, "epochs": points}
 
 
 def draw(rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> list[Path]:

@@ -95,8 +95,7 @@ def _on_edges(confidence: Tensor) -> Tensor:
 
 def ece(tests: Sequence[Confidences]) -> str:
     """Mean, and with several runs the standard deviation."""
-    found = averaged([test.ece for test in tests])
-    return f"{found.mean:.1f}" if found.std is None else f"{found.mean:.1f} ± {found.std:.1f}"
+    return str(averaged([test.ece for test in tests]))
 
 
 def bins(tests: Sequence[Confidences]) -> list[tuple[float, float, int, float, float]]:

@@ -27,6 +27,9 @@ class Summary:
     ci95: float | None
     n: int
 
+    def __str__(self) -> str:
+        return f"{self.mean:.1f}" if self.std is None else f"{self.mean:.1f} ± {self.std:.1f}"
+
 
 def averaged(values: Sequence[float]) -> Summary:
     """Mean and spread of at least one value."""

@@ -51,12 +51,9 @@ class Report:
                     if cell.missing:
                         notes.append(f"MISSING: {row.name} on {column}: seed {', '.join(map(str, cell.missing))}")
                     notes += [f"NOT COMPARABLE ({FLAG}): {row.name} on {column}: {flag}" for flag in cell.flags]
-                notes += [_origin_note(row.name, origin) for origin in _without_record(row)]
+                origins = (run.origin for run in row.runs if run.origin)
+                notes += [_origin_note(row.name, origin) for origin in origins if origin.record is None]
         return list(dict.fromkeys(notes))
-
-
-def _without_record(row: Row) -> list[Origin]:
-    return [run.origin for run in row.runs if run.origin and run.origin.record is None]
 
 
 def _origin_note(name: str, origin: Origin) -> str:

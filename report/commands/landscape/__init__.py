@@ -46,16 +46,17 @@ def run(args: argparse.Namespace) -> list[Path]:
     check_same(runs)
     training = runs[0].training_images(args.images)
     views = [view for index in args.image for view in lowest_and_highest(runs, index)]
+    norms = {run.name: float(run.ctx.norm()) for run in runs}
     found = {run.name: surfaces(run, training, views, args) for run in runs}
     settings = {name: vars(args)[name] for name in ("image", "span", "steps", "rho", "direction_seed")}
     content = {
         "settings": {"images": len(training.labels), **settings},
         "axis": found[runs[0].name][0].alphas.tolist(),
-        "runs": [{**entry(run), **numbers(found[run.name])} for run in runs],
+        "runs": [{**run.origin, "prompt_norm": norms[run.name], **numbers(found[run.name])} for run in runs],
         "views": [view.describe() for view in views],
     }
     write_text(args.out / "landscape.json", json.dumps(content) + "\n")
-    return [args.out / "landscape.json", *pictures(runs, found, views, args)]
+    return [args.out / "landscape.json", *pictures(norms, found, views, args)]
 
 
 def check_same(runs: Sequence[PromptRun]) -> None:
@@ -87,17 +88,6 @@ def surfaces(run: PromptRun, training: Images, views: Sequence[View], args: argp
     return [Surface(found.alphas, found.betas, values) for values in found.losses.unbind(dim=-1)]
 
 
-def entry(run: PromptRun) -> dict[str, Any]:
-    """Which run it is."""
-    return {
-        "name": run.name,
-        "run": str(run.folder),
-        "seed": run.seed,
-        "train_x_sha256": run.training_sha256,
-        "prompt_norm": float(run.ctx.norm()),
-    }
-
-
 def numbers(found: Sequence[Surface]) -> dict[str, Any]:
     """Losses by alpha, then beta."""
     training, *views = (surface.losses.tolist() for surface in found)
@@ -105,10 +95,9 @@ def numbers(found: Sequence[Surface]) -> dict[str, Any]:
 
 
 def pictures(
-    runs: Sequence[PromptRun], found: dict[str, list[Surface]], views: Sequence[View], args: argparse.Namespace
+    norms: dict[str, float], found: dict[str, list[Surface]], views: Sequence[View], args: argparse.Namespace
 ) -> list[Path]:
     """Draws both."""
-    norms = {run.name: float(run.ctx.norm()) for run in runs}
     loss = PictureRow("", {name: own[0] for name, own in found.items()})
     rows = [
         PictureRow(view.label, {name: own[1 + i] for name, own in found.items()}, view.pixels)

@@ -6,12 +6,16 @@ numbers are not the run's. Several runs share a page and are chosen there.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from report.commands.page.data import run_data
-from report.commands.page.html import page
-from report.commands.page.measure import measure
 from tlla.errors import InputError
 from tlla.files import write_text
+
+from .facts import main_facts, version_facts, vote_words
+from .gallery import gallery
+from .html import page
+from .measure import Measured, measure
+from .summary import run_tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,3 +34,19 @@ def run(args: argparse.Namespace) -> list[Path]:
     path = args.out / "index.html"
     write_text(path, page(runs))
     return [path]
+
+
+def run_data(measured: Measured, limit: int) -> dict[str, Any]:
+    """All that the page shows of a run, as plain values: facts, tables, and at most `limit` images with their views."""
+    return {
+        "trainer": measured.record.trainer,
+        "method": measured.record.method["name"],
+        "dataset": measured.record.content["dataset"],
+        "facts": main_facts(measured),
+        "versions": version_facts(measured),
+        "kept": measured.method.top_s,
+        "vote": vote_words(measured),
+        "augmix": measured.trainer.tester.config.augmix,
+        **run_tables(measured),
+        "images": gallery(measured, limit),
+    }

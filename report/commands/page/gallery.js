@@ -84,8 +84,8 @@ function words(image, number) {
   const title = number ? `View ${number}` : "View 0, the centre crop";
   return [`${title}, ${rank < run.kept ? "kept" : "dropped"}, rank ${rank + 1} of ${image.order.length}: says `,
     image.view[number],
-    ` (${percent(image.sure[number])} %), score ${image.score[number].toFixed(3)}, entropy ${image.entropy[number].toFixed(3)}, ` +
-    `sharpness ${image.sharpness[number].toFixed(3)}`];
+    ` (${percent(image.sure[number])} %), score ${image.score[number].toFixed(3)}, entropy ${image.entropy[number].toFixed(3)}` +
+    (image.sharpness ? `, sharpness ${image.sharpness[number].toFixed(3)}` : "")];
 }
 
 function viewButton(image, number) {

@@ -53,7 +53,7 @@ def _image(measured: Measured, row: int) -> dict[str, Any]:
         "boxes": boxes,
         "score": _rounded(views.score[row]),
         "entropy": _rounded(views.entropy[row]),
-        "sharpness": _rounded(views.sharpness[row]),
+        "sharpness": _rounded(views.sharpness[row]) if views.sharpness.any() else None,  # None: the method has none
         "view": views.view[row].tolist(),
         "sure": _rounded(views.view_confidence[row]),
         "votes": votes(views, row, measured.method.top_s),

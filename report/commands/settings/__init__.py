@@ -20,7 +20,7 @@ from report.tables.render import escaped
 from tlla.errors import InputError
 from tlla.files import to_csv, write_text
 
-from ...named import HELP, named_runs
+from ...named import HELP, add_set_argument, named_runs
 from .bank import view_bank
 from .panels import Curves, draw
 from .variations import StssRun, correct_images, open_stss, variations
@@ -32,19 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help=HELP)
     parser.add_argument("--split", choices=("val", "test"), default="test", help="images (default: test)")
-    parser.add_argument(
-        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a config key of all runs"
-    )
+    add_set_argument(parser)
 
 
 def run(args: argparse.Namespace) -> list[Path]:
     """Writes settings.csv with every number, settings.md with the means, and the picture."""
     rows: list[dict[str, Any]] = []
-    opts = [word for pair in args.set for word in pair]
     for name, folders in named_runs(args.runs).items():
         centre = None
         for folder in folders:
-            opened = open_stss(folder, *opts)
+            opened = open_stss(folder, *args.set)
             own = (opened.own, replace(opened.trainer.tester.config, seed=0))
             if centre not in (None, own):
                 raise InputError(f"{folder} has other settings or views than {folders[0]}: give it another name")

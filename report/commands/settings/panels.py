@@ -2,15 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from report.tables.numbers import averaged
+from report.tables.numbers import Summary, averaged
 from tlla.errors import InputError
 
 from ... import style
@@ -27,25 +27,13 @@ PANELS = {
 }
 
 
-@dataclass(frozen=True)
-class Point:
-    """Accuracy in %: mean and standard deviation over seeds (0 for one seed)."""
-
-    mean: float
-    std: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.mean:.1f} ± {self.std:.1f}" if self.n > 1 else f"{self.mean:.1f}"
-
-
 class Curves:
     """Rows of `report settings`, averaged.
 
     Attributes:
         names: In the order of the command line.
         datasets: Over which each seed is averaged.
-        points: (name, what is varied) -> value -> Point; the value of a reference is "".
+        points: (name, what is varied) -> value -> accuracy in % over seeds; the value of a reference is "".
 
     Raises:
         InputError: Two runs of a name share dataset and seed, or a seed lacks a dataset.
@@ -61,7 +49,7 @@ class Curves:
         for row in rows:
             value = row.get(row["varied"], "")
             values[row["name"], row["varied"]][value][row["seed"]].append(row["accuracy"])
-        self.points = {key: {v: _point(seeds) for v, seeds in curve.items()} for key, curve in values.items()}
+        self.points = {key: {v: _over_seeds(seeds) for v, seeds in curve.items()} for key, curve in values.items()}
         self.own = {row["name"]: row for row in rows if row["varied"] == "own"}
 
 
@@ -78,9 +66,8 @@ def _check_runs(name: str, runs: set[tuple[str, str, int]]) -> None:
             raise InputError(f"{name} has no run of seed {seed} on {missing[0]}, as other seeds do: add it")
 
 
-def _point(seeds: Mapping[int, Sequence[float]]) -> Point:
-    found = averaged([averaged(accuracies).mean for accuracies in seeds.values()])
-    return Point(found.mean, found.std or 0.0, found.n)
+def _over_seeds(seeds: Mapping[int, Sequence[float]]) -> Summary:
+    return averaged([averaged(accuracies).mean for accuracies in seeds.values()])
 
 
 def draw(curves: Curves, path: Path) -> list[Path]:
@@ -103,20 +90,22 @@ def draw(curves: Curves, path: Path) -> list[Path]:
     return style.save(figure, path)
 
 
-def _curve(axis: Axes, points: Mapping[float, Point], name: str, i: int, own: float) -> None:
+def _curve(axis: Axes, points: Mapping[float, Summary], name: str, i: int, own: float) -> None:
     look = style.line(i)
-    x, means = list(points), [point.mean for point in points.values()]
-    low, high = zip(*((point.mean - point.std, point.mean + point.std) for point in points.values()), strict=True)
-    axis.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
+    x, means, stds = list(points), *_means_and_stds(points)
+    axis.fill_between(x, means - stds, means + stds, color=look["color"], alpha=0.15, linewidth=0)
     axis.plot(x, means, **{**look, "linestyle": "-"}, label=name)
     axis.plot(own, points[own].mean, look["marker"], color=look["color"], markersize=9, fillstyle="none")
 
 
-def _votes(axis: Axes, points: Mapping[str, Point], name: str, i: int, own: str) -> None:
+def _means_and_stds(points: Mapping[Any, Summary]) -> np.ndarray:
+    return np.array([(point.mean, point.std or 0.0) for point in points.values()]).T
+
+
+def _votes(axis: Axes, points: Mapping[str, Summary], name: str, i: int, own: str) -> None:
     look = style.line(i)
     x = [place + 0.12 * i for place in range(len(points))]
-    means, stds = [point.mean for point in points.values()], [point.std for point in points.values()]
-    axis.errorbar(x, means, stds, **{**look, "linestyle": "none"}, capsize=2)
+    axis.errorbar(x, *_means_and_stds(points), **{**look, "linestyle": "none"}, capsize=2)
     axis.plot(
         x[list(points).index(own)], points[own].mean, look["marker"], color=look["color"], markersize=9, mfc="none"
     )

@@ -26,7 +26,7 @@ from tlla.landscape.flatness import random_rise, top_eigenvalue, worst_rise
 from tlla.landscape.planes import BatchLoss
 from tlla.sharpness import check_sharpness, sharpness_step
 
-from ...prompt_runs import PromptRun, add_run_arguments, open_runs
+from ..prompt_runs import PromptRun, add_run_arguments, open_runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> list[Path]:
     """Writes sharpness.json with every number and sharpness.md with the table."""
     check_numbers(args)
     rows = [
-        prompt_entry(name, opened, measure(opened.cross_entropy(opened.training_images(args.images)), ctx, args))
+        opened.origin | {"name": name} | measure(opened.cross_entropy(opened.training_images(args.images)), ctx, args)
         for name, opened, ctx in tqdm(prompts(open_runs(args)), unit="prompt", desc="sharpness")
     ]
     settings = {name: vars(args)[name] for name in ("images", "rho", "directions", "ascent", "iterations")}
@@ -85,12 +85,6 @@ def measure(loss: BatchLoss, ctx: Tensor, args: argparse.Namespace) -> dict[str,
         "eigenvalue_converged": top.converged,
         "eigenvalue_iterations": top.iterations,
     }
-
-
-def prompt_entry(name: str, opened: PromptRun, numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """A prompt's entry in the JSON file."""
-    origin = {"name": name, "run": str(opened.folder), "seed": opened.seed, "train_x_sha256": opened.training_sha256}
-    return origin | dict(numbers)
 
 
 def measures(rows: Sequence[Mapping[str, Any]]) -> Iterable[str]:
