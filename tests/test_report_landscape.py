@@ -252,7 +252,7 @@ def test_what_cannot_be_shown_is_refused(place, tmp_path, capsys, arguments, mes
 def test_a_run_without_training_images_is_refused(place, tmp_path, capsys, monkeypatch):
     def without(folder, *opts):
         opened = open_run(folder, *opts)
-        opened.dm.dataset._train_x = []
+        opened.dm.dataset.train_x = []
         return opened
 
     monkeypatch.setattr("report.prompt_runs.open_run", without)

@@ -100,37 +100,22 @@ class DataManager:
 
         loaders = cfg.DATALOADER
         settings_u = loaders.TRAIN_X if loaders.TRAIN_U.SAME_AS_X else loaders.TRAIN_U
-        self.train_loader_x = self._train_loader("train_x", loaders.TRAIN_X, tfm_train)
-        self.train_loader_u = self._train_loader("train_u", settings_u, tfm_train)
-        self.val_loader = self._eval_loader("val", tfm_test) if dataset.val else None
+        self.train_loader_x = self._loader("train_x", loaders.TRAIN_X, tfm_train) if dataset.train_x else None
+        self.train_loader_u = self._loader("train_u", settings_u, tfm_train) if dataset.train_u else None
+        self.val_loader = self._loader("val", loaders.TEST, tfm_test) if dataset.val else None
         no_test = cfg.TEST.NO_TEST and not dataset.test
-        self.test_loader = None if no_test else self._eval_loader("test", tfm_test)
+        self.test_loader = None if no_test else self._loader("test", loaders.TEST, tfm_test)
         if cfg.VERBOSE:
             self.show_dataset_summary(cfg)
 
-    def _train_loader(self, split: str, settings: CfgNode, tfm: Any) -> SeededLoader | None:
-        data_source = getattr(self.dataset, split)
-        if not data_source:
-            return None
+    def _loader(self, split: str, settings: CfgNode, tfm: Any) -> SeededLoader:
         return build_data_loader(
             self.cfg,
             sampler_type=settings.SAMPLER,
-            data_source=data_source,
+            data_source=getattr(self.dataset, split),
             batch_size=settings.BATCH_SIZE,
             tfm=tfm,
-            is_train=True,
-            dataset_wrapper=self._wrapper,
-            split=split,
-        )
-
-    def _eval_loader(self, split: str, tfm: Any) -> SeededLoader:
-        return build_data_loader(
-            self.cfg,
-            sampler_type=self.cfg.DATALOADER.TEST.SAMPLER,
-            data_source=getattr(self.dataset, split),
-            batch_size=self.cfg.DATALOADER.TEST.BATCH_SIZE,
-            tfm=tfm,
-            is_train=False,
+            is_train=split.startswith("train"),
             dataset_wrapper=self._wrapper,
             split=split,
         )

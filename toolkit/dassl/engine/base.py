@@ -261,22 +261,10 @@ class TrainerBase:
         """Trains for one epoch."""
         raise NotImplementedError
 
-    def test(self, split: str | None = None) -> float:
-        """Tests; returns the first result."""
-        raise NotImplementedError
-
     def parse_batch_train(self, batch: dict) -> Any:
         """Takes from a training batch what forward_backward() needs, on the device."""
         raise NotImplementedError
 
-    def parse_batch_test(self, batch: dict) -> Any:
-        """Takes input and label from a test batch, on the device."""
-        raise NotImplementedError
-
     def forward_backward(self, batch: dict) -> dict[str, float]:
         """Trains on a batch; returns numbers to print, by name."""
-        raise NotImplementedError
-
-    def model_inference(self, input: Tensor) -> Tensor:
-        """Scores (B, K) of a batch of inputs."""
         raise NotImplementedError

@@ -26,30 +26,10 @@ class Datum:
             raise ValueError(f"Datum's impath must be a string, but got {impath!r}")
         if not os.path.isfile(impath):
             raise ImageError(f'No image file at "{impath}" (class "{classname}"); check DATASET.ROOT and its folders')
-        self._impath = impath
-        self._label = label
-        self._domain = domain
-        self._classname = classname
-
-    @property
-    def impath(self) -> str:
-        """Path of the image."""
-        return self._impath
-
-    @property
-    def label(self) -> int:
-        """Class label."""
-        return self._label
-
-    @property
-    def domain(self) -> int:
-        """Domain label."""
-        return self._domain
-
-    @property
-    def classname(self) -> str:
-        """Class name."""
-        return self._classname
+        self.impath = impath
+        self.label = label
+        self.domain = domain
+        self.classname = classname
 
 
 class DatasetBase:
@@ -62,6 +42,11 @@ class DatasetBase:
         train_u: Unlabelled training data.
         val: Validation data.
         test: Test data.
+
+    Attributes:
+        num_classes: The highest label plus 1.
+        lab2cname: Label -> class name.
+        classnames: Class names in order of their labels.
     """
 
     dataset_dir = ""
@@ -73,48 +58,13 @@ class DatasetBase:
         val: list[Datum] | None = None,
         test: list[Datum] | None = None,
     ):
-        self._train_x = train_x or []
-        self._train_u = train_u or []
-        self._val = val or []
-        self._test = test or []
-        labelled = self._train_x or self._test
-        self._num_classes = self.get_num_classes(labelled)
-        self._lab2cname, self._classnames = self.get_lab2cname(labelled)
-
-    @property
-    def train_x(self) -> list[Datum]:
-        """Labelled training data."""
-        return self._train_x
-
-    @property
-    def train_u(self) -> list[Datum]:
-        """Unlabelled training data."""
-        return self._train_u
-
-    @property
-    def val(self) -> list[Datum]:
-        """Validation data."""
-        return self._val
-
-    @property
-    def test(self) -> list[Datum]:
-        """Test data."""
-        return self._test
-
-    @property
-    def lab2cname(self) -> dict[int, str]:
-        """Label -> class name."""
-        return self._lab2cname
-
-    @property
-    def classnames(self) -> list[str]:
-        """Class names in order of their labels."""
-        return self._classnames
-
-    @property
-    def num_classes(self) -> int:
-        """The highest label plus 1."""
-        return self._num_classes
+        self.train_x = train_x or []
+        self.train_u = train_u or []
+        self.val = val or []
+        self.test = test or []
+        labelled = self.train_x or self.test
+        self.num_classes = self.get_num_classes(labelled)
+        self.lab2cname, self.classnames = self.get_lab2cname(labelled)
 
     @staticmethod
     def get_num_classes(data_source: Iterable[Datum]) -> int:
