@@ -43,6 +43,7 @@ class ZooDataset(DatasetBase):
         fingerprint: What a few-shot draw depends on; `prepare` sets it.
         split_file_sha256: sha256 of the split file(s) in use; None for a dataset that has none.
         own_names: Whether the class names are the user's, who can rename classes that share one prompt.
+        val_is_test: Whether there are no val images apart from the test images, so that nothing can be chosen on val.
     """
 
     dataset_dir = ""
@@ -53,6 +54,7 @@ class ZooDataset(DatasetBase):
     split_file_sha256: str | None = None
     fingerprint = ""
     own_names = False
+    val_is_test = False
 
     def __init__(self, cfg: CfgNode) -> None:
         self.open(cfg.DATASET)

@@ -3,44 +3,30 @@
 A thread crosses over two and under two others, one further in each row; the kinds differ in the colours of the threads.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
 from .scene_pictures import Array, Dice
 
 SIZE = 96
+CLOTH = ("twill", "tartan", "houndstooth")
 
 
-def _twill(dice: Dice, light: Array, dark: Array) -> tuple[list[Array], list[Array]]:
-    """One colour along, another across: fine diagonal lines."""
-    return [light], [dark]
-
-
-def _tartan(dice: Dice, light: Array, dark: Array) -> tuple[list[Array], list[Array]]:
-    """Bands of three to five colours, the same in both directions."""
-    colours = [light, dark, *(dice.colour(20, 250) for _ in range(dice.between(1, 3)))]
-    bands = [colour for colour in colours for _ in range(dice.between(2, 9))]
+def _threads(name: str, dice: Dice, light: Array, dark: Array) -> tuple[list[Array], list[Array]]:
+    """Colours of the threads along and across, which repeat."""
+    if name == "twill":  # one colour along, another across: fine diagonal lines
+        return [light], [dark]
+    if name == "houndstooth":  # four light and four dark threads in both directions: broken checks with pointed corners
+        bands = [light] * 4 + [dark] * 4
+    else:  # bands of three to five colours, the same in both directions
+        colours = [light, dark, *(dice.colour(20, 250) for _ in range(dice.between(1, 3)))]
+        bands = [colour for colour in colours for _ in range(dice.between(2, 9))]
     return bands, bands
-
-
-def _houndstooth(dice: Dice, light: Array, dark: Array) -> tuple[list[Array], list[Array]]:
-    """Four light and four dark threads in both directions: broken checks with pointed corners."""
-    bands = [light] * 4 + [dark] * 4
-    return bands, bands
-
-
-CLOTH: dict[str, Callable[[Dice, Array, Array], tuple[list[Array], list[Array]]]] = {
-    "twill": _twill,
-    "tartan": _tartan,
-    "houndstooth": _houndstooth,
-}
 
 
 def weave(name: str, seed: str) -> Array:
     """A picture of a cloth, the same on every machine: (96, 96, 3) uint8."""
     dice = Dice(f"{name} {seed}")
-    along, across = CLOTH[name](dice, dice.colour(150, 250), dice.colour(10, 120))
+    along, across = _threads(name, dice, dice.colour(150, 250), dice.colour(10, 120))
     wide, left, top = dice.between(2, 4), dice.below(64), dice.below(64)
     y, x = np.mgrid[:SIZE, :SIZE]
     column, row = (x + left) // wide, (y + top) // wide

@@ -60,6 +60,7 @@ class ImageNetFamily(ZooDataset):
     """
 
     expected_folders = 1000
+    val_is_test = True
 
     def prepare(self, options: CfgNode) -> None:
         """Reads the class names."""

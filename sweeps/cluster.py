@@ -14,7 +14,7 @@ import train
 from tlla.errors import InputError
 
 from .job import COMPLETE, Job
-from .processes import STOPPED, from_outside, launch, lock
+from .processes import STOPPED, Handle, from_outside, launch, lock
 
 RETRY = 60.0  # seconds until a cluster that takes no more jobs is asked again
 
@@ -41,7 +41,7 @@ class ClusterTask:
         return importlib.import_module("submitit").helpers.DelayedSubmission(self, job)
 
 
-class Submitted:
+class Submitted(Handle):
     """A job in the queue or on a node."""
 
     def __init__(self, job: Any):
@@ -69,9 +69,6 @@ class Submitted:
         """Cancels it."""
         with contextlib.suppress(OSError, subprocess.CalledProcessError):  # the others are to be cancelled, too
             self.job.cancel()
-
-    def kill(self) -> None:
-        """Nothing more can be done from here."""
 
 
 class Cluster:

@@ -49,18 +49,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     flags.add_argument("--source", default="imagenet", help="dataset that prompts are trained on")
     flags.add_argument("--targets", nargs="+", default=[], help="datasets to test on (default: the protocol's)")
     flags.add_argument("--rho", help="SAPT's rho: a number, or the rho.json of rho-grid (default: the config's)")
-    flags.add_argument(
-        "--prompts",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="TRAINER=FOLDER",
-        help="prompts to test that are there, perhaps CoOp's own: FOLDER/seed<s>/prompt_learner; none are trained then",
-    )
+    several = {"nargs": "+", "action": "extend", "default": []}
+    text = "prompts to test that are there, perhaps CoOp's own: FOLDER/seed<s>/prompt_learner; none are trained then"
+    flags.add_argument("--prompts", **several, metavar="TRAINER=FOLDER", help=text)
     flags.add_argument("--submit", choices=("slurm", "local"), help="hand the runs to submitit")
-    pairs = {"nargs": "+", "action": "extend", "default": []}
-    flags.add_argument("--submit-with", **pairs, metavar="KEY=VALUE", help="submitit's parameters")
-    flags.add_argument("--opts", **pairs, metavar="KEY VALUE", help="config pairs for every run")
+    flags.add_argument("--submit-with", **several, metavar="KEY=VALUE", help="submitit's parameters")
+    flags.add_argument("--opts", **several, metavar="KEY VALUE", help="config pairs for every run")
 
     parser = argparse.ArgumentParser(
         prog="sweeps", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -87,16 +81,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parsers["eval"].add_argument("--trainer", default="TLLA", help="who tests: one that learns prompts, TPT, ZERO ...")
     parsers["eval"].add_argument("--test-cfg", help="config of the test (default: CFG)")
     for name in ("table1", "table2"):
-        parsers[name].add_argument(
-            "--also",
-            nargs="+",
-            action="extend",
-            default=[],
-            metavar="NAME",
-            help="more rows: methods at test time; NAME=<cfg> for a trainer that trains",
-        )
-        parsers[name].add_argument(
-            "--smoke", action="store_true", help="rehearse on the embedded benchmark, in minutes"
-        )
+        text = "more rows: methods at test time; NAME=<cfg> for a trainer that trains"
+        parsers[name].add_argument("--also", **several, metavar="NAME", help=text)
+        text = "rehearse on the embedded benchmark, in minutes"
+        parsers[name].add_argument("--smoke", action="store_true", help=text)
     parsers["grid"].add_argument("file")
     return parser.parse_args(argv)

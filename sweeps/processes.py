@@ -31,14 +31,16 @@ STOPPED = 130  # train.py's exit code after Ctrl-C, SIGTERM and the signals of s
 PATIENCE = 60  # seconds that a process has to save its results before it is killed
 
 
-class Handle(Protocol):
-    """A job that was started."""
+class Handle:
+    """A job that was started. A subclass replaces what it can do."""
 
     def poll(self) -> int | None:
         """Its exit code, or None while it runs."""
+        raise NotImplementedError
 
     def ended(self) -> str:
         """Why it has ended, if train.py itself has not said so in its log; else ""."""
+        return ""
 
     def stop(self) -> None:
         """Asks it to end; it can save what it has."""
@@ -97,7 +99,7 @@ def launch(job: Job, held: IO, env: Mapping[str, str] | None = None) -> subproce
         )
 
 
-class Process:
+class Process(Handle):
     """A process of this machine."""
 
     def __init__(self, process: subprocess.Popen):
@@ -129,8 +131,8 @@ class Process:
             self.process.wait()
 
 
-class Called:
-    """A job that runs in this process, when it is first asked for its exit code."""
+class Called(Handle):
+    """A job that runs in this process, to its end, when it is first asked for its exit code."""
 
     def __init__(self, job: Job, held: IO):
         self.job, self.held = job, held
@@ -144,16 +146,6 @@ class Called:
         if code == STOPPED:
             raise KeyboardInterrupt
         return code
-
-    def ended(self) -> str:
-        """Its log says it."""
-        return ""
-
-    def stop(self) -> None:
-        """It has ended."""
-
-    def kill(self) -> None:
-        """It has ended."""
 
 
 class Here:

@@ -9,7 +9,6 @@ from typing import Any
 
 from dassl.data.datasets import DATASET_REGISTRY
 
-from datasets.imagenet import ImageNetFamily
 from tlla.errors import InputError
 from tlla.files import write_text
 from tlla.fingerprint import flat_config
@@ -45,7 +44,7 @@ def plan(s: Settings, cfg: str, trainer: str, values: tuple[float, ...] = RHOS) 
             opts = (*shots(s), *PromptPlan(trainer, cfg).opts(), "TEST.SPLIT", "val")
             jobs.append(point.job(trainer, cfg, s.source, seed, f"{folder}/rho{rho:g}", *opts))
     name = jobs[0].config_values["DATASET"]["NAME"]
-    if issubclass(DATASET_REGISTRY.get(name), ImageNetFamily):
+    if getattr(DATASET_REGISTRY.get(name), "val_is_test", False):
         raise InputError(
             f"{s.source} ({name}) has no validation images apart from its test images, so that rho cannot be chosen on "
             "it: give a value by --rho, or keep the config's"
@@ -108,7 +107,7 @@ def read_rho(value: str, source: str) -> float:
         if not 0 <= rho < math.inf:
             raise ValueError(f"its rho is {rho}")
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise InputError(f"--rho {value} is no record of rho_grid.sh: {error}") from error
+        raise InputError(f"--rho {value} is not a record of rho-grid: {error}") from error
     if of != Path(source).stem:
         raise InputError(f"--rho {value} was chosen on {of}, but the prompts are trained on {Path(source).stem}")
     return rho

@@ -119,7 +119,9 @@ class Sweep:
             seconds = time.monotonic() - start
             if code == 0 and job.state() == COMPLETE:
                 self.complete.add(job)
-                self._settle(job, self.summary.now, f"{_accuracy(job)} ({seconds:.0f} s)")
+                accuracy = job.result()["splits"][job.split].get("accuracy")
+                done = "done" if accuracy is None else f"{accuracy:.1f} %"
+                self._settle(job, self.summary.now, f"{done} ({seconds:.0f} s)")
             else:
                 error = "it ended without a result" if code == 0 else handle.ended() or job.last_error()
                 self.summary.failed[job] = error
@@ -147,8 +149,3 @@ def _move_aside(folder: Path) -> bool:
     with held:
         folder.rename(f"{folder}-{time.strftime('%Y%m%d-%H%M%S')}")
     return True
-
-
-def _accuracy(job: Job) -> str:
-    value = job.result()["splits"][job.split].get("accuracy")
-    return "done" if value is None else f"{value:.1f} %"

@@ -30,11 +30,7 @@ def trains(name: str) -> bool:
 
 def learns_prompt(name: str) -> bool:
     """Whether it learns a prompt, which other trainers can test."""
-    return _learns_prompt(trainer_class(name))
-
-
-def _learns_prompt(cls: type[ClipTrainer]) -> bool:
-    return getattr(cls, "learned", "") == PromptTrainer.learned
+    return getattr(trainer_class(name), "learned", "") == PromptTrainer.learned
 
 
 def tests_prompts(name: str) -> bool:

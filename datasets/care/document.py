@@ -5,7 +5,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ..catalog import CATALOG, CatalogEntry, Download, drive_url
+from ..catalog import CATALOG, Download, drive_url
 
 INTRODUCTION = """# The datasets
 
@@ -36,10 +36,10 @@ NUMBERS = ("label", "classes", "train", "val", "test")  # columns
 def dataset_table(root: str | None = None) -> tuple[list[list[str]], list[str]]:
     """Rows and headers of the table; with a data root also what is there."""
     headers = ["name", "folder", "classes", "train", "val", "test", "licence", "size", "download"]
-    rows = [
-        [name, f"{e.folder}/", str(e.classes), *map(_number, e.counts), e.licence, e.size, _means(e)]
-        for name, e in CATALOG.items()
-    ]
+    rows = []
+    for name, e in CATALOG.items():
+        means = "images by hand" if e.by_hand else "by program"
+        rows.append([name, f"{e.folder}/", str(e.classes), *map(_number, e.counts), e.licence, e.size, means])
     if root is not None:
         headers.append("in the root")
         for row, entry in zip(rows, CATALOG.values(), strict=True):
@@ -55,10 +55,6 @@ def text_table(rows: list[list[Any]], headers: list[str], form: str = "simple") 
 
 def _number(count: int | None) -> str:
     return "-" if count is None else f"{count:,}"
-
-
-def _means(entry: CatalogEntry) -> str:
-    return "images by hand" if entry.by_hand else "by program"
 
 
 def _origin(source: Download) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from tlla.errors import InputError
 from tlla.files import one_at_a_time
 
-from ..catalog import CATALOG, CatalogEntry, Download, drive_url
+from ..catalog import CATALOG, Download, drive_url
 from ..splits import read_split
 from .archives import unpack
 from .transfer import CHUNK, DownloadError, fetch_url
@@ -25,7 +25,8 @@ def download(name: str, root: str, split_only: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made ({error.strerror}); name another --root") from error
-    sources = list(_split_source(name, entry)) + ([] if split_only else list(entry.sources))
+    sources = [Download(f"split_zhou_{name}.json", drive=entry.split_id)] if entry.split_id else []
+    sources += () if split_only else entry.sources
     failed = []
     for source in sources:
         try:
@@ -41,11 +42,6 @@ def download(name: str, root: str, split_only: bool = False) -> None:
         raise DownloadError(
             f"{', '.join(failed)} of {name} could not be had; run the same command again to resume, or see {entry.page}"
         )
-
-
-def _split_source(name: str, entry: CatalogEntry) -> tuple[Download, ...]:
-    file = f"split_zhou_{name}.json"
-    return (Download(file, drive=entry.split_id),) if entry.split_id else ()
 
 
 def get(source: Download, folder: Path) -> None:

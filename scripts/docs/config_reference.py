@@ -105,16 +105,13 @@ def read_descriptions() -> tuple[dict[str, Any], dict[str, str]]:
     return values, described
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
-
-
 def _row(key: str, value: Any, text: str) -> str:
     shown = f'"{value}"' if isinstance(value, str) else str(value)
     kind = {"str": "text", "bool": "True or False", "int": "integer", "float": "number"}.get(
         type(value).__name__, type(value).__name__
     )
-    return f"| `{key}` | `{shown}` | {kind} | {_cell(text)} |"
+    text = text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+    return f"| `{key}` | `{shown}` | {kind} | {text} |"
 
 
 def reference_page() -> str:

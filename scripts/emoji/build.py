@@ -79,10 +79,10 @@ def build_benchmark(work: Path) -> None:
     index: dict = {
         "size": 64,
         "classes": [{"name": name, "slug": folder_name(name)} for name in CLASSES],
-        "styles": [{"name": s, "dataset": d, "role": role} for s, (d, role) in STYLES.items()],
+        "styles": [{"name": s, "dataset": d, "role": role} for s, (d, role, _) in STYLES.items()],
         "items": {},
     }
-    for style, (_, role) in STYLES.items():
+    for style, (_, role, _) in STYLES.items():
         parts = ["train", "val", "test"] if role == "source" else ["test"]
         index["items"][style] = write_style(style, drawings[style], split, parts, catalog)
     (FOLDER / "index.json").write_text(dump_index(index), encoding="utf-8")

@@ -20,15 +20,6 @@ from .assets import FOLDER, benchmark_index
 from .split import STYLES
 
 FIGURES = Path(__file__).parents[2] / "docs" / "figures"
-NAMES = {
-    "noto": "Noto (source)",
-    "twemoji": "Twemoji",
-    "openmoji": "OpenMoji",
-    "openmoji_black": "OpenMoji black",
-    "fluent_flat": "Fluent flat",
-    "fluent_contrast": "Fluent contrast",
-    "fluent_3d": "Fluent 3D",
-}
 SHOWN = "mammal bird fruit meal land_vehicle clothing sports_equipment household_item happy_face hand_gesture".split()
 
 
@@ -36,7 +27,7 @@ def styles_sheet(path: Path, picture: Callable[[Path], np.ndarray], smooth: str)
     """The first test emoji of ten classes, a row for each style."""
     index = benchmark_index()
     figure, axes = plt.subplots(len(STYLES), len(SHOWN), figsize=(6.4, 4.6))
-    for row, style in zip(axes, STYLES, strict=True):
+    for row, (style, (_, _, title)) in zip(axes, STYLES.items(), strict=True):
         items = index["items"][style]["test"]
         for ax, slug in zip(row, SHOWN, strict=True):
             item = next(i for i in items if f"/{slug}/" in i[0])
@@ -46,7 +37,7 @@ def styles_sheet(path: Path, picture: Callable[[Path], np.ndarray], smooth: str)
             ax.spines[:].set(visible=True, color="0.85")
             if style == "noto":
                 ax.set_title(slug.replace("_", "\n", 1), fontsize=6)
-        row[0].set_ylabel(NAMES[style], rotation=0, ha="right", va="center", fontsize=6)
+        row[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=6)
     save(figure, path)[0].unlink()  # an SVG of pictures has no use
     Image.open(path.with_suffix(".png")).convert("RGB").save(path.with_suffix(".png"), optimize=True)
 

@@ -106,17 +106,12 @@ WORDS = {
 }
 
 
-def subgroup_category() -> dict[str, str]:
-    """Unicode subgroup -> category: the benchmark's classes, then the others."""
-    table = {s: c for c, subgroups in CLASSES.items() for s in subgroups}
-    return table | {s: c for c, subgroups in OTHER.items() for s in subgroups.split()}
-
-
 class Categories:
     """Looks up the category of an icon's name."""
 
     def __init__(self, catalog: Catalog) -> None:
-        self.of_subgroup = subgroup_category()
+        self.of_subgroup = {s: c for c, subgroups in CLASSES.items() for s in subgroups}
+        self.of_subgroup |= {s: c for c, subgroups in OTHER.items() for s in subgroups.split()}
         self.of_word = {w: c for c, words in reversed(WORDS.items()) for w in words.split()}
         self.of_label = {e.label: self.of_subgroup.get(e.subgroup) for e in catalog.emoji.values()}
 

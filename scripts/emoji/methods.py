@@ -46,6 +46,7 @@ class MethodSummary:
     def __init__(self, tests: list[StudyTest]):
         self.tests = tests
         self.keys = sorted({(t.method, t.prompt) for t in tests}, key=lambda key: self._place(*key))
+        self.methods = list(dict.fromkeys(method for method, _ in self.keys if method in METHODS))
 
     @staticmethod
     def _place(method: str, prompt: str) -> tuple:
@@ -68,28 +69,19 @@ class MethodSummary:
 
     def accuracy(self) -> str:
         """Accuracy of each method under each prompt, on the source and on the mean of the shifted styles."""
-        methods = list(dict.fromkeys(method for method, _ in self.keys if method in METHODS))
-        headers = [
-            "top-1 accuracy, %",
-            *(f"{p}: {where}" for p in PROMPTS for where in ("source", "shifted")),
-            "s/image",
-        ]
-        rows = [
-            [
-                m,
-                *(self.cell(m, p, "accuracy", s) for p in PROMPTS for s in (False, True)),
-                f"{self.seconds(m, PROMPTS[0]):.3f}",
-            ]
-            for m in methods
-        ]
+        places = {"source": False, "shifted": True}
+        headers = ["top-1 accuracy, %", *(f"{p}: {where}" for p in PROMPTS for where in places), "s/image"]
+        rows = []
+        for m in self.methods:
+            cells = [self.cell(m, p, "accuracy", shifted) for p in PROMPTS for shifted in places.values()]
+            rows.append([m, *cells, f"{self.seconds(m, PROMPTS[0]):.3f}"])
         return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
     def calibration(self) -> str:
         """ECE and NLL of each method under each prompt, on the shifted styles."""
-        methods = list(dict.fromkeys(method for method, _ in self.keys if method in METHODS))
         headers = ["shifted styles", *(f"{p}: {what}" for p in PROMPTS for what in ("ECE, %", "NLL"))]
         kinds = (("ece", ".1f"), ("nll", ".2f"))
-        rows = [[m, *(self.cell(m, p, key, True, form) for p in PROMPTS for key, form in kinds)] for m in methods]
+        rows = [[m, *(self.cell(m, p, key, True, form) for p in PROMPTS for key, form in kinds)] for m in self.methods]
         return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
     def rivals(self) -> str:

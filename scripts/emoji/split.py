@@ -5,15 +5,15 @@ from collections import defaultdict
 
 from .drawings import Catalog, EmojiEntry
 
-# style -> (dataset name, role). The source has train, val and test; a shifted style only has test.
+# style -> (dataset name, role, title). The source has train, val and test; a shifted style only has test.
 STYLES = {
-    "noto": ("Emoji", "source"),
-    "twemoji": ("EmojiTwemoji", "shifted"),
-    "openmoji": ("EmojiOpenMoji", "shifted"),
-    "openmoji_black": ("EmojiOpenMojiBlack", "shifted"),
-    "fluent_flat": ("EmojiFluentFlat", "shifted"),
-    "fluent_contrast": ("EmojiFluentContrast", "shifted"),
-    "fluent_3d": ("EmojiFluent3D", "shifted"),
+    "noto": ("Emoji", "source", "Noto (source)"),
+    "twemoji": ("EmojiTwemoji", "shifted", "Twemoji"),
+    "openmoji": ("EmojiOpenMoji", "shifted", "OpenMoji"),
+    "openmoji_black": ("EmojiOpenMojiBlack", "shifted", "OpenMoji black"),
+    "fluent_flat": ("EmojiFluentFlat", "shifted", "Fluent flat"),
+    "fluent_contrast": ("EmojiFluentContrast", "shifted", "Fluent contrast"),
+    "fluent_3d": ("EmojiFluent3D", "shifted", "Fluent 3D"),
 }
 
 CLASSES = {

@@ -19,14 +19,10 @@ from sweeps.runner import Sweep
 from tlla.records.record import read_test
 from tlla.records.store import read_rows
 
-STYLES = {
-    "emoji": "Noto (source)",
-    "emoji_twemoji": "Twemoji",
-    "emoji_openmoji": "OpenMoji",
-    "emoji_openmoji_black": "OpenMoji black",
-    "emoji_fluent_flat": "Fluent flat",
-    "emoji_fluent_contrast": "Fluent contrast",
-    "emoji_fluent_3d": "Fluent 3D",
+from . import split
+
+STYLES = {  # title by the name of the dataset's config
+    "emoji" if role == "source" else f"emoji_{style}": title for style, (_, role, title) in split.STYLES.items()
 }
 SOURCE, *SHIFTED = STYLES
 WORDS = "hand-written"

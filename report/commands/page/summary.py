@@ -31,12 +31,6 @@ def methods_table(measured: Measured) -> list[tuple[str, int]]:
     return [(name, int((prediction == views.label).sum())) for name, prediction in rows]
 
 
-def outcome_counts(views: Views) -> dict[str, int]:
-    """Number of images by outcome."""
-    counts = outcomes(views).bincount(minlength=len(OUTCOMES)).tolist()
-    return dict(zip(OUTCOMES, counts, strict=True))
-
-
 def class_table(views: Views, n_classes: int) -> list[dict[str, int]]:
     """Of each class with test images: its label, images, right by one view and by STSS, rescued, spoiled."""
     counts = torch.zeros(n_classes, len(OUTCOMES), dtype=torch.int64)
@@ -64,10 +58,11 @@ def mistakes_table(views: Views) -> list[dict[str, int]]:
 def run_tables(measured: Measured) -> dict[str, Any]:
     """All tables of a run, for the page."""
     views, names = measured.views, list(measured.trainer.dm.dataset.classnames)
+    counts = outcomes(views).bincount(minlength=len(OUTCOMES)).tolist()
     return {
         "total": len(views.index),
         "methods": methods_table(measured),
-        "outcomes": outcome_counts(views),
+        "outcomes": dict(zip(OUTCOMES, counts, strict=True)),
         "classnames": names,
         "classes": class_table(views, len(names)),
         "mistakes": mistakes_table(views),

@@ -56,7 +56,8 @@ class SimpleTrainer(TrainerBase):
         self.rolling = RollingCheckpoints(self.output_dir, cfg.TRAIN.CHECKPOINT_FREQ)
         set_random_seed(self.run_seed)  # the same few-shot draws and first weights, whatever ran in this process before
         self.build_data_loader()
-        self._seed_loaders()
+        for loader in self._loaders():
+            loader.seed = self.run_seed
         self.build_model()
         self.evaluator = build_evaluator(cfg, lab2cname=self.lab2cname)
 
@@ -203,10 +204,6 @@ class SimpleTrainer(TrainerBase):
         names = ("train_loader_x", "train_loader_u", "val_loader", "test_loader")
         loaders = [getattr(self, name, None) for name in names]
         return [loader for loader in loaders if isinstance(loader, SeededLoader)]
-
-    def _seed_loaders(self) -> None:
-        for loader in self._loaders():
-            loader.seed = self.run_seed
 
     def _selects_best(self) -> bool:
         choice, allowed = self.cfg.TEST.FINAL_MODEL, ("last_step", "best_val")

@@ -1,50 +1,11 @@
 """Optimizers by name."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 from yacs.config import CfgNode
-
-
-def _adaptive(optimizer: type, **fixed: Any) -> Callable[..., Optimizer]:
-    """A builder for an optimizer of Adam's kind."""
-
-    def build(params: Any, cfg: CfgNode) -> Optimizer:
-        betas = (cfg.ADAM_BETA1, cfg.ADAM_BETA2)
-        return optimizer(params, lr=cfg.LR, weight_decay=cfg.WEIGHT_DECAY, betas=betas, **fixed)
-
-    return build
-
-
-def _sgd(params: Any, cfg: CfgNode) -> Optimizer:
-    return torch.optim.SGD(
-        params,
-        lr=cfg.LR,
-        momentum=cfg.MOMENTUM,
-        weight_decay=cfg.WEIGHT_DECAY,
-        dampening=cfg.SGD_DAMPNING,
-        nesterov=cfg.SGD_NESTEROV,
-    )
-
-
-def _rmsprop(params: Any, cfg: CfgNode) -> Optimizer:
-    return torch.optim.RMSprop(
-        params, lr=cfg.LR, momentum=cfg.MOMENTUM, weight_decay=cfg.WEIGHT_DECAY, alpha=cfg.RMSPROP_ALPHA
-    )
-
-
-_BUILDERS = {
-    "adam": _adaptive(torch.optim.Adam),
-    "amsgrad": _adaptive(torch.optim.Adam, amsgrad=True),
-    "sgd": _sgd,
-    "rmsprop": _rmsprop,
-    "radam": _adaptive(torch.optim.RAdam, decoupled_weight_decay=True),
-    "adamw": _adaptive(torch.optim.AdamW),
-}
-AVAI_OPTIMS = tuple(_BUILDERS)
 
 
 def build_optimizer(
@@ -60,10 +21,21 @@ def build_optimizer(
     Raises:
         ValueError: Unknown name, or STAGED_LR, which is not here.
     """
-    if optim_cfg.NAME not in _BUILDERS:
-        raise ValueError(f"OPTIM.NAME must be one of {AVAI_OPTIMS}, but got {optim_cfg.NAME!r}")
+    adam = {"betas": (optim_cfg.ADAM_BETA1, optim_cfg.ADAM_BETA2)}
+    sgd = {"dampening": optim_cfg.SGD_DAMPNING, "nesterov": optim_cfg.SGD_NESTEROV}
+    choices = {
+        "adam": (torch.optim.Adam, adam),
+        "amsgrad": (torch.optim.Adam, {**adam, "amsgrad": True}),
+        "sgd": (torch.optim.SGD, {**sgd, "momentum": optim_cfg.MOMENTUM}),
+        "rmsprop": (torch.optim.RMSprop, {"momentum": optim_cfg.MOMENTUM, "alpha": optim_cfg.RMSPROP_ALPHA}),
+        "radam": (torch.optim.RAdam, {**adam, "decoupled_weight_decay": True}),
+        "adamw": (torch.optim.AdamW, adam),
+    }
+    if optim_cfg.NAME not in choices:
+        raise ValueError(f"OPTIM.NAME must be one of {tuple(choices)}, but got {optim_cfg.NAME!r}")
     if optim_cfg.STAGED_LR:
         raise ValueError("OPTIM.STAGED_LR must be False, but got True: all layers learn at OPTIM.LR here")
     if param_groups is None:
         param_groups = model.parameters() if isinstance(model, nn.Module) else model
-    return _BUILDERS[optim_cfg.NAME](param_groups, optim_cfg)
+    kind, settings = choices[optim_cfg.NAME]
+    return kind(param_groups, lr=optim_cfg.LR, weight_decay=optim_cfg.WEIGHT_DECAY, **settings)

@@ -135,7 +135,9 @@ def restore(checkpoint: dict[str, Any], path: str, model: nn.Module, optimizer: 
 
     Of the optimizer that is what it has gathered, such as momentum; its settings stay those of this run.
     """
-    settings = [_without_rate(group) for group in optimizer.param_groups] if optimizer is not None else []
+    groups = optimizer.param_groups if optimizer is not None else []
+    of_schedule = ("params", "lr", "initial_lr")  # the learning rate is the scheduler's
+    settings = [{key: value for key, value in group.items() if key not in of_schedule} for group in groups]
     print(f'Loading checkpoint from "{path}"')
     load_state(model, checkpoint["state_dict"], path)
     print("Loaded model weights")
@@ -150,11 +152,6 @@ def restore(checkpoint: dict[str, Any], path: str, model: nn.Module, optimizer: 
     for group, own in zip(optimizer.param_groups if settings else (), settings, strict=True):
         group.update(own)
     print(f"Previous epoch: {checkpoint['epoch']}")
-
-
-def _without_rate(group: dict[str, Any]) -> dict[str, Any]:
-    """A parameter group's settings but for the learning rate, which is the scheduler's."""
-    return {key: value for key, value in group.items() if key not in ("params", "lr", "initial_lr")}
 
 
 def _strip(key: str) -> str:

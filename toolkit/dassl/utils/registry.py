@@ -65,6 +65,17 @@ class Registry:
             )
         return self._obj_map[name]
 
+    def build(self, name: str, cfg: Any, **kwargs: Any) -> Any:
+        """Builds what a name of the configuration stands for.
+
+        Raises:
+            ValueError: Nothing has that name; the message holds all names and the nearest.
+        """
+        check_availability(name, self._obj_map)
+        if cfg.VERBOSE:
+            print(f"Loading {self._name.lower()}: {name}")
+        return self._obj_map[name](cfg, **kwargs)
+
     def registered_names(self) -> list[str]:
         """Returns all names, in order of registration."""
         return list(self._obj_map)

@@ -26,7 +26,7 @@ from tlla.landscape.flatness import random_rise, top_eigenvalue, worst_rise
 from tlla.landscape.planes import BatchLoss
 from tlla.sharpness import check_sharpness, sharpness_step
 
-from ..prompt_runs import PromptRun, add_run_arguments, open_runs
+from ...prompt_runs import PromptRun, add_run_arguments, open_runs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
