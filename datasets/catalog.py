@@ -15,52 +15,33 @@ def drive_url(file_id: str) -> str:
 
 @dataclass(frozen=True)
 class Download:
-    """A file to download.
+    """A file to download."""
 
-    Attributes:
-        name: File name, in the dataset's folder.
-        url: Where it is; empty if it is on Google Drive.
-        drive: Its id on Google Drive.
-        md5: Published checksum.
-        unpack: The folder to unpack it in, relative to the dataset's; None: it is no archive.
-        strip: Folder inside the archive that is left out of the paths; files outside it are not unpacked.
-        inner: An archive inside the archive to unpack after it.
-        gives: What is in the dataset's folder once the archive is unpacked.
-    """
-
-    name: str
-    url: str = ""
-    drive: str = ""
-    md5: str | None = None
-    unpack: str | None = None
-    strip: str = ""
-    inner: str = ""
-    gives: str = ""
+    name: str  # file name, in the dataset's folder
+    url: str = ""  # where it is; empty if it is on Google Drive
+    drive: str = ""  # its id on Google Drive
+    md5: str | None = None  # published checksum
+    unpack: str | None = None  # the folder to unpack it in, relative to the dataset's; None: it is no archive
+    strip: str = ""  # folder inside the archive that is left out of the paths; files outside it are not unpacked
+    inner: str = ""  # an archive inside the archive to unpack after it
+    gives: str = ""  # what is in the dataset's folder once the archive is unpacked
 
 
 @dataclass(frozen=True)
 class CatalogEntry:
-    """A dataset.
+    """A dataset."""
 
-    Attributes:
-        folder: Its folder, below the data root.
-        counts: Number of train, val and test images in the published split, CoOp's if it has one; None: no such part.
-        tree: The expected tree below its folder: (path, what it is).
-        split_id: Id of the split file on Google Drive.
-        sources: What a program can download.
-        by_hand: What has to be done by hand.
-    """
-
-    folder: str
+    folder: str  # its folder, below the data root
     classes: int
+    # Train, val and test images in the published split, CoOp's if it has one; None: no such part.
     counts: tuple[int | None, int | None, int]
     licence: str
     size: str
     page: str
-    tree: tuple[tuple[str, str], ...]
-    split_id: str = ""
-    sources: tuple[Download, ...] = ()
-    by_hand: str = ""
+    tree: tuple[tuple[str, str], ...]  # the expected tree below its folder: (path, what it is)
+    split_id: str = ""  # id of the split file on Google Drive
+    sources: tuple[Download, ...] = ()  # what a program can download
+    by_hand: str = ""  # what has to be done by hand
 
 
 _NAMES = ("classnames.txt", "CoOp's class names; ImageNet's own copy is found too")

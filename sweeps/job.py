@@ -30,31 +30,19 @@ COMPLETE, UNFINISHED, NEW, STALE, OTHER = "complete", "unfinished", "new", "stal
 
 @dataclass(frozen=True)
 class Job:
-    """A run.
+    """A run."""
 
-    Attributes:
-        trainer: Name of the trainer.
-        config: Its YAML file.
-        dataset_config: The dataset's YAML file.
-        seed: --seed.
-        folder: --output-dir.
-        root: --root; "" leaves it to the config.
-        opts: Keys and values in turn.
-        source: The run whose prompt is tested; None: the job trains, or needs no training.
-        prompts: Of Compare: names, and the runs whose prompts are tested; None: the dataset's template.
-        given: Whether the folder holds a prompt that somebody has trained, perhaps CoOp itself; then nothing is run.
-    """
-
-    trainer: str
-    config: str
-    dataset_config: str
-    seed: int
-    folder: Path
-    root: str = ""
-    opts: tuple[str, ...] = ()
-    source: "Job | None" = None
+    trainer: str  # name of the trainer
+    config: str  # its YAML file
+    dataset_config: str  # the dataset's YAML file
+    seed: int  # --seed
+    folder: Path  # --output-dir
+    root: str = ""  # --root; "" leaves it to the config
+    opts: tuple[str, ...] = ()  # keys and values in turn
+    source: "Job | None" = None  # the run whose prompt is tested; None: the job trains, or needs no training
+    # Of Compare: names, and the runs whose prompts are tested; None: the dataset's template.
     prompts: tuple[tuple[str, "Job | None"], ...] = ()
-    given: bool = False
+    given: bool = False  # whether the folder holds a prompt that is there, perhaps CoOp's own; then nothing is run
 
     @property
     def argv(self) -> list[str]:

@@ -38,33 +38,19 @@ PLANNED = {  # keys that a plan sets for each run, and what sets them
 
 @dataclass(frozen=True)
 class Settings:
-    """What all plans share.
+    """What all plans share."""
 
-    Attributes:
-        out: Folder of all runs.
-        data: Folder of the datasets; "" leaves it to the config.
-        seeds: One run each.
-        shots: Training images a class.
-        source: Dataset that prompts are trained on.
-        targets: Datasets to test on; (): the protocol's own.
-        rho: SAPT's radius; None: the config's.
-        opts: Further keys and values, for every run.
-        prompts: Trainer and folder: prompts that are there, and are not trained.
-        cfg: A config for all trainers of a table; "": each has its own.
-        also: Further rows of a table: methods at test time; trainer=config for one that trains.
-    """
-
-    out: Path = Path("output")
-    data: str = ""
-    seeds: tuple[int, ...] = (1, 2, 3)
-    shots: int = 16
-    source: str = "imagenet"
-    targets: tuple[str, ...] = ()
-    rho: float | None = None
-    opts: tuple[str, ...] = ()
-    prompts: tuple[tuple[str, str], ...] = ()
-    cfg: str = ""
-    also: tuple[str, ...] = ()
+    out: Path = Path("output")  # folder of all runs
+    data: str = ""  # folder of the datasets; "" leaves it to the config
+    seeds: tuple[int, ...] = (1, 2, 3)  # one run each
+    shots: int = 16  # training images a class
+    source: str = "imagenet"  # dataset that prompts are trained on
+    targets: tuple[str, ...] = ()  # datasets to test on; (): the protocol's own
+    rho: float | None = None  # SAPT's radius; None: the config's
+    opts: tuple[str, ...] = ()  # further keys and values, for every run
+    prompts: tuple[tuple[str, str], ...] = ()  # trainer and folder: prompts that are there, and are not trained
+    cfg: str = ""  # a config for all trainers of a table; "": each has its own
+    also: tuple[str, ...] = ()  # further rows of a table: methods at test time; trainer=config for one that trains
 
     def job(
         self, trainer: str, cfg: str, dataset: str, seed: int, folder: str, *opts: str, source: Job | None = None
@@ -121,21 +107,13 @@ def find_config(trainer: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class PromptPlan:
-    """A prompt that is trained, as CoOp's main.sh describes it, or given.
+    """A prompt that is trained, as CoOp's main.sh describes it, or given."""
 
-    Attributes:
-        trainer: One that learns prompts.
-        cfg: Config of the trainer.
-        position: Where the class name stands.
-        n_ctx: Context vectors; None: as the config has it.
-        csc: Whether each class has its own.
-    """
-
-    trainer: str
-    cfg: str
-    position: str = "end"
-    n_ctx: int | None = None
-    csc: bool = False
+    trainer: str  # one that learns prompts
+    cfg: str  # config of the trainer
+    position: str = "end"  # where the class name stands
+    n_ctx: int | None = None  # context vectors; None: as the config has it
+    csc: bool = False  # whether each class has its own
 
     def tag(self, s: Settings) -> str:
         """CoOp's name of the settings in a folder; of a given prompt, which folder it is from."""

@@ -13,21 +13,13 @@ from .processes import Backend, Handle, lock
 
 @dataclass
 class SweepOutcome:
-    """What became of the jobs.
+    """What became of the jobs."""
 
-    Attributes:
-        before: Complete before.
-        now: Done by this sweep.
-        failed: Job -> the last line of its error, or what has ended it.
-        refused: Job -> in which settings the run in its folder differs.
-        waiting: Not started, because their source is not complete.
-    """
-
-    before: list[Job] = field(default_factory=list)
-    now: list[Job] = field(default_factory=list)
-    failed: dict[Job, str] = field(default_factory=dict)
-    refused: dict[Job, list[str]] = field(default_factory=dict)
-    waiting: list[Job] = field(default_factory=list)
+    before: list[Job] = field(default_factory=list)  # complete before
+    now: list[Job] = field(default_factory=list)  # done by this sweep
+    failed: dict[Job, str] = field(default_factory=dict)  # the last line of its error, or what has ended it
+    refused: dict[Job, list[str]] = field(default_factory=dict)  # job -> settings in which its folder's run differs
+    waiting: list[Job] = field(default_factory=list)  # not started, because their source is not complete
 
     @property
     def good(self) -> bool:

@@ -60,17 +60,12 @@ class Row:
 
 @dataclass
 class Table:
-    """Rows, the best first.
-
-    Attributes:
-        columns: Datasets that were tested.
-        headings: All that has a cell in some row, in order: datasets, averages, harmonic means.
-    """
+    """Rows, the best first."""
 
     title: str
     metric: str
-    columns: list[str]
-    headings: list[str]
+    columns: list[str]  # datasets that were tested
+    headings: list[str]  # all that has a cell in some row, in order: datasets, averages, harmonic means
     rows: list[Row]
 
 

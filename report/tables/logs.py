@@ -25,21 +25,13 @@ PLACES = re.compile(r"^\s*(output_dir|resume):.*$", re.MULTILINE | re.IGNORECASE
 
 @dataclass(frozen=True)
 class Log:
-    """One run's log.
+    """One run's log."""
 
-    Attributes:
-        path: As CoOp's script writes it.
-        value: The last one after the end signal.
-        reason: Why the run does not count; "" if it does.
-        count: Results after the end signal.
-        settings: Arguments and config; "" if it does not print them.
-    """
-
-    path: str
-    value: float = float("nan")
-    reason: str = ""
-    count: int = 0
-    settings: str = ""
+    path: str  # as CoOp's script writes it
+    value: float = float("nan")  # the last one after the end signal
+    reason: str = ""  # why the run does not count; "" if it does
+    count: int = 0  # results after the end signal
+    settings: str = ""  # arguments and config; "" if it does not print them
 
     @property
     def folder(self) -> Path:

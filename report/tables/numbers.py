@@ -15,16 +15,11 @@ T95 = (
 
 @dataclass(frozen=True)
 class Summary:
-    """Of one value per seed.
-
-    Attributes:
-        std: Sample standard deviation (n - 1); None for a single seed.
-        ci95: Half width of the 95 % interval of the mean, by Student's t; None for a single seed.
-    """
+    """Of one value per seed."""
 
     mean: float
-    std: float | None
-    ci95: float | None
+    std: float | None  # sample standard deviation (n - 1); None for a single seed
+    ci95: float | None  # half width of the 95 % interval of the mean, by Student's t; None for a single seed
     n: int
 
     def __str__(self) -> str:

@@ -21,35 +21,22 @@ PUBLISHED = {name for benchmark in BENCHMARKS for name in (benchmark.source, *be
 
 @dataclass(frozen=True)
 class Run:
-    """A tested run.
-
-    Attributes:
-        method: Its label: the trainer, and for a method at test time the prompt that it ran on.
-        data: The dataset.
-        classes: all, base or new.
-        seed: Of the run.
-        seeded: Whether another seed could give another result.
-        source: The dataset that the prompt (or the cache) was trained on, with the classes in brackets if they are not
-            all; "" without training, "?" if not known.
-        origin: Who has trained it.
-        root: Folder of the data.
-        metrics: Numbers of the test split by name.
-        settings: Key -> value: what must agree among the runs of a row.
-        facts: What -> value: what must agree among the rows of a column.
-    """
+    """A tested run."""
 
     folder: Path
-    method: str
-    data: str
-    classes: str
-    seed: int
-    seeded: bool
+    method: str  # its label: the trainer, and for a method at test time the prompt that it ran on
+    data: str  # the dataset
+    classes: str  # all, base or new
+    seed: int  # of the run
+    seeded: bool  # whether another seed could give another result
+    # The dataset that the prompt (or the cache) was trained on, with the classes in brackets if they are not all;
+    # "" without training, "?" if not known.
     source: str = ""
-    origin: Origin | None = None
-    root: str = ""
-    metrics: Mapping[str, float] = field(default_factory=dict, repr=False)
-    settings: Mapping[str, str] = field(default_factory=dict, repr=False)
-    facts: Mapping[str, str] = field(default_factory=dict, repr=False)
+    origin: Origin | None = None  # who has trained it
+    root: str = ""  # folder of the data
+    metrics: Mapping[str, float] = field(default_factory=dict, repr=False)  # numbers of the test split by name
+    settings: Mapping[str, str] = field(default_factory=dict, repr=False)  # what must agree among the runs of a row
+    facts: Mapping[str, str] = field(default_factory=dict, repr=False)  # what must agree among the rows of a column
 
     @property
     def dataset(self) -> str:

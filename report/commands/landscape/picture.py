@@ -23,17 +23,11 @@ UNIT = 2.1  # inches of a contour panel
 
 @dataclass(frozen=True)
 class PictureRow:
-    """One row of a picture.
+    """One row of a picture."""
 
-    Attributes:
-        label: What it shows; may have several lines.
-        surfaces: By run, in the order of the columns; losses (steps, steps).
-        image: Shown in front, (H, W, 3) uint8; None: nothing.
-    """
-
-    label: str
-    surfaces: Mapping[str, Surface]
-    image: np.ndarray | None = None
+    label: str  # what it shows; may have several lines
+    surfaces: Mapping[str, Surface]  # by run, in the order of the columns; losses (steps, steps)
+    image: np.ndarray | None = None  # shown in front, (H, W, 3) uint8; None: nothing
 
 
 def draw(

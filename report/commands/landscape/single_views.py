@@ -21,25 +21,15 @@ from ...prompt_runs import PromptRun
 
 @dataclass(frozen=True)
 class View:
-    """One view of a test image.
+    """One view of a test image."""
 
-    Attributes:
-        index: The image's number.
-        classname: The image's class.
-        number: Number of the view; 0 is the centre crop.
-        kind: "low" or "high": whose score it has among all views.
-        scores: STSS's score by run.
-        features: Normalised, (E,).
-        pixels: (H, W, 3) uint8.
-    """
-
-    index: int
-    classname: str
-    number: int
-    kind: str
-    scores: dict[str, float]
-    features: Tensor
-    pixels: np.ndarray
+    index: int  # the image's number
+    classname: str  # the image's class
+    number: int  # number of the view; 0 is the centre crop
+    kind: str  # "low" or "high": whose score it has among all views
+    scores: dict[str, float]  # STSS's score by run
+    features: Tensor  # normalised, (E,)
+    pixels: np.ndarray  # (H, W, 3) uint8
 
     @property
     def label(self) -> str:

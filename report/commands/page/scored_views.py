@@ -19,41 +19,23 @@ TOP = 5  # classes of an image whose probabilities are kept
 
 @dataclass(frozen=True)
 class Views:
-    """N tested images in the order of the set, V views; classes are labels.
+    """N tested images in the order of the set, V views; classes are labels."""
 
-    Attributes:
-        index: Position in the dataset, (N,).
-        label: Right class, (N,).
-        prediction: Class by the method, (N,).
-        confidence: Probability of `prediction`, (N,).
-        one: Class by the centre crop alone, (N,).
-        mean: Class by the mean probability of all views, (N,).
-        surest: Class by the same number of views and the same vote, selected by entropy alone, (N,).
-        shown: The `TOP` likeliest classes by the method, then the label, then `one`, (N, TOP + 2).
-        shown_probability: Probabilities of `shown`, (N, TOP + 2).
-        score: Of each view, (N, V).
-        entropy: Of each view, in nats, (N, V).
-        sharpness: Of each view, in nats, (N, V).
-        order: Views by ascending score, (N, V); the first s were kept.
-        view: Class by each view alone, (N, V).
-        view_confidence: Probability of `view`, (N, V).
-    """
-
-    index: Tensor
-    label: Tensor
-    prediction: Tensor
-    confidence: Tensor
-    one: Tensor
-    mean: Tensor
-    surest: Tensor
-    shown: Tensor
-    shown_probability: Tensor
-    score: Tensor
-    entropy: Tensor
-    sharpness: Tensor
-    order: Tensor
-    view: Tensor
-    view_confidence: Tensor
+    index: Tensor  # position in the dataset, (N,)
+    label: Tensor  # right class, (N,)
+    prediction: Tensor  # class by the method, (N,)
+    confidence: Tensor  # probability of `prediction`, (N,)
+    one: Tensor  # class by the centre crop alone, (N,)
+    mean: Tensor  # class by the mean probability of all views, (N,)
+    surest: Tensor  # class by the same number of views and the same vote, selected by entropy alone, (N,)
+    shown: Tensor  # the `TOP` likeliest classes by the method, then the label, then `one`, (N, TOP + 2)
+    shown_probability: Tensor  # probabilities of `shown`, (N, TOP + 2)
+    score: Tensor  # of each view, (N, V)
+    entropy: Tensor  # of each view, in nats, (N, V)
+    sharpness: Tensor  # of each view, in nats, (N, V)
+    order: Tensor  # views by ascending score, (N, V); the first s were kept
+    view: Tensor  # class by each view alone, (N, V)
+    view_confidence: Tensor  # probability of `view`, (N, V)
 
 
 def all_views(trainer: ClipTrainer, method: STSS) -> Views:

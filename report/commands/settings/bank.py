@@ -21,17 +21,11 @@ from ...view_batches import view_batches
 
 @dataclass(frozen=True)
 class ViewBank:
-    """Features of all views of a split's images.
+    """Features of all views of a split's images."""
 
-    Attributes:
-        features: Normalised, (N, V, E), float32; read from the disk piece by piece.
-        labels: (N,), int64.
-        at_once: Images that a test takes at once.
-    """
-
-    features: Tensor
-    labels: Tensor
-    at_once: int
+    features: Tensor  # normalised, (N, V, E), float32; read from the disk piece by piece
+    labels: Tensor  # (N,), int64
+    at_once: int  # images that a test takes at once
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.at_once)

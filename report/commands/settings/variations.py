@@ -51,21 +51,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class StssRun:
-    """A run opened for STSS.
+    """A run opened for STSS."""
 
-    Attributes:
-        folder: The run's.
-        trainer: With the images and the image encoder.
-        classifier: The prompt that the run has tested.
-        own: The run's settings.
-        recorded: Correct images by split, as the run has recorded them under these settings; {} if it has not.
-    """
-
-    folder: Path
-    trainer: ClipTrainer
-    classifier: Classifier
-    own: Setting
-    recorded: dict[str, int]
+    folder: Path  # the run's
+    trainer: ClipTrainer  # with the images and the image encoder
+    classifier: Classifier  # the prompt that the run has tested
+    own: Setting  # the run's settings
+    recorded: dict[str, int]  # correct images by split, as recorded under these settings; {} if they are not
 
 
 def open_stss(folder: Path, *opts: str) -> StssRun:
