@@ -22,11 +22,7 @@ from .flags import parse_args
 
 
 def find_name(name: str, known: list[str]) -> str:
-    """The registered name, whatever its case.
-
-    Raises:
-        InputError: it is not known.
-    """
+    """The registered name, whatever its case. InputError if it is not known."""
     names = {k.lower(): k for k in known}
     if name.lower() not in names:
         raise InputError(f"there is no dataset {name!r}: {nearest(name, known)}")

@@ -32,29 +32,17 @@ def choose_template(option: str, default: str) -> str:
 
 
 class ZooDataset(DatasetBase):
-    """The common way from files to Datums. A subclass says where things are and gives `prepare`.
+    """The common way from files to Datums. A subclass says where things are and gives `prepare`."""
 
-    Attributes:
-        dataset_dir: The dataset's folder, below DATASET.ROOT; absolute once it is built.
-        image_folder: The folder, below it, that the items' paths begin in.
-        template: Prompt of zero-shot CLIP.
-        drawn: Parts that few-shot draws are made of.
-        takes_split_file: Whether DATASET.SPLIT_FILE can name another split.
-        fingerprint: What a few-shot draw depends on; `prepare` sets it.
-        split_file_sha256: sha256 of the split file(s) in use; None for a dataset that has none.
-        own_names: Whether the class names are the user's, who can rename classes that share one prompt.
-        val_is_test: Whether there are no val images apart from the test images, so that nothing can be chosen on val.
-    """
-
-    dataset_dir = ""
-    image_folder = ""
-    template = "a photo of a {}."
-    drawn: tuple[str, ...] = ("train", "val")
-    takes_split_file = False
-    split_file_sha256: str | None = None
-    fingerprint = ""
-    own_names = False
-    val_is_test = False
+    dataset_dir = ""  # the dataset's folder, below DATASET.ROOT; absolute once it is built
+    image_folder = ""  # below it; the items' paths begin there
+    template = "a photo of a {}."  # prompt of zero-shot CLIP
+    drawn: tuple[str, ...] = ("train", "val")  # parts that few-shot draws are made of
+    takes_split_file = False  # whether DATASET.SPLIT_FILE can name another split
+    split_file_sha256: str | None = None  # of the split file(s) in use; None for a dataset that has none
+    fingerprint = ""  # what a few-shot draw depends on; `prepare` sets it
+    own_names = False  # whether the class names are the user's, who can rename classes that share one prompt
+    val_is_test = False  # whether no val images lie apart from the test images, so that nothing can be chosen on val
 
     def __init__(self, cfg: CfgNode) -> None:
         self.open(cfg.DATASET)
@@ -115,16 +103,11 @@ class ZooDataset(DatasetBase):
 
 
 class SplitDataset(ZooDataset):
-    """A dataset with one of CoOp's split files; `make_split` makes another one where the user allows it.
-
-    Attributes:
-        ignored: Class folders that are left out of a new split.
-        renamed: Class folder -> class name, where they differ, in a new split.
-    """
+    """A dataset with one of CoOp's split files; `make_split` makes another one where the user allows it."""
 
     takes_split_file = True
-    ignored: tuple[str, ...] = ()
-    renamed: Mapping[str, str] = {}
+    ignored: tuple[str, ...] = ()  # class folders that are left out of a new split
+    renamed: Mapping[str, str] = {}  # class folder -> class name, where they differ, in a new split
 
     def make_split(self, rng: random.Random) -> Parts:
         """Splits the images of all class folders anew, in the proportions of CoOp's split."""

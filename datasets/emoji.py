@@ -17,7 +17,7 @@ from tlla.errors import InputError
 
 from .base import choose_template, registered
 from .fewshot import VAL_SHOTS
-from .items import Item, subsample
+from .items import Item, check_files, subsample
 
 STYLES = {  # name of a dataset after "Emoji": folder of its drawings
     "": "noto",  # Google's, the source
@@ -28,6 +28,7 @@ STYLES = {  # name of a dataset after "Emoji": folder of its drawings
     "FluentContrast": "fluent_contrast",  # Microsoft's, in black and white
     "Fluent3D": "fluent_3d",  # Microsoft's, rendered solids
 }
+ADVICE = "leave DATASET.ROOT empty for the embedded copy, or write one with: python -m scripts.emoji.build"
 
 
 def find_folder(root: str) -> Path:
@@ -38,23 +39,14 @@ def find_folder(root: str) -> Path:
 def read_index(folder: Path) -> dict[str, Any]:
     """Classes and items of index.json."""
     path = folder / "index.json"
-    advice = "leave DATASET.ROOT empty for the embedded copy, or write one with: python -m scripts.emoji.build"
     if not path.is_file():
-        raise InputError(f"{folder} holds no emoji benchmark, index.json was expected in it; {advice}")
+        raise InputError(f"{folder} holds no emoji benchmark, index.json was expected in it; {ADVICE}")
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         index["classes"], index["items"]["noto"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path} is not the benchmark's index ({type(error).__name__}: {error}); {advice}") from error
+        raise InputError(f"{path} is not the benchmark's index ({type(error).__name__}: {error}); {ADVICE}") from error
     return index
-
-
-def check_files(folder: Path, items: list[list[Any]]) -> None:
-    """Every listed image has to be there: one clear sentence instead of a failure in the middle of a run."""
-    missing = [path for path, *_ in items if not (folder / path).is_file()]
-    if missing:
-        names = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
-        raise InputError(f"{folder} lacks {len(missing)} of {len(items)} images of the emoji benchmark: {names}")
 
 
 class EmojiStyle(DatasetBase):
@@ -87,7 +79,7 @@ class EmojiStyle(DatasetBase):
         items = index["items"].get(style, {}).get(part, [])
         if not items:
             raise InputError(f"{folder / 'index.json'} lists no {part} images of the style {style!r}; build it anew")
-        check_files(folder, items)
+        check_files(folder, [path for path, *_ in items], ADVICE)
         names = [c["name"] for c in index["classes"]]
         return [Item(str(folder / path), label, names[label]) for path, label, _ in items]
 

@@ -16,8 +16,8 @@ from tlla.errors import InputError
 from tlla.files import whole_file
 from tlla.views.read_image import read_image
 
-from .emoji import EmojiStyle, check_files, register_styles
-from .items import Item
+from .emoji import ADVICE, EmojiStyle, register_styles
+from .items import Item, check_files
 from .scene_pictures import compose_scene
 
 VERSION = 1  # of the scenes' look; another one is drawn anew
@@ -29,7 +29,7 @@ def scenes_folder(folder: Path, index: dict[str, Any]) -> Path:
     digest = hashlib.sha256(str(VERSION).encode())
     for parts in index["items"].values():
         for rows in parts.values():
-            check_files(folder, rows)
+            check_files(folder, [path for path, *_ in rows], ADVICE)
             for path, label, _ in rows:
                 digest.update(f"{path} {label}".encode() + (folder / path).read_bytes())
     cache = Path(os.environ.get("TLLA_CACHE", "~/.cache/tlla")).expanduser().resolve()

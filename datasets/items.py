@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from dassl.data.datasets import Datum
@@ -112,13 +113,13 @@ def subsample(parts: dict[str, list[Item]], choice: str) -> dict[str, list[Item]
 
 
 def to_datums(items: list[Item], image_dir: str, advice: str) -> list[Datum]:
-    """The toolkit's items.
+    """The toolkit's items."""
+    check_files(image_dir, [item.path for item in items], advice)
+    return [Datum(os.path.join(image_dir, item.path), item.label, 0, item.classname) for item in items]
 
-    Raises:
-        InputError: files are missing; all are looked for, so that one message tells how many.
-    """
-    paths = [os.path.join(image_dir, item.path) for item in items]
-    missing = [item.path for item, path in zip(items, paths, strict=True) if not os.path.isfile(path)]
+
+def check_files(folder: str | Path, paths: list[str], advice: str) -> None:
+    """Raises InputError unless all files are there: one sentence instead of a failure in the middle of a run."""
+    missing = [path for path in paths if not os.path.isfile(os.path.join(folder, path))]
     if missing:
-        raise InputError(f"{image_dir} lacks {len(missing)} of {len(items)} images: {some(missing)}; {advice}")
-    return [Datum(path, item.label, 0, item.classname) for path, item in zip(paths, items, strict=True)]
+        raise InputError(f"{folder} lacks {len(missing)} of {len(paths)} images: {some(missing)}; {advice}")

@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,7 @@ from tlla.image_files import FOLDER, HIDDEN, scan
 
 
 def data_root(root: str, needs: str) -> str:
-    """The absolute DATASET.ROOT.
-
-    Raises:
-        InputError: it is empty or not a folder.
-    """
+    """The absolute DATASET.ROOT. InputError if it is empty or not a folder."""
     if not root:
         raise InputError(f"DATASET.ROOT is empty; give --root, the folder that holds {needs}")
     path = os.path.abspath(os.path.expanduser(root))
@@ -38,12 +36,19 @@ def list_files(folder: str, advice: str) -> list[str]:
     return sorted(name for kind, names in found.items() if kind not in (FOLDER, HIDDEN) for name in names)
 
 
+@contextmanager
+def _readable(path: str, advice: str) -> Iterator[None]:
+    """Turns the errors of a file that is missing or of another kind into an InputError."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({error}); {advice}") from error
+
+
 def read_lines(path: str, advice: str) -> list[str]:
     """The lines of a text file that are not blank."""
-    try:
+    with _readable(path, advice):
         return [line.strip() for line in io.StringIO(read_text(path), newline=None) if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}); {advice}") from error
 
 
 def sha256(*paths: str | Path) -> str:
@@ -71,17 +76,13 @@ def store_text(path: Path, text: str, what: str) -> bool:
 
 def read_json(path: str, advice: str) -> Any:
     """A JSON file's content."""
-    try:
+    with _readable(path, advice):
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read ({error}); {advice}") from error
 
 
 def read_mat(path: str, advice: str) -> dict[str, Any]:
     """A MATLAB file's content."""
     from scipy.io import loadmat  # slow to import, and needed for two new splits only
 
-    try:
+    with _readable(path, advice):
         return loadmat(path)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} cannot be read ({error}); {advice}") from error

@@ -17,11 +17,7 @@ Parts = dict[str, list[Item]]
 
 
 def read_split(path: str | Path) -> Parts:
-    """Reads a split file.
-
-    Raises:
-        InputError: it is not one; the message names the first wrong row.
-    """
+    """Reads a split file. InputError if it is not one; the message names the first wrong row."""
     try:
         content = json.loads(read_text(path))
         parts = {part: content[part] for part in ("train", "test")} | {"val": content.get("val", [])}

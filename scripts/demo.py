@@ -92,11 +92,6 @@ class DemoTable:
         return cells
 
 
-def headers(first: str) -> list[str]:
-    """The header of either table."""
-    return [first, *STYLES.values(), "mean of the shifted"]
-
-
 def draw(table: DemoTable, path: Path) -> None:
     """Bars: accuracy of each row on the source and on the mean of the shifted styles, then by style."""
     groups = {"source": [SOURCE], "mean of the\nshifted": SHIFTED} | {
@@ -119,9 +114,10 @@ def draw(table: DemoTable, path: Path) -> None:
 
 def write_tables(table: DemoTable, output: Path) -> str:
     """Writes table.md, results.csv and the figure; returns the tables for the terminal."""
+    columns = [*STYLES.values(), "mean of the shifted"]
     tables = [
-        [headers("top-1 accuracy, %"), *table.accuracy_rows()],
-        [headers("less CoOp, 95 % interval"), *table.difference_rows()],
+        [["top-1 accuracy, %", *columns], *table.accuracy_rows()],
+        [["less CoOp, 95 % interval", *columns], *table.difference_rows()],
     ]
     pages = [tabulate(rows, "firstrow", tablefmt="github", disable_numparse=True) for rows in tables]
     write_text(output / "table.md", "\n\n".join(pages) + "\n")

@@ -50,13 +50,9 @@ class Handle:
 
 
 class Backend(Protocol):
-    """Who runs jobs.
+    """Who runs jobs."""
 
-    Attributes:
-        pause: Seconds between two looks at them.
-    """
-
-    pause: float
+    pause: float  # seconds between two looks at them
 
     def start(self, job: Job, slot: int) -> Handle | None:
         """Starts a job; None if another process is in its folder."""

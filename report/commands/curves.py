@@ -55,11 +55,7 @@ def run(args: argparse.Namespace) -> list[Path]:
 
 
 def checkpoints(run: PromptRun) -> dict[int, Path]:
-    """The checkpoints that a run has kept, by epoch.
-
-    Raises:
-        InputError: There are fewer than two.
-    """
+    """The checkpoints that a run has kept, by epoch. InputError if there are fewer than two."""
     found = epochs_in(run.folder / run.trainer.learned)
     if len(found) < 2:
         raise InputError(

@@ -126,22 +126,14 @@ def _advice(directory: str, runs: list[str]) -> str:
 
 
 def visible(directory: str) -> list[str]:
-    """Sorted names of what is in a folder, without hidden files.
-
-    Raises:
-        InputError: There is no such folder.
-    """
+    """Sorted names of what is in a folder, without hidden files. InputError if there is no such folder."""
     if not os.path.isdir(directory):
         raise InputError(f"there is no folder {directory}")
     return sorted(name for name in os.listdir(directory) if not name.startswith("."))
 
 
 def report(directory: str, keyword: str, test_log: bool, ci95: bool, multi_exp: bool) -> Iterator[str]:
-    """What CoOp's script prints, line by line.
-
-    Raises:
-        InputError: Nothing can be averaged.
-    """
+    """What CoOp's script prints, line by line. InputError if nothing can be averaged."""
     try:
         re.compile(keyword)
     except (re.error, OverflowError) as error:

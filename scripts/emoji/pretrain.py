@@ -187,11 +187,7 @@ class Trainer:
         }
 
     def resume(self, state: dict) -> None:
-        """Resume from a checkpoint.
-
-        Raises:
-            InputError: it is of other settings or of another vocabulary.
-        """
+        """Resume from a checkpoint. InputError if it is of other settings or of another vocabulary."""
         own = weight_settings(self.args)
         if found := differences(state.get("settings", own), own):
             raise InputError(f"the checkpoint is of other settings: {'; '.join(found)}: choose another --name")

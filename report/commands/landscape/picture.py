@@ -61,7 +61,9 @@ def draw(
     bounds = levels([surface for surfaces in shown for surface in surfaces.values()])
     for line, row, surfaces in zip(axes, rows, shown, strict=True):
         if first:
-            draw_image(line[0], row)
+            line[0].imshow(row.image, interpolation="none")  # its pixels as they are, also in an SVG file
+            line[0].set_title(row.label, fontsize=7)
+            line[0].set_axis_off()
         for axis, (name, surface) in zip(line[first:], surfaces.items(), strict=False):
             filled = draw_contours(axis, surface, bounds, rho / norms[name])
             axis.set_title(f"{name} ({centre(row.surfaces[name]):.2f} at +)", fontsize=8)
@@ -126,10 +128,3 @@ def legend(names: Sequence[str]) -> list[Line2D]:
     """Of the slices: the runs, and that thin lines are those along the second axis."""
     lines = [Line2D([], [], label=name, **style.line(i)) for i, name in enumerate(names)]
     return [*lines, Line2D([], [], color="0.4", linewidth=0.7, label="thin: along β")]
-
-
-def draw_image(axis: Axes, row: PictureRow) -> None:
-    """The view that a row is about."""
-    axis.imshow(row.image, interpolation="none")  # its pixels as they are, also in an SVG file
-    axis.set_title(row.label, fontsize=7)
-    axis.set_axis_off()

@@ -1,6 +1,7 @@
 """Which checkpoints stay: every epoch writes one, and the one before goes unless it was asked for."""
 
 import os
+from typing import Any
 
 from dassl.utils import CheckpointError, load_checkpoint
 from dassl.utils.checkpoint import epoch_file, list_epochs
@@ -37,16 +38,14 @@ class RollingCheckpoints:
         A checkpoint says itself whether it may go: one that an earlier run was asked to keep never does. The one before
         the newest is there if the run was killed between writing and removing.
         """
-        self._rolling = [
-            old for old in (epoch - 1, epoch) if any(_is_rolling(self.directory, name, old) for name in names)
-        ]
+        epochs = (epoch - 1, epoch)
+        self._rolling = [e for e in epochs if any(_trainer_state(self.directory, n, e).get("rolling") for n in names)]
 
 
-def _is_rolling(directory: str, name: str, epoch: int) -> bool:
+def _trainer_state(directory: str, name: str, epoch: int) -> dict[str, Any]:
+    """What the checkpoint of an epoch holds beside the model; {} if there is none."""
     path = os.path.join(directory, name, epoch_file(epoch))
-    if not os.path.isfile(path):
-        return False
-    return bool((load_checkpoint(path).get("trainer") or {}).get("rolling"))
+    return (load_checkpoint(path).get("trainer") or {}) if os.path.isfile(path) else {}
 
 
 def stored_run_seed(directory: str) -> int | None:
@@ -55,10 +54,9 @@ def stored_run_seed(directory: str) -> int | None:
     It is needed before the data are drawn, hence before the models' names are known.
     """
     for name in sorted(os.listdir(directory)) if os.path.isdir(directory) else ():
-        folder = os.path.join(directory, name)
-        for epoch in list_epochs(folder)[-1:]:
+        for epoch in list_epochs(os.path.join(directory, name))[-1:]:
             try:
-                seed = (load_checkpoint(os.path.join(folder, epoch_file(epoch))).get("trainer") or {}).get("run_seed")
+                seed = _trainer_state(directory, name, epoch).get("run_seed")
             except CheckpointError:
                 continue  # resuming will say what is wrong with it
             if seed is not None:

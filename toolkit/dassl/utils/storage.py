@@ -26,10 +26,10 @@ def to_plain(value: Any, where: str) -> Any:
         value = value.detach().cpu()
         # torch.save writes a tensor's whole storage: a slice of a big one must not take it along.
         return value.clone() if value.untyped_storage().nbytes() > value.numel() * value.element_size() else value
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value.item() if isinstance(value, np.generic) else value
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic):  # before float, which np.float64 is, too
         return value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
     if isinstance(value, dict):

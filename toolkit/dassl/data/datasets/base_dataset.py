@@ -4,32 +4,31 @@ import os
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from dassl.utils import ImageError
 
 
+@dataclass(eq=False)  # by identity, so that items can be in sets
 class Datum:
     """An image and its labels.
-
-    Args:
-        impath: Path of the image; the file must exist.
-        label: Class label, 0-based.
-        domain: Domain label.
-        classname: Class name.
 
     Raises:
         ValueError: The path is not a string, or (ImageError) there is no such file.
     """
 
-    def __init__(self, impath: str = "", label: int = 0, domain: int = 0, classname: str = ""):
-        if not isinstance(impath, str):
-            raise ValueError(f"Datum's impath must be a string, but got {impath!r}")
-        if not os.path.isfile(impath):
-            raise ImageError(f'No image file at "{impath}" (class "{classname}"); check DATASET.ROOT and its folders')
-        self.impath = impath
-        self.label = label
-        self.domain = domain
-        self.classname = classname
+    impath: str = ""
+    label: int = 0  # from 0
+    domain: int = 0
+    classname: str = ""
+
+    def __post_init__(self):
+        if not isinstance(self.impath, str):
+            raise ValueError(f"Datum's impath must be a string, but got {self.impath!r}")
+        if not os.path.isfile(self.impath):
+            raise ImageError(
+                f'No image file at "{self.impath}" (class "{self.classname}"); check DATASET.ROOT and its folders'
+            )
 
 
 class DatasetBase:
@@ -37,13 +36,8 @@ class DatasetBase:
 
     Classes are those of ``train_x``, or of ``test`` where there is nothing to train on.
 
-    Args:
-        train_x: Labelled training data.
-        train_u: Unlabelled training data.
-        val: Validation data.
-        test: Test data.
-
     Attributes:
+        train_x, train_u, val, test: Labelled and unlabelled training data, validation and test data.
         num_classes: The highest label plus 1.
         lab2cname: Label -> class name.
         classnames: Class names in order of their labels.
