@@ -8,19 +8,8 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
-LOADED = {  # tag: attributes whose address the browser fetches by itself
-    "audio": ("src",),
-    "embed": ("src",),
-    "iframe": ("src",),
-    "image": ("href", "xlink:href"),
-    "img": ("src", "srcset"),
-    "link": ("href",),
-    "object": ("data",),
-    "script": ("src",),
-    "source": ("src", "srcset"),
-    "use": ("href", "xlink:href"),
-    "video": ("src", "poster"),
-}
+LOADED = ("src", "srcset", "href", "xlink:href", "data", "poster")  # the browser fetches them by itself, but for links
+CLICKED = ("a", "area")
 QUIET = {"canonical", "prev", "next", "alternate"}  # kinds of <link> that load nothing
 OUTSIDE = re.compile(r"(?:^|[\s,])(?:https?:)?//", re.I)
 IN_STYLES = re.compile(r"(?:url\(|@import)\s*['\"]?((?:https?:)?//[^'\")\s]+)", re.I)
@@ -37,7 +26,7 @@ class _Page(HTMLParser):
         """Notes what the tag loads, and what its style does."""
         values = {name: value or "" for name, value in attrs}
         kinds = set(values.get("rel", "").split())
-        for name in () if kinds and kinds <= QUIET else LOADED.get(tag, ()):
+        for name in () if tag in CLICKED or (kinds and kinds <= QUIET) else LOADED:
             if OUTSIDE.search(values.get(name, "")):
                 self.found.append(values[name])
         self.found += IN_STYLES.findall(values.get("style", ""))

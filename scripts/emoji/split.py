@@ -40,13 +40,7 @@ CLASSES = {
     "electronic device": ("phone", "computer", "light-video"),
     "happy face": ("face-smiling", "face-affection", "face-tongue", "face-hat", "face-glasses"),
     "unhappy face": ("face-concerned", "face-negative", "face-unwell"),
-    "hand gesture": (
-        "hand-fingers-open",
-        "hand-fingers-partial",
-        "hand-single-finger",
-        "hand-fingers-closed",
-        "hands",
-    ),
+    "hand gesture": ("hand-fingers-open", "hand-fingers-partial", "hand-single-finger", "hand-fingers-closed", "hands"),
     "heart": ("heart",),
     "sign": ("warning", "transport-sign"),
 }

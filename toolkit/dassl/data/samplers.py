@@ -22,11 +22,7 @@ SAMPLERS = {"RandomSampler": RandomSampler, "SequentialSampler": SequentialSampl
 
 
 def build_sampler(name: str, data_source: Sequence, setting: str = "SAMPLER") -> Sampler:
-    """Builds a sampler by name.
-
-    Raises:
-        ValueError: Unknown name; the message says the ``setting``.
-    """
+    """Builds a sampler by name. ValueError if the name is unknown, which says the ``setting``."""
     if name not in SAMPLERS:
         raise ValueError(f"{setting} must be one of {tuple(SAMPLERS)}, but got {name!r}")
     return SAMPLERS[name](data_source)

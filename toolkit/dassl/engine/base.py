@@ -38,11 +38,7 @@ class TrainerBase:
         self._models[name], self._optims[name], self._scheds[name] = model, optim, sched
 
     def get_model_names(self, names: str | list[str] | None = None) -> list[str]:
-        """Returns the names given as a list, or all registered ones.
-
-        Raises:
-            ValueError: A name is not registered.
-        """
+        """Returns the names given as a list, or all registered ones. ValueError if a name is not registered."""
         if names is None:
             return list(self._models)
         names = tolist_if_not(names)
@@ -52,11 +48,7 @@ class TrainerBase:
         return names
 
     def set_model_mode(self, mode: str = "train", names: str | list[str] | None = None) -> None:
-        """Puts models in mode "train", or "eval" (also "test").
-
-        Raises:
-            ValueError: Another mode.
-        """
+        """Puts models in mode "train", or "eval" (also "test"). ValueError for another mode."""
         if mode not in ("train", "eval", "test"):
             raise ValueError(f"mode must be one of ('train', 'eval', 'test'), but got {mode!r}")
         for name in self.get_model_names(names):
@@ -76,11 +68,7 @@ class TrainerBase:
         return next((optim.param_groups[0]["lr"] for optim in optims if optim is not None), 0.0)
 
     def detect_anomaly(self, loss: Tensor) -> None:
-        """Stops the run at a loss that is not finite.
-
-        Raises:
-            FloatingPointError: It is not; the message says where.
-        """
+        """Raises FloatingPointError, which says where, at a loss that is not finite."""
         if not torch.isfinite(loss).all():
             epoch, batch = getattr(self, "epoch", -1) + 1, getattr(self, "batch_idx", -1) + 1
             raise FloatingPointError(

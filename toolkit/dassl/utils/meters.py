@@ -28,11 +28,7 @@ class MetricMeter:
         self.meters: defaultdict[str, AverageMeter] = defaultdict(AverageMeter)
 
     def update(self, input_dict: Mapping[str, float | Tensor] | None) -> None:
-        """Adds one value for each name; None is ignored.
-
-        Raises:
-            TypeError: It is not a dictionary.
-        """
+        """Adds one value for each name; None is ignored. TypeError if it is not a dictionary."""
         if input_dict is None:
             return
         if not isinstance(input_dict, Mapping):

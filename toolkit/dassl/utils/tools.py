@@ -55,11 +55,7 @@ def write_json(obj: Any, fpath: str) -> None:
 
 
 def read_image(path: str) -> Image.Image:
-    """Reads an image as RGB.
-
-    Raises:
-        ImageError: The file is missing or cannot be decoded; the message names it.
-    """
+    """Reads an image as RGB. ImageError if the file is missing or cannot be decoded; the message names it."""
     if not os.path.isfile(path):
         raise ImageError(f'No image file at "{one_line(path)}"')
     try:

@@ -67,11 +67,7 @@ class DatasetBase:
 
     @staticmethod
     def get_lab2cname(data_source: Iterable[Datum]) -> tuple[dict[int, str], list[str]]:
-        """Label -> class name in ascending order, and the names alone.
-
-        Raises:
-            ValueError: A label has two names.
-        """
+        """Label -> class name in ascending order, and the names alone. ValueError if a label has two names."""
         names: dict[int, str] = {}
         for item in data_source:
             if names.setdefault(item.label, item.classname) != item.classname:

@@ -15,11 +15,7 @@ INTERPOLATION_MODES = {
 
 
 def get_interpolation(name: str) -> InterpolationMode:
-    """Returns the mode of that name.
-
-    Raises:
-        ValueError: Unknown name.
-    """
+    """Returns the mode of that name. ValueError if it is unknown."""
     _check("INPUT.INTERPOLATION", name, INTERPOLATION_MODES)
     return INTERPOLATION_MODES[name]
 
