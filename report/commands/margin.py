@@ -24,7 +24,7 @@ from tlla.methods import Method
 from tlla.views.rounds import lead, round_sizes
 
 from .. import style
-from ..named import HELP, named_runs
+from ..named import HELP, add_set_argument, named_runs
 from ..reopen import open_run
 from ..style import plt
 from .settings.bank import ViewBank, view_bank
@@ -37,19 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help=HELP)
     parser.add_argument("--split", choices=("val", "test"), default="val", help="images (default: val)")
     parser.add_argument("--tolerance", type=float, default=0.3, help="points of accuracy to lose (default: 0.3)")
-    parser.add_argument(
-        "--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="a config key of all runs"
-    )
+    add_set_argument(parser)
 
 
 def run(args: argparse.Namespace) -> list[Path]:
     """Writes margin.csv with every number, margin.md with the means, and the picture; prints the margins."""
-    opts = [word for pair in args.set for word in pair]
     rows = [
         row
         for name, folders in named_runs(args.runs).items()
         for folder in folders
-        for row in measure(name, folder, args.split, args.out / "features", opts)
+        for row in measure(name, folder, args.split, args.out / "features", args.set)
     ]
     write_text(args.out / "margin.csv", to_csv([rows[0], *(row.values() for row in rows)]))
     curves = means(rows)
