@@ -24,7 +24,7 @@ def cost(
     model = common.prompted_model(common.random_clip(backbone, device, precision), n_classes)
     contexts = model.prompt_learner.ctx + 0.01 * torch.randn(n_contexts, *model.prompt_learner.ctx.shape, device=device)
     encode = FullLength(model) if what == "naive" else model.encode_text
-    with common.autocast(device, precision):
+    with common.in_precision(device, precision):
         return common.measure(lambda: encode(contexts), device, repeats)
 
 

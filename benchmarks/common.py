@@ -19,10 +19,10 @@ from tabulate import tabulate
 from tlla.backbones.openai_package import CLIP, convert_weights
 from tlla.files import write_text
 from tlla.fingerprint import versions
+from tlla.precision import PRECISIONS, autocast, choose_precision
 from tlla.prompts.classifier import FP16_LOSS_SCALE
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
-from trainers.base import PRECISIONS
 from trainers.harness.describe_run import git_commit
 from trainers.harness.memory_peak import peak_memory_mb, reset_peak_memory
 
@@ -36,7 +36,7 @@ ARCHITECTURES = {
 
 def random_clip(name: str, device: str, precision: str = "fp32") -> CLIP:
     """OpenAI's architecture with random weights, fp16 or else fp32 ones, at real CLIP's logit scale of 100."""
-    return _random_clip(name, device, available(precision, device) == "fp16")
+    return _random_clip(name, device, chosen(precision, device) == "fp16")
 
 
 @functools.cache
@@ -50,20 +50,19 @@ def _random_clip(name: str, device: str, half: bool) -> CLIP:
     return model.to(device)
 
 
-def available(precision: str, device: str) -> str:
+def chosen(precision: str, device: str) -> str:
     """The precision in which the trainers compute on a device if PREC asks for `precision`."""
-    return "fp32" if device == "cpu" and precision in ("fp16", "amp") else precision
+    return choose_precision(precision, torch.device(device))
 
 
-def autocast(device: str, precision: str) -> contextlib.AbstractContextManager[Any]:
+def in_precision(device: str, precision: str) -> contextlib.AbstractContextManager[Any]:
     """The context in which the trainers run the encoders."""
-    dtype = {"amp": torch.float16, "bf16": torch.bfloat16}.get(available(precision, device))
-    return torch.autocast(torch.device(device).type, dtype, enabled=dtype is not None)
+    return autocast(chosen(precision, device), torch.device(device))
 
 
 def loss_scale(device: str, precision: str) -> float:
     """The factor on a loss before its backward pass."""
-    return FP16_LOSS_SCALE if available(precision, device) in ("fp16", "amp") else 1.0
+    return FP16_LOSS_SCALE if chosen(precision, device) in ("fp16", "amp") else 1.0
 
 
 def prompted_model(model: CLIP, n_classes: int) -> PromptedCLIP:
@@ -125,7 +124,7 @@ def write_report(name: str, rows: list[dict[str, Any]], args: argparse.Namespace
     texts = [i for i, value in enumerate(rows[0].values()) if isinstance(value, str)]
     print(tabulate(rows, "keys", tablefmt="github", floatfmt=".4g", disable_numparse=texts))
     machine = {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
-    used = {"output": str(args.output), "precision": available(args.precision, args.device)}
+    used = {"output": str(args.output), "precision": chosen(args.precision, args.device)}
     content = {"rows": rows, "arguments": vars(args) | used, **machine}
     content |= {"versions": versions(), "git_commit": git_commit()}
     write_text(args.output / f"{name}.json", json.dumps(content, indent=2) + "\n")

@@ -38,7 +38,7 @@ def encode_cost(n_views: int, backbone: str, device: str, repeats: int, precisio
     """Seconds and memory of encoding the views of one image."""
     model = common.random_clip(backbone, device, precision)
     views = torch.randn(n_views, 3, 224, 224, device=device)
-    with common.autocast(device, precision):
+    with common.in_precision(device, precision):
         return common.measure(lambda: encode_images(model, views), device, repeats)
 
 

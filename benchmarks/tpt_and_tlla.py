@@ -34,7 +34,7 @@ def cost(what: str, n_classes: int, backbone: str, device: str, repeats: int, pr
     model = common.random_clip(backbone, device, precision)
     views = torch.randn(1, 64, 3, 224, 224, device=device)
     if what == "encode":
-        with common.autocast(device, precision):
+        with common.in_precision(device, precision):
             return common.measure(lambda: encode_images(model, views[0]), device, repeats)
     features = F.normalize(torch.randn(1, 64, model.text_projection.shape[1], device=device), dim=-1)
     predict = predict_by(what, n_classes, backbone, device, precision)
@@ -46,7 +46,7 @@ def predict_by(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """A method that is ready for images: features (1, V, E) and pixels of an image's views -> class probabilities."""
     prompt = common.prompted_model(common.random_clip(backbone, device, precision), n_classes)
-    scale, autocast = common.loss_scale(device, precision), lambda: common.autocast(device, precision)
+    scale, autocast = common.loss_scale(device, precision), lambda: common.in_precision(device, precision)
     if what == NAIVE:
         naive, ctx = FullLength(prompt), prompt.prompt_learner.ctx.detach()
 

@@ -38,7 +38,7 @@ class Step:
         if what == "naive CoOp":
             naive = FullLength(self.model)
             self.encode_text = lambda ctx: naive(ctx[None])[0]
-        self.autocast = functools.partial(common.autocast, device, precision)
+        self.autocast = functools.partial(common.in_precision, device, precision)
         self.scale = common.loss_scale(device, precision)
 
     def features(self) -> tuple[Tensor, Tensor]:
@@ -65,7 +65,7 @@ def cost(
 ) -> dict[str, Any]:
     """Seconds and peak memory of a step, and whether its numbers are finite, so that no pass was left out."""
     step = Step(what, n_classes, backbone, batch, device, precision)
-    return common.measure(step, device, repeats) | {"finite": step().finite}
+    return common.measure(step, device, repeats) | {"finite": bool(step().finite)}
 
 
 def main() -> None:

@@ -125,7 +125,7 @@ def encoding(backbone: str, device: str, precision: str, repeats: int) -> float:
     """Seconds of the image encoder on the views of an image."""
     model = common.random_clip(backbone, device, precision)
     views = torch.randn(N_VIEWS, 3, SIZE, SIZE, device=device)
-    with common.autocast(device, precision):
+    with common.in_precision(device, precision):
         return common.measure(lambda: encode_images(model, views), device, repeats)["median"]
 
 

@@ -127,7 +127,7 @@ def test_a_stopped_test_goes_on_where_it_was_and_says_so(place, interrupted, mon
     counted = images_encoded(monkeypatch)
     assert train.main(argv) == 0
     assert sum(counted) == 10 * 6
-    assert "Going on after 5 of 15 images" in capsys.readouterr().out
+    assert "Resuming after 5 of 15 images" in capsys.readouterr().out
 
 
 def test_fresh_starts_over(place, interrupted, monkeypatch):

@@ -136,7 +136,7 @@ def test_a_cut_test_does_not_go_on_after_a_change(own, monkeypatch, capsys, chan
         assert train.main(argv) == 130
     change(place, monkeypatch)
     assert train.main(argv) == 0
-    assert "Going on" not in capsys.readouterr().out
+    assert "Resuming" not in capsys.readouterr().out
     resumed = place.predictions("zero")
     shutil.rmtree(place.folder / "zero")
     assert train.main(argv) == 0 and place.predictions("zero") == resumed
@@ -163,7 +163,7 @@ def test_fresh_leaves_nothing_that_a_later_run_would_take_up(own, monkeypatch, c
             interrupt_after(patch, stop)
             assert train.main([*argv[:-2], *flags, *argv[-2:]]) == 130
     assert train.main(argv) == 0
-    assert "Going on after 5 of 15 images" in capsys.readouterr().out
+    assert "Resuming after 5 of 15 images" in capsys.readouterr().out
 
 
 def stop_after_a_batch(self, *args, **kwargs):

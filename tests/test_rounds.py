@@ -9,7 +9,7 @@ from test_faults import fails
 
 import report.__main__
 import tlla.predict.command
-from report.commands.margin import choose
+from report.commands.margin import smallest_margin
 from tlla.errors import InputError
 from tlla.methods import METHODS
 from tlla.prompts.classifier import PromptClassifier
@@ -117,7 +117,7 @@ def test_a_margin_is_a_difference_of_probabilities(margin):
 
 def test_the_margin_is_the_smallest_from_which_on_no_accuracy_is_lost():
     curve = [(0.1, 9.0, 50.0), (0.2, 12.0, 48.0), (0.3, 20.0, 49.8), (0.4, 30.0, 49.6), ("all", 64.0, 50.0)]
-    assert [choose(curve, points) for points in (0.1, 0.3, 0.4, 3.0)] == [0.0, 0.0, 0.3, 0.1]
+    assert [smallest_margin(curve, points) for points in (0.1, 0.3, 0.4, 3.0)] == [0.0, 0.0, 0.3, 0.1]
 
 
 TWENTY = ("TRAINER.VIEWS.N_VIEWS", "20", "TRAINER.VIEWS.MARGIN", "0.7")

@@ -177,7 +177,7 @@ def test_a_prompt_is_tested_or_refused_in_a_sentence(bench, capfd, trainer, kind
     argv = bench.argv(trainer, kind, f"{trainer}-{kind}-cut")
     assert bench.run(capfd, argv, CUT_AFTER).code == 130
     resumed = bench.run(capfd, argv)
-    assert resumed.code == 0 and re.search("Going on after [26] of 10 images", resumed.out)
+    assert resumed.code == 0 and re.search("Resuming after [26] of 10 images", resumed.out)
     assert same(resumed, whole)
     assert not (bench.place.folder / f"{trainer}-{kind}-cut/shards").exists()
 
@@ -207,7 +207,7 @@ def test_a_cut_test_does_not_go_on_when_an_image_was_replaced_under_its_name(ben
     for path, content, changed in kept:
         path.write_bytes(content)
         os.utime(path, ns=(changed, changed))
-    assert replaced.code == 0 and "Going on" not in replaced.out
+    assert replaced.code == 0 and "Resuming" not in replaced.out
     assert "is of other settings, images, weights or versions: it is not used" in replaced.out
     back = bench.run(capfd, bench.argv(trainer, kind, f"{trainer}-back"))  # what was cut before was kept
-    assert "Going on" in back.out and same(back, whole)
+    assert "Resuming" in back.out and same(back, whole)

@@ -30,14 +30,14 @@ class SharpnessStep:
         loss: l(p), a detached float32 scalar.
         sharpness: l(p + eps*) - l(p), a detached scalar; 0 if the perturbed pass was not needed or not possible.
         grad_norm: ||g(p)|| over the whole prompt, unscaled.
-        finite: Whether both losses and both gradients are finite.
+        finite: Whether both losses and both gradients are finite, a bool scalar on the device.
     """
 
     gradient: Tensor
     loss: Tensor
     sharpness: Tensor
     grad_norm: Tensor
-    finite: bool
+    finite: Tensor
 
 
 def check_sharpness(rho: float, lam: float) -> None:
@@ -90,15 +90,15 @@ def sharpness_step(
     """
     loss, grad = _loss_and_grad(loss_fn, prompt, loss_scale, reduce)
     norm = grad.norm()
-    finite, climbs = torch.stack([torch.isfinite(loss) & torch.isfinite(norm), norm > 0]).tolist()  # one wait for a GPU
+    finite = torch.isfinite(loss) & torch.isfinite(norm)
     sharpness = torch.zeros_like(loss)
     direction = grad
     # At a stationary point (norm 0) there is no direction to climb, and the sharpness is 0 to first order.
-    if finite and lam > 0 and rho > 0 and climbs:
+    if lam > 0 and rho > 0 and bool(finite & (norm > 0)):
         start = prompt.detach()
         eps = perturbation(start, grad) if perturbation else ascent(start, grad, rho)
         loss_up, grad_up = _loss_and_grad(loss_fn, start + eps, loss_scale, reduce)
-        finite = bool(torch.isfinite(loss_up) & torch.isfinite(grad_up).all())
+        finite = torch.isfinite(loss_up) & torch.isfinite(grad_up).all()
         sharpness = loss_up - loss
         direction = grad_up if lam == 1 else (1 - lam) * grad + lam * grad_up
     return SharpnessStep(direction, loss, sharpness, norm / loss_scale, finite)

@@ -127,11 +127,11 @@ class PromptTrainer(ClipTrainer):
         ctx = self.model.prompt_learner.ctx
         scale = self.scaler.get_scale() if self.scaler else 1.0
         step = sharpness_step(loss_fn, ctx, self.rho, self.lam, scale, distributed.sum_gradient, self.perturbation)
-        self.apply_gradients([step.gradient], step.loss, step.grad_norm, step.finite, scale)
-        summary = {"loss": step.loss, "acc": compute_accuracy(outputs[0], labels)[0][0]}
-        if self.lam > 0:
-            summary["sharpness"] = step.sharpness
-        return dict(zip(summary, torch.stack(list(summary.values())).tolist(), strict=True))  # one wait for a GPU
+        accuracy = compute_accuracy(outputs[0], labels)[0][0]
+        # A GPU is waited for once.
+        finite, loss, acc, sharpness = torch.stack([step.finite, step.loss, accuracy, step.sharpness]).tolist()
+        self.apply_gradients([step.gradient], step.loss, step.grad_norm, bool(finite), scale)
+        return {"loss": loss, "acc": acc} | ({"sharpness": sharpness} if self.lam > 0 else {})
 
     def perturbation(self, prompt: Tensor, gradient: Tensor) -> Tensor:
         """Hook: from the prompt to where the sharpness is looked for, of the prompt's shape; here steepest ascent.

@@ -44,7 +44,7 @@ def rate(n: int, precision: str, way: str, sizes: Sizes) -> dict[str, Any]:
     """Time, images a second, and which share of the rate of matrix products that is."""
     images, forward = normal_images(n, sizes.device), forward_of(way, precision, sizes)
     counted = forward_of(OPENAI, precision, sizes) if way == COMPILED else forward
-    with tf32(sizes.device, precision == "tf32"), common.autocast(sizes.device, precision):
+    with tf32(sizes.device, precision == "tf32"), common.in_precision(sizes.device, precision):
         found = common.measure(lambda: forward(images), sizes.device, sizes.repeats)
         with FlopCounterMode(display=False) as counter:
             counted(images[:1])
@@ -57,5 +57,5 @@ def rate(n: int, precision: str, way: str, sizes: Sizes) -> dict[str, Any]:
 def largest_kernels(way: str, sizes: Sizes) -> dict[str, Any]:
     """The kernels that need most time, in amp."""
     images, forward = normal_images(sizes.at_once[0], sizes.device), forward_of(way, "amp", sizes)
-    with common.autocast(sizes.device, "amp"):
+    with common.in_precision(sizes.device, "amp"):
         return kernels(lambda: forward(images), sizes.device)

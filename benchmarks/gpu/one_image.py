@@ -30,7 +30,7 @@ def method_cost(what: str, n_classes: int, encoding: bool, sizes: Sizes) -> dict
     predict = predict_by(what, n_classes, *kind)
 
     def encode() -> torch.Tensor:
-        with common.autocast(sizes.device, "amp"):
+        with common.in_precision(sizes.device, "amp"):
             if what == NAIVE:  # by OpenAI's own code
                 return F.normalize(model.encode_image(pixels[0]).float(), dim=-1)[None]
             return encode_images(model, pixels[0])[None]

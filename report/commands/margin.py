@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> list[Path]:
     write_text(args.out / "margin.csv", to_csv([rows[0], *(row.values() for row in rows)]))
     curves = means(rows)
     for name, curve in curves.items():
-        print(f"{name}: MARGIN {choose(curve, args.tolerance)}")
+        print(f"{name}: MARGIN {smallest_margin(curve, args.tolerance)}")
     table = [
         (escaped(name, "markdown"), margin, f"{views:.1f}", f"{accuracy:.2f}")
         for name, curve in curves.items()
@@ -114,7 +114,7 @@ def means(rows: Sequence[dict[str, Any]]) -> dict[str, Curve]:
     return curves
 
 
-def choose(curve: Curve, tolerance: float) -> float | str:
+def smallest_margin(curve: Curve, tolerance: float) -> float | str:
     """The smallest margin from which on no accuracy is more than `tolerance` points below that of all views."""
     *margins, (_, _, whole) = curve
     bad = [i for i, (_, _, accuracy) in enumerate(margins) if accuracy < whole - tolerance]

@@ -24,6 +24,7 @@ from ..backbones import as_backbone
 from ..clip import encode_images, image_size, normalize
 from ..errors import InputError
 from ..prompts.choose import check_class_names
+from ..prompts.classifier import FP16_LOSS_SCALE
 from ..prompts.info import PromptInfo
 from ..prompts.learner import PromptLearner
 from ..prompts.prompted import PromptedCLIP
@@ -159,14 +160,16 @@ def _step(
         return F.cross_entropy(prompted.logits(features, prompted.encode_text(ctx)), labels)
 
     ctx = prompted.prompt_learner.ctx
-    step = sharpness_step(loss_fn, ctx, rho, lam)
-    if not step.finite:
+    scale = FP16_LOSS_SCALE if prompted.clip.dtype == torch.float16 else 1.0
+    step = sharpness_step(loss_fn, ctx, rho, lam, scale)
+    finite, loss = torch.stack([step.finite, step.loss]).tolist()  # one wait for a GPU
+    if not finite:
         raise FloatingPointError(
-            f"the loss or its gradient is not finite (loss {step.loss.item():.4g}): lower the learning rate or rho"
+            f"the loss or its gradient is not finite (loss {loss:.4g}): lower the learning rate or rho"
         )
-    ctx.grad = step.gradient
+    ctx.grad = step.gradient / scale
     optimizer.step()
-    return step.loss.item()
+    return float(loss)
 
 
 def _mean(values: list[float]) -> float:

@@ -51,7 +51,7 @@ class ViewEncoder:
         while True:
             try:
                 return torch.cat([self._encode_chunk(chunk) for chunk in torch.split(views, self.at_once)])
-            except torch.OutOfMemoryError:
+            except torch.cuda.OutOfMemoryError:
                 if self.at_once == 1:
                     raise
             # Not inside the handler, whose traceback would keep the tensors alive.

@@ -110,7 +110,7 @@ def _run_batches(trainer: Testable, split: str, entries: list[Entry], shared: Me
     missing = [number for number in range(len(batches)) if number not in partial.done]
     before = len(order) - sum(len(batches[number]) for number in missing)
     if before:
-        print(f"Going on after {before:,} of {len(order):,} images, which an earlier process has tested (--fresh: not)")
+        print(f"Resuming after {before:,} of {len(order):,} images, which an earlier process has tested (--fresh: not)")
     elif others := partial.others():
         print(f"{others[0]} is of other settings, images, weights or versions: it is not used")
     own = missing[distributed.rank() :: distributed.world_size()]
