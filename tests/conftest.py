@@ -48,26 +48,29 @@ def pytest_ignore_collect(collection_path, config):
 
 def pytest_collection_modifyitems(config, items):
     """Without -m gpu leaves out the GPU's tests, but for those that are quick on the CPU (dry=True)."""
-    marks = {item: item.get_closest_marker("gpu") for item in items}
-    if not asks_for_gpu(config):
-        left_out = [item for item, mark in marks.items() if mark and not mark.kwargs.get("dry")]
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
-    elif not _has_device(config):
-        for item in items:
-            item.add_marker(pytest.mark.skip(NEEDS_GPU))
+    if asks_for_gpu(config):
+        return
+    marks = ((item, item.get_closest_marker("gpu")) for item in items)
+    left_out = [item for item, mark in marks if mark and not mark.kwargs.get("dry")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Skips the GPU's tests where there is none, before their fixtures are made."""
+    if item.get_closest_marker("gpu") and gpu_tests_device(item.config) != "cpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip(NEEDS_GPU)
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    """Says why nothing has run."""
-    if asks_for_gpu(config) and not _has_device(config):
-        terminalreporter.write_line(f"The tests marked gpu were skipped: {NEEDS_GPU}")
-
-
-def _has_device(config: pytest.Config) -> bool:
-    import torch
-
-    return gpu_tests_device(config) == "cpu" or torch.cuda.is_available()
+    """Says why the GPU's tests have not run."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if asks_for_gpu(config) and (number := sum(NEEDS_GPU in str(report.longrepr) for report in skipped)):
+        terminalreporter.write_line(f"{number} tests were skipped, as each {NEEDS_GPU}")
 
 
 @pytest.fixture

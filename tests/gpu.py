@@ -43,7 +43,7 @@ def flags() -> Iterator[None]:
 
 
 def matmul_flag() -> tuple[object, str]:
-    """Where torch keeps the precision of matrix products: from 2.9 on under a new name, and reading the old one fails."""
+    """Where torch keeps the precision of products; from 2.9 on the old name cannot be read once the new one is set."""
     matmul = torch.backends.cuda.matmul
     return matmul, "fp32_precision" if hasattr(matmul, "fp32_precision") else "allow_tf32"
 

@@ -102,9 +102,7 @@ def test_pinning_keeps_values_and_layout_of_a_batch(place, card, workers, on_dev
     dataset = trainer.tester.dataset("test")
     items = [dataset[0], (1, "it is broken"), dataset[2]]
     expected, _ = evaluation.collate(items)
-    loader = torch.utils.data.DataLoader(
-        items, 3, pin_memory=True, num_workers=workers, collate_fn=evaluation.collate
-    )
+    loader = torch.utils.data.DataLoader(items, 3, pin_memory=True, num_workers=workers, collate_fn=evaluation.collate)
     ((batch, bad),) = loader
     assert [tuple(row) for row in bad] == [(1, "it is broken")] and batch.keys() == expected.keys()
     pairs = zip(batch["img"], expected["img"], strict=True)

@@ -32,8 +32,9 @@ def images(place):
 @pytest.mark.parametrize("method", (pytest.param("STSS", marks=dry), "TPT", "SAR"))
 def test_predictor_in_all_precisions(device, images, method):
     def found(device, half=False, precision="fp32"):
+        clip_model = load_clip("EmojiCLIP", device, half=half)
         settings = {"n_views": 8, "precision": precision, **SETTINGS.get(method, {})}
-        return tlla.Predictor(load_clip("EmojiCLIP", device, half=half), NAMES, method=method, **settings).predict(images)
+        return tlla.Predictor(clip_model, NAMES, method=method, **settings).predict(images)
 
     expected = found("cpu").probability
     torch.testing.assert_close(found(device).probability, expected, atol=1e-4, rtol=0)
