@@ -10,7 +10,6 @@ from gpu import harness, place_of
 import train
 
 pytestmark = pytest.mark.gpu
-dry = pytest.mark.gpu(dry=True)
 
 PREC = ("TRAINER.SAPT.PREC", "amp", "OPTIM.MAX_EPOCH", "2", "OPTIM.LR", "0.01", "TRAIN.CHECKPOINT_FREQ", "1")
 ONE_BY_ONE = ("TRAINER.TLLA.VIEW_BATCH", "6", "TEST.SAVE_EVERY", "0.0")
@@ -73,7 +72,7 @@ def by_no_worker(place):
     return place.tested("STSS", "none", *place.with_backbone("ViT"))
 
 
-@pytest.mark.parametrize("how", ("2 workers", "not pinned", pytest.param("on the device", marks=dry)))
+@pytest.mark.parametrize("how", ("2 workers", "not pinned", "on the device"))
 def test_predictions_do_not_depend_on_how_images_reach_the_gpu(place, device, monkeypatch, by_no_worker, how):
     more = place.with_backbone("ViT")
     if how == "2 workers":

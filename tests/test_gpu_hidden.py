@@ -7,12 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import asks_for_gpu
+from conftest import asks_for_gpu, gpu_tests_device
 
 HERE = Path(__file__).resolve()
 SPY = """
 import os, sys
 from pathlib import Path
+from types import SimpleNamespace
 
 def pytest_configure(config):
     global early
@@ -22,14 +23,16 @@ def pytest_collection_finish(session):
     process = os.environ.get("PYTEST_XDIST_WORKER", "main")
     found = os.environ["CUDA_VISIBLE_DEVICES"], early, sorted(item.name for item in session.items)
     Path(__file__).with_name(process + ".txt").write_text(repr(found))
+    sys.modules["torch"] = SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: False))  # imported in no time
 """
 
 
 def session(tmp_path, *words, **environment):
-    """What pytest prints on this file, and what each process found: visible GPUs, whether torch was there, tests."""
+    """What pytest prints on this file, and what each process found: the GPUs, whether torch came first, tests."""
     (tmp_path / "spy.py").write_text(SPY)
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_", "TLLA_GPU"))}
-    env |= {"PYTHONPATH": str(tmp_path), "CUDA_VISIBLE_DEVICES": "-1", **environment}  # -1: none, by another name
+    env |= {"PYTHONPATH": str(tmp_path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # as they need seconds
+    env |= {"CUDA_VISIBLE_DEVICES": "-1", **environment}  # -1: none, by another name
     command = [sys.executable, "-m", "pytest", "-p", "spy", str(HERE), *words]
     done = subprocess.run(command, cwd=HERE.parents[1], env=env, capture_output=True, text=True)
     assert done.returncode in (0, 5), done.stdout + done.stderr  # 5: no tests
@@ -45,7 +48,7 @@ def test_torch_sees_the_gpu(card):
 
 def test_the_plain_suite_and_its_workers_see_no_gpu(tmp_path):
     pytest.importorskip("xdist")
-    _, found = session(tmp_path, "-n", "1", "-k", "test_torch_sees_the_gpu")
+    _, found = session(tmp_path, "-p", "xdist.plugin", "-n", "1", "-k", "test_torch_sees_the_gpu")
     assert found["gw0"] == ("", False, [])
 
 
@@ -53,13 +56,17 @@ def test_the_gpus_tests_see_it_and_are_skipped_in_a_sentence_without_one(tmp_pat
     out, found = session(tmp_path, PYTEST_ADDOPTS="-m gpu")
     assert found["main"] == ("-1", False, ["test_torch_sees_the_gpu"])
     assert "1 tests were skipped, as each needs a CUDA GPU" in out and "passed" not in out
-    _, found = session(tmp_path, "-m", "gpu", "--collect-only", TLLA_GPU_TESTS_DEVICE="cpu")
-    assert found["main"][0] == ""
 
 
+@pytest.mark.parametrize("chosen", (None, "cpu"))
 @pytest.mark.parametrize(
     ("expression", "asked"),
     [("", False), ("gpu", True), ("gpu and not slow", True), ("not gpu", False), ("gpus", False), ("x or gpu", True)],
 )
-def test_a_word_of_an_expression(expression, asked):
-    assert asks_for_gpu(SimpleNamespace(getoption={"markexpr": expression}.get)) == asked
+def test_the_device_follows_from_the_expression_and_the_environment(monkeypatch, expression, asked, chosen):
+    config = SimpleNamespace(getoption={"markexpr": expression}.get)
+    monkeypatch.delenv("TLLA_GPU_TESTS_DEVICE", raising=False)
+    if chosen:
+        monkeypatch.setenv("TLLA_GPU_TESTS_DEVICE", chosen)
+    assert asks_for_gpu(config) == asked
+    assert gpu_tests_device(config) == ("cuda" if asked and not chosen else "cpu")

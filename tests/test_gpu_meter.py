@@ -11,7 +11,6 @@ from tlla.prompts.classifier import from_templates
 from tlla.views.encode import ViewEncoder
 
 pytestmark = pytest.mark.gpu
-dry = pytest.mark.gpu(dry=True)
 
 MB = 10**6
 
@@ -20,7 +19,6 @@ def allocate(megabytes, device):
     torch.ones(megabytes * MB // 4, device=device)  # freed at once
 
 
-@dry
 def test_an_outer_meter_keeps_its_peak_around_an_inner_one(device):
     outer, inner = (harness("entries").Meter(device) for _ in range(2))
     with outer:
