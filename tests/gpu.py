@@ -20,7 +20,6 @@ from trainers.base import ClipTrainer
 
 WIDE_VIT = (256, 32, 2, 256, 8, 77, 49408, 256, 4, 2)  # wide enough that a GPU multiplies its matrices in TF32
 BACKBONES = ("ViT", "RN", "open_clip")
-WORDS = ("TRAINER.SAPT.CTX_INIT", "a photo of")
 
 
 @contextlib.contextmanager
@@ -53,6 +52,11 @@ def set_tf32(on: bool) -> None:
     where, name = matmul_flag()
     setattr(where, name, on if name == "allow_tf32" else "tf32" if on else "ieee")
     torch.backends.cudnn.allow_tf32 = on
+
+
+def has_tf32(device: torch.device) -> bool:
+    """Whether it multiplies float32 matrices in TF32 if it may: from Ampere on."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def low(device: torch.device) -> torch.dtype:

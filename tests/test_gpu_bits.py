@@ -6,6 +6,7 @@ import pytest
 import torch
 from dassl.engine import SimpleTrainer
 from gpu import harness, place_of
+from torch.utils.data import DataLoader
 
 import train
 
@@ -100,12 +101,14 @@ def test_pinning_keeps_values_and_layout_of_a_batch(place, card, workers, on_dev
     trainer = place.built("STSS", "pinned", *place.with_backbone("ViT"), "TRAINER.VIEWS.ON_DEVICE", str(on_device))
     dataset = trainer.tester.dataset("test")
     items = [dataset[0], (1, "it is broken"), dataset[2]]
-    expected, _ = evaluation.collate(items)
-    loader = torch.utils.data.DataLoader(items, 3, pin_memory=True, num_workers=workers, collate_fn=evaluation.collate)
-    ((batch, bad),) = loader
+
+    def loaded(pin):
+        (batch,) = DataLoader(items, 3, pin_memory=pin, num_workers=workers, collate_fn=evaluation.collate)
+        return batch
+
+    (batch, bad), (expected, _) = loaded(True), loaded(False)
     assert [tuple(row) for row in bad] == [(1, "it is broken")] and batch.keys() == expected.keys()
-    pairs = zip(batch["img"], expected["img"], strict=True)
-    for image, plain in pairs:
+    for image, plain in zip(batch["img"], expected["img"], strict=True):
         assert image.is_pinned() and image.dtype == torch.uint8 and torch.equal(image, plain)
         assert image.stride() == plain.stride()
     assert batch["label"].is_pinned() and torch.equal(batch["index"], expected["index"])

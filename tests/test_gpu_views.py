@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_clip
-from gpu import matmul_flag, set_tf32
+from gpu import has_tf32, matmul_flag, set_tf32
 from PIL import Image
 from test_views import SIZES, on_device, rows_first
 
@@ -57,7 +57,7 @@ def test_views_on_the_device_change_no_later_product(device, tf32):
         assert torch.equal(a @ b, product) and getattr(where, name) == precision
     exact = a.double() @ b.double()
     error = (a @ b - exact).abs().max().item()
-    assert error < 1e-3 if not tf32 or device.type == "cpu" else error > 1e-3
+    assert (error > 1e-3) == (tf32 and has_tf32(device))
 
 
 def test_without_memory_fewer_views_are_encoded_at_once(card):
@@ -76,17 +76,14 @@ def test_without_memory_fewer_views_are_encoded_at_once(card):
     assert needed > 2 * enough
     encoder = ViewEncoder(clip_model, 2048, tell=told.append)
     torch.cuda.empty_cache()
+    allocated = torch.cuda.memory_allocated()
     torch.cuda.set_per_process_memory_fraction((needed + enough) / 2 / torch.cuda.mem_get_info()[1])
     try:
-        found, _ = encoder(views)
+        found = encoder(views)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert 512 <= encoder.at_once < 2048 and f"continuing with {encoder.at_once} views" in told[-1]
     torch.testing.assert_close(found.flatten(0, 1), expected, atol=1e-5, rtol=0)
-    del found, _
-    torch.cuda.empty_cache()
-    allocated = torch.cuda.memory_allocated()
-    found, _ = ViewEncoder(clip_model, 2048)(views)  # the limit is gone, and the error has kept nothing alive
-    del found, _
-    assert torch.cuda.memory_allocated() == allocated
-    assert reserved_by(2048) == needed
+    del found
+    assert torch.cuda.memory_allocated() == allocated  # the error has kept nothing alive
+    assert reserved_by(2048) < 1.1 * needed  # the limit is gone
