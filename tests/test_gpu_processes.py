@@ -17,7 +17,8 @@ from trainers.harness import distributed
 pytestmark = pytest.mark.gpu
 dry = pytest.mark.gpu(dry=True)
 
-SETTINGS = ("DATALOADER.TRAIN_X.BATCH_SIZE", "7", "OPTIM.LR", "0.002", "TRAIN.CHECKPOINT_FREQ", "1")
+SETTINGS = ("DATALOADER.TRAIN_X.BATCH_SIZE", "7", "TRAIN.CHECKPOINT_FREQ", "1")
+SETTINGS += ("OPTIM.LR", "0.002", "OPTIM.WARMUP_CONS_LR", "0.002")  # of the first epoch
 PRECISION = ("TRAINER.SAPT.PREC", "fp32")
 
 
@@ -98,10 +99,12 @@ def test_two_processes_learn_what_one_learns_and_an_error_of_one_ends_the_job(
             time.sleep(0.1)
         job.wait(timeout=seconds)
     finally:
-        job.kill()
+        if job.poll() is None:
+            job.terminate()  # not kill: then its processes would go on
+            job.wait()
     errors = file.with_suffix(".log").read_text()
     assert file.exists() and job.returncode != 0 and "its disk is full" in errors, errors[-3000:]
     place.run("SAPT", "one", *SETTINGS, *PRECISION)
     found, expected = place.context("two", 1), place.context("one", 1)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    assert not torch.equal(expected, place.context("one", 2))
+    assert (place.context("one", 2) - expected).abs().max() > 1e-4  # an epoch moves it further than the tolerance
