@@ -16,7 +16,7 @@ pytestmark = pytest.mark.gpu
 dry = pytest.mark.gpu(dry=True)
 
 ONLINE = sorted(name for name, method in METHODS.items() if method.online)
-IN_PLAIN_SUITE = ("STSS", "TDA", "TPT")
+IN_PLAIN_SUITE = ("STSS", "TDA")
 SMALL = {"STSS": {"top_s": 4}}
 
 

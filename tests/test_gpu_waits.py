@@ -73,7 +73,6 @@ def test_class_features_are_encoded_without_a_wait_from_the_second_time_on(host)
         assert host.waits(lambda: model.encode_text(contexts + 1)) == []
 
 
-@dry
 def test_the_gradient_of_class_features_is_computed_without_a_wait(training_host):
     host, model = training_host, prompted(training_host)
 
