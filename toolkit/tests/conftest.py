@@ -2,6 +2,8 @@
 
 import os
 
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is imported: the tests are the CPU's
+
 import numpy as np
 import pytest
 import torch

@@ -142,3 +142,7 @@ def test_files(tmp_path):
 def test_small_helpers():
     assert tolist_if_not(1) == [1] and tolist_if_not([1]) == [1]
     assert "torch: " in collect_env_info()
+
+
+def test_the_tests_see_no_gpu():
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "" and not torch.cuda.is_available()

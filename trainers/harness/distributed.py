@@ -14,31 +14,38 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Sampler, default_collate
 
+from tlla.arguments import one_of
 from tlla.errors import InputError
+
+BACKENDS = ("nccl", "gloo")
 
 
 def join_processes(use_cuda: bool) -> None:
     """Joins the processes that torchrun has started, if it has: NCCL on GPUs, gloo on CPUs.
 
+    The environment variable TLLA_BACKEND names another one; with gloo several processes may share a GPU.
+
     Raises:
-        InputError: More processes on this machine than GPUs.
+        InputError: More processes on this machine than GPUs, or another backend than nccl and gloo.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
         return
     on_gpu = use_cuda and torch.cuda.is_available()
+    backend = os.environ.get("TLLA_BACKEND", "nccl" if on_gpu else "gloo")
+    one_of("TLLA_BACKEND", backend, BACKENDS)
+    # A test meets the others only at its end, and they may need hours longer.
+    options: dict[str, Any] = {"timeout": datetime.timedelta(days=7)}
     if on_gpu:
         local, present = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
-        if local >= present:
+        if local >= present and backend == "nccl":
             raise InputError(
                 f"torchrun has started process {local + 1} on a machine with {present} GPUs: "
                 f"use --nproc-per-node {present}"
             )
-        torch.cuda.set_device(local)
-    # A test meets the others only at its end, and they may need hours longer.
-    options: dict[str, Any] = {"timeout": datetime.timedelta(days=7)}
-    if on_gpu:
-        options["device_id"] = torch.device("cuda", local)
-    dist.init_process_group("nccl" if on_gpu else "gloo", **options)
+        torch.cuda.set_device(local % present)
+        if backend == "nccl":
+            options["device_id"] = torch.device("cuda", local)
+    dist.init_process_group(backend, **options)
 
 
 def stop() -> None:
