@@ -155,9 +155,8 @@ def main() -> None:
     content = run(args.parts, sizes, args.minutes, save)
     table = content["aims"] = compare_with_aims(content)
     save(content)
-    print(
-        f"\n{tabulate(table, ['what', 'aim', 'found', 'reached'], tablefmt='github', floatfmt='.4g', disable_numparse=[0])}"
-    )
+    headers = ["what", "aim", "found", "reached"]
+    print("\n" + tabulate(table, headers, tablefmt="github", floatfmt=".4g", disable_numparse=[0]))
     for name, part in content["parts"].items():
         errors = [part["error"]] if "error" in part else [row["error"] for row in part["rows"] if "error" in row]
         for problem in (*filter(None, [part.get("skipped")]), *errors):
