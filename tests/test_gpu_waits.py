@@ -7,13 +7,14 @@ import contextlib
 
 import pytest
 import torch
-from conftest import CLASSNAMES, NEEDS_GPU, TINY_VIT, make_clip
+from conftest import CLASSNAMES, NEEDS_GPU, TINY_RESNET, TINY_VIT, make_clip
 from dassl.optim import build_optimizer
 from gpu import place_of
 from waits import Host
 
 from tlla.backbones import as_backbone
 from tlla.methods import METHODS
+from tlla.metrics import score
 from tlla.prompts.classifier import PromptClassifier
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
@@ -35,10 +36,10 @@ def training_host(device):
         yield host
 
 
-def prompted(host):
-    clip_model = as_backbone(make_clip(TINY_VIT))
+def prompted(host, arch=TINY_VIT, text_chunk=0, **settings):
+    clip_model = as_backbone(make_clip(arch))
     clip_model = clip_model if host.mode else clip_model.to(host.device)
-    model = PromptedCLIP(clip_model, PromptLearner(clip_model, CLASSNAMES, n_ctx=4))
+    model = PromptedCLIP(clip_model, PromptLearner(clip_model, CLASSNAMES, n_ctx=4, **settings), text_chunk)
     return host.move(model) if host.mode else model
 
 
@@ -63,12 +64,16 @@ def test_waits_are_found(host):
         assert len(found) == 1
 
 
-def test_class_features_are_encoded_without_a_wait_from_the_second_time_on(host):
-    model = prompted(host)
+@dry
+@pytest.mark.parametrize(
+    "settings", ({}, {"class_token_position": "middle"}, {"csc": True}, {"text_chunk": 2}), ids=str
+)
+def test_class_features_are_encoded_without_a_wait_from_the_second_time_on(host, settings):
+    model = prompted(host, **settings)
     with torch.no_grad():
         host.waits(model.encode_text)
         assert host.waits(model.encode_text) == []
-        contexts = model.prompt_learner.ctx.expand(3, -1, -1)
+        contexts = model.prompt_learner.ctx.expand(3, *model.prompt_learner.ctx.shape)
         host.waits(lambda: model.encode_text(contexts))
         assert host.waits(lambda: model.encode_text(contexts + 1)) == []
 
@@ -83,16 +88,22 @@ def test_the_gradient_of_class_features_is_computed_without_a_wait(training_host
     assert host.waits(gradient) == []
 
 
-def test_stss_predicts_without_a_wait(host):
-    model, method = prompted(host), METHODS["STSS"](top_s=2, n_perturb=2)
-    features = host.on_device(torch.randn(3, 6, 32))
+# Not those that learn from the images, as what they remember depends on each image's content.
+@dry
+@pytest.mark.parametrize("name", sorted(name for name, m in METHODS.items() if not m.needs_backprop and not m.online))
+def test_methods_predict_without_a_wait(host, name):
+    model, method = prompted(host), METHODS[name]()
+    features = host.on_device(torch.randn(3, 64, 32))
+    label = host.on_device(torch.zeros(3, dtype=torch.int64))
     host.waits(lambda: method.start(PromptClassifier(model)))
-    assert host.waits(lambda: method.predict(features)) == []
-    assert method.details["agreement"].device.type == host.device.type
+    assert host.waits(lambda: score(method.predict(features), label)) == []
+    assert all(values.device.type == host.device.type for values in method.details.values())
 
 
-def test_views_in_pinned_memory_are_encoded_without_a_wait(host):
-    encode = ViewEncoder(prompted(host).clip, at_once=8)
+@dry
+@pytest.mark.parametrize("arch", (TINY_VIT, TINY_RESNET), ids=("ViT", "ResNet"))
+def test_views_in_pinned_memory_are_encoded_without_a_wait(host, arch):
+    encode = ViewEncoder(prompted(host, arch).clip, at_once=8)
     views = host.pinned(torch.zeros(2, 6, 3, 32, 32, dtype=torch.uint8))
     host.waits(lambda: encode(views))
     assert host.waits(lambda: encode(views)) == []
