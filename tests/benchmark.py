@@ -1,5 +1,7 @@
 """A small stand-in for the embedded benchmark, and train.py on it with a tiny CLIP, in this process or another."""
 
+import csv
+import io
 import json
 import math
 from pathlib import Path
@@ -100,6 +102,10 @@ class Workplace:
     def predictions(self, output: str, split: str = "test") -> str:
         """Per-image predictions of a run, as text."""
         return (self.folder / output / f"predictions_{split}.csv").read_text()
+
+    def rows(self, output: str) -> list[dict[str, str]]:
+        """Those of the test images."""
+        return list(csv.DictReader(io.StringIO(self.predictions(output))))
 
     def context(self, output: str, epoch: int = 3) -> torch.Tensor:
         """Context vectors that a run saved."""

@@ -6,8 +6,21 @@ import pytest
 import torch
 
 import parse_test_res
+import tlla.clip
 from tlla.backbones.openai_package import CLIP
 
+_read, _states = tlla.clip.read_state_dict, {}
+
+
+def read_once(path):
+    """Reads a file of weights once in a process: most runs of the suite have one of few."""
+    key = path, path.stat().st_mtime_ns, path.stat().st_size
+    if key not in _states:
+        _states[key] = _read(path)
+    return dict(_states[key])
+
+
+tlla.clip.read_state_dict = read_once
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start jobs in the background with Ctrl-C ignored
 
 TINY_VIT = (32, 32, 2, 64, 16, 77, 49408, 64, 1, 2)  # width must be at least 64: heads = width // 64
@@ -51,3 +64,11 @@ def call(capsys):
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """For tests of numbers: pictures are not drawn, which takes a second each."""
+    from report import style  # which imports matplotlib
+
+    monkeypatch.setattr(style, "save", lambda figure, path: style.plt.close(figure) or [])

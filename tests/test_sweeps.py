@@ -173,7 +173,7 @@ def test_every_script_reaches_its_plan(tmp_path, monkeypatch, capsys):
         **{f"reproduce/{name}": name for name in ("table1", "table2")},
     }
     python = tmp_path / "python"
-    python.write_text("#!/bin/bash\n[ $1 = -c ] || printf '%s\n' \"$PYTHONPATH\" \"$@\"\n")
+    python.write_text('#!/bin/bash\n[ $1 = -c ] || printf \'%s\n\' "$PYTHONPATH" "$@"\n')
     python.chmod(0o755)
     command = [str(REPO / "scripts/sapt/train.sh"), "oxford_pets", "vit_b16_c4_ep50", "end", "4", "8", "--dry-run"]
     env = {"PATH": os.environ["PATH"], "PYTHON": str(python)}
