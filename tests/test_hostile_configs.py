@@ -134,7 +134,7 @@ VALUES = f"""
     SAPT TEST.SPLIT train
     SAPT TEST.FINAL_MODEL best
     SAPT TEST.EVALUATOR Ranking
-    SAPT TRAINER.SAPT.RHO nan 1e400 -0.1
+    SAPT TRAINER.SAPT.RHO nan 1e400 -0.2
     SAPT TRAINER.SAPT.PREC int8
     SAPT TRAINER.SAPT.CLASS_TOKEN_POSITION back
     SAPT TRAINER.SAPT.LAMBDA nan
@@ -178,7 +178,7 @@ SAYS = {  # what to do, or what is right
     "7": "TOP_S must lie between 1 and the number of views, 6",
     "median": "must be one of",
     "int8": "must be one of",
-    "-0.1": "must be a finite number >= 0",
+    "-0.2": "must be a finite number >= 0",
 }
 
 

@@ -144,7 +144,7 @@ def test_a_broken_image_is_one_sentence_that_names_it(place, root, capfd, file, 
 def test_a_broken_image_is_named_with_its_index_by_any_process(place, root, capfd, trainer, workers):
     (root / "test/bear/a.png").write_bytes(BROKEN["cut.png"])
     argv = place.argv(trainer, "index", *FOLDER, "--root", str(root), "--eval-only", "DATALOADER.NUM_WORKERS", workers)
-    refused(capfd, "train", *argv, says=("image 1", root / "test/bear/a.png"))
+    refused(capfd, "train", *argv, says=("item 1 of 3", root / "test/bear/a.png"))
 
 
 def test_broken_images_are_left_out_on_request_and_all_the_rest_is_tested(place, root):
