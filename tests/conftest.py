@@ -1,5 +1,6 @@
 """Shared pieces: a tiny CLIP with random weights, in OpenAI's architecture."""
 
+import functools
 import signal
 
 import pytest
@@ -8,19 +9,11 @@ import torch
 import parse_test_res
 import tlla.clip
 from tlla.backbones.openai_package import CLIP
+from tlla.backbones.weights import read_state_dict
 
-_read, _states = tlla.clip.read_state_dict, {}
-
-
-def read_once(path):
-    """Reads a file of weights once in a process: most runs of the suite have one of few."""
-    key = path, path.stat().st_mtime_ns, path.stat().st_size
-    if key not in _states:
-        _states[key] = _read(path)
-    return dict(_states[key])
-
-
-tlla.clip.read_state_dict = read_once
+# Most runs of a process have the same weights: a file is read once.
+_read = functools.lru_cache(maxsize=3)(lambda path, *changed: read_state_dict(path))
+tlla.clip.read_state_dict = lambda path: dict(_read(path, path.stat().st_mtime_ns, path.stat().st_size))
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start jobs in the background with Ctrl-C ignored
 
 TINY_VIT = (32, 32, 2, 64, 16, 77, 49408, 64, 1, 2)  # width must be at least 64: heads = width // 64
