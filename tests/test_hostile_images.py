@@ -10,6 +10,7 @@ import zlib
 
 import numpy as np
 import pytest
+from benchmark import Workplace
 from hostile import FOLDER, accepted, call, refused
 from PIL import EpsImagePlugin, Image
 
@@ -179,6 +180,12 @@ def test_what_is_no_file_is_said_in_folders_and_missed_in_splits(place, root, ca
         assert f"1 of 3 images are missing: {lacks}" in call(capfd, *check).out
     (root / "split.csv").write_text(f"path,class,split\ntest/ape/good.png,ape,test\n{lacks},bear,test")
     refused(capfd, "train", *argv, "DATASET.SPLIT_FILE", "split.csv", says=(f"lacks 1 of 2 images: {lacks}",))
+
+
+def test_a_missing_image_of_the_benchmark_is_counted_and_named(tmp_path, capfd):
+    place = Workplace(tmp_path)
+    (tmp_path / "data/emoji/noto/val/0/1.png").unlink()
+    refused(capfd, "train", *place.argv("SAPT", "missing"), says=("lacks 1 of 12", "noto/val/0/1.png"))
 
 
 def test_a_root_that_is_not_utf8_works(place, tmp_path, capfd):
