@@ -1,5 +1,8 @@
 """A small stand-in for the embedded benchmark, and train.py on it with a tiny CLIP, in this process or another."""
 
+import csv
+import functools
+import io
 import json
 import math
 from pathlib import Path
@@ -10,8 +13,14 @@ import yaml
 from conftest import TINY_VIT, make_clip
 from PIL import Image
 
+import tlla.clip
 import train
+from tlla.backbones.weights import read_state_dict
 from tlla.prompts.checkpoint import read_checkpoint
+
+# Most runs of a process have the same weights: a file is read once.
+_read = functools.lru_cache(maxsize=3)(lambda path, *changed: read_state_dict(path))
+tlla.clip.read_state_dict = lambda path: dict(_read(path, path.stat().st_mtime_ns, path.stat().st_size))
 
 REPO = Path(train.__file__).resolve().parent
 CLASSES = ("bird", "land vehicle", "tool")
@@ -100,6 +109,10 @@ class Workplace:
     def predictions(self, output: str, split: str = "test") -> str:
         """Per-image predictions of a run, as text."""
         return (self.folder / output / f"predictions_{split}.csv").read_text()
+
+    def rows(self, output: str) -> list[dict[str, str]]:
+        """Those of the test images."""
+        return list(csv.DictReader(io.StringIO(self.predictions(output))))
 
     def context(self, output: str, epoch: int = 3) -> torch.Tensor:
         """Context vectors that a run saved."""

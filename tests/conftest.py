@@ -133,3 +133,11 @@ def call(capsys):
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """For tests of numbers: pictures are not drawn, which takes a second each."""
+    from report import style  # which imports matplotlib
+
+    monkeypatch.setattr(style, "save", lambda figure, path: style.plt.close(figure) or [])

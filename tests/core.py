@@ -1,11 +1,13 @@
 """The core of the program in one process, as a system with the given limits would run it: python core.py FOLDER.
 
 LACKS names modules that the system does not have, START its start method of processes, WORKERS how many load images.
+A spawned worker imports everything anew: with START only TLLA's test has one; of other loaders what is sent is pickled.
 """
 
 import json
 import multiprocessing
 import os
+import pickle
 import sys
 import threading
 from pathlib import Path
@@ -16,6 +18,7 @@ for name in os.environ.get("LACKS", "").split():
     sys.modules[name] = None  # here, as a spawned process imports this file, too
 
 CLASSES = ("鳥", "größer", "tool")
+FEW = ("--views", "4", "--set", "top_s=2", "n_perturb=2")
 WORKERS = ("DATALOADER.NUM_WORKERS", os.environ.get("WORKERS", "2"))
 
 
@@ -31,28 +34,17 @@ def main(folder: Path) -> None:
     import tlla.predict.command
     import train
     from datasets.__main__ import main as datasets_main
+    from report.reopen import open_run
     from trainers.harness.memory_peak import peak_memory_mb
 
     place = Workplace(folder, CLASSES)
     sapt, tlla_run = str(folder / "SAPT" / "seed1"), str(folder / "TLLA" / "seed1")
     images = str(folder / "data" / "emoji" / "noto" / "test")
+    workers = (WORKERS[0], "0") if "START" in os.environ else WORKERS
     codes = {
-        "train": train.main(place.argv("SAPT", sapt, "OPTIM.MAX_EPOCH", "1", *WORKERS)),
+        "train": train.main(place.argv("SAPT", sapt, "OPTIM.MAX_EPOCH", "1", *workers)),
         "test": train.main(place.argv("TLLA", tlla_run, "--eval-only", "--model-dir", sapt, *WORKERS)),
-        "predict": tlla.predict.command.main(
-            [
-                images,
-                "--prompt",
-                sapt,
-                "--views",
-                "4",
-                "--set",
-                "top_s=2",
-                "n_perturb=2",
-                "--csv",
-                str(folder / "p.csv"),
-            ]
-        ),
+        "predict": tlla.predict.command.main([images, "--prompt", sapt, *FEW, "--csv", str(folder / "p.csv")]),
         "logs": parse_test_res.main([str(folder / "SAPT")]),
         "table": parse_test_res.main([str(folder), "--table"]),
         "list": datasets_main(["list"]),
@@ -62,6 +54,9 @@ def main(folder: Path) -> None:
             ["train", "emoji", "emoji", "--data", str(folder / "鳥"), "--out", str(folder / "out"), "--dry-run"]
         ),
     }
+    data = open_run(Path(sapt)).dm
+    for loader in (data.train_loader_x, data.val_loader, data.test_loader):
+        pickle.dumps((loader.dataset, loader.collate_fn, loader.worker_init_fn))
     try:
         report.__main__.main(["--help"])
     except SystemExit as stop:

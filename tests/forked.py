@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hostile import MODULES
@@ -44,22 +44,22 @@ class Child:
 
 
 def fork(
-    entry: str,
-    argv: Sequence[object],
+    entry: str | Callable[[list[str]], int],
+    argv: Sequence[object] = (),
     largest_file: int | None = None,
     out: str | os.PathLike = os.devnull,
     **environment: str,
 ) -> Child:
-    """Starts an entry point of MODULES.
+    """Starts an entry point of MODULES, or a function.
 
     Args:
-        entry: Key in MODULES.
+        entry: Key in MODULES, or what accepts argv and returns the exit code.
         argv: Its arguments.
         largest_file: In bytes; what is larger cannot be written, as if the disk were full.
         out: File of the standard output.
         environment: Variables beside this process's own.
     """
-    main = importlib.import_module(MODULES[entry]).main
+    main = entry if callable(entry) else importlib.import_module(MODULES[entry]).main
     reading, writing = os.pipe()
     pid = os.fork()
     if pid:

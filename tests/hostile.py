@@ -25,6 +25,7 @@ MODULES = {
     "sweeps": "sweeps.__main__",
     "report": "report.__main__",
 }
+FOLDER = ("--dataset-config-file", "configs/datasets/image_folder.yaml")  # of one's own images
 SENTENCE = re.compile(r"^(?:[\w. -]+: )?error: (.+)$", re.MULTILINE)  # argparse puts the program's name in front
 HANGS = 180  # seconds after which a test waits for nothing that will come
 LONGEST = 1500  # characters that still are a sentence; a dump of all that is known is none
@@ -62,6 +63,11 @@ def refused(capfd: pytest.CaptureFixture, entry: str, *argv: object, says: tuple
     for part in says:
         assert str(part) in sentences[0], (part, sentences[0])
     return sentences[0]
+
+
+def fails(capfd: pytest.CaptureFixture, argv: list[str], code: int = 2) -> str:
+    """train.py refuses, and returns its sentence."""
+    return refused(capfd, "train", *argv, code=code)
 
 
 def accepted(capfd: pytest.CaptureFixture, entry: str, *argv: object) -> Outcome:

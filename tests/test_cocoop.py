@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from benchmark import Workplace
 from conftest import CLASSNAMES, TINY_RESNET, make_clip
 from dassl.engine import TRAINER_REGISTRY
-from test_faults import fails
+from hostile import fails
 
 import train
 from tlla.backbones.causal import CausalTower

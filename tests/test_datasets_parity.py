@@ -27,7 +27,8 @@ def test_the_record_covers_every_setting():
 @pytest.mark.parametrize("name", zoo_trees.NAMES + zoo_trees.VARIANTS)
 def test_items_labels_names_and_draws_are_those_of_coop(root, name):
     for key, dataset, seed, shots, half in zoo_trees.settings():
-        if dataset == name:
+        few = name == "ImageNet" and seed > 1 and (shots, half) != (16, "all")  # of 10,000 files, each a second
+        if dataset == name and not few:
             pairs = ("SUBSAMPLE_CLASSES", half)
             first = build(name, root, *pairs, seed=seed, shots=shots)  # draws, or reads what another half has drawn
             assert zoo_trees.describe(first, root) == EXPECTED[key], key

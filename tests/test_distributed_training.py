@@ -20,10 +20,10 @@ TOLERANCE = 1e-5  # of sums in another order; by processor and number of process
 SEVEN = ("DATALOADER.TRAIN_X.BATCH_SIZE", "7", "OPTIM.LR", "0.002")
 # Of two classes and of CoCoOp's two images, one of three processes has none.
 RUNS = {
-    "sapt": ("SAPT", *SEVEN, "TEST.FINAL_MODEL", "best_val", "DATALOADER.NUM_WORKERS", "2"),
+    "sapt": ("SAPT", *SEVEN, "TEST.FINAL_MODEL", "best_val", "DATALOADER.NUM_WORKERS", "1"),
     "csc": ("CoOp", *SEVEN, "TRAINER.COOP.CSC", "True", "OPTIM.MAX_EPOCH", "2"),
     "cocoop": ("CoCoOp", "DATALOADER.TRAIN_X.BATCH_SIZE", "2", "OPTIM.MAX_EPOCH", "1", "OPTIM.WARMUP_CONS_LR", "0.002"),
-    "tip": ("TipAdapterF", *SEVEN, "OPTIM.NAME", "adamw", "OPTIM.LR", "0.001"),
+    "tip": ("TipAdapterF", *SEVEN, "OPTIM.NAME", "adamw", "OPTIM.LR", "0.001", "OPTIM.MAX_EPOCH", "2"),
 }
 FOLDERS = {"tip": "tip_adapter"}
 

@@ -1,8 +1,6 @@
 """Tests that outlive faults: killed runs, damaged files, bad images, too little memory, several processes."""
 
-import csv
 import importlib
-import io
 import json
 import os
 import random
@@ -16,7 +14,7 @@ import torch
 from benchmark import REPO, Workplace
 from dassl.engine import TRAINER_REGISTRY
 from forked import fork_several
-from test_faults import fails
+from hostile import fails
 
 import train
 from tlla.clip import encode_images
@@ -199,7 +197,7 @@ def test_bad_images_are_skipped_and_counted_on_request(tmp_path, capfd, trainer)
     assert test["total"] == 13 and [entry["index"] for entry in test["skipped"]] == [7, 14]
     assert "noto/test/1/2.png" in test["skipped"][0]["reason"]
     assert "skipped" not in whole["splits"]["test"]
-    rows = [list(csv.DictReader(io.StringIO(place.predictions(name)))) for name in ("whole", "skips")]
+    rows = [place.rows(name) for name in ("whole", "skips")]
     expected = [row["prediction"] for row in rows[0] if row["index"] not in ("7", "14")]
     assert [row["prediction"] for row in rows[1]] == expected
 
@@ -227,7 +225,7 @@ def test_online_methods_refuse_several_processes(place):
 
 
 def test_a_dead_process_ends_the_job_which_can_go_on(place):
-    slow = ("TRAINER.VIEWS.N_VIEWS", "150", "TRAINER.VIEWS.VIEW_BATCH", "150", "TEST.SAVE_EVERY", "0.0")
+    slow = ("TRAINER.VIEWS.N_VIEWS", "100", "TRAINER.VIEWS.VIEW_BATCH", "100", "TEST.SAVE_EVERY", "0.0")
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += [str(REPO / "train.py"), *place.argv("Compare", "dead", *METHODS, *slow)]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}

@@ -160,6 +160,17 @@ def test_a_broken_checkpoint_is_one_sentence_that_names_it(place, capfd, tmp_pat
     assert not [*tmp_path.rglob("hacked"), *output.rglob("results.json"), *half_written(output)]
 
 
+def test_a_checkpoint_of_other_settings_is_explained(place, capfd):
+    place.run("SAPT", "short", "OPTIM.MAX_EPOCH", "1")
+    argv = place.argv("TLLA", "x", "--eval-only", "--model-dir", str(place.folder / "short"))
+    for more, says in (
+        (("TRAINER.SAPT.N_CTX", "5"), ("N_CTX 3", "N_CTX 5")),
+        (("TRAINER.SAPT.CSC", "True"), ("class-specific",)),
+        (("--load-epoch", "7"), ("only [1]",)),
+    ):
+        refused(capfd, "train", *argv, *more, says=says)
+
+
 @pytest.mark.parametrize(
     ("trainer", "dtype"), (("TLLA", torch.bfloat16), ("TLLA", torch.float64), ("STSS", torch.float16)), ids=str
 )

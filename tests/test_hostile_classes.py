@@ -1,19 +1,15 @@
 """Class lists and split files that are odd, huge or broken: the right result, or one sentence that names the class."""
 
-import csv
-import io
 import json
 import os
 
 import pytest
 import torch
 from conftest import TINY_VIT, make_clip
-from hostile import accepted, bounded, refused
+from hostile import FOLDER, accepted, bounded, refused
 from PIL import Image
 
 from tlla.backbones.openai_package import clip
-
-FOLDER = ("--dataset-config-file", "configs/datasets/image_folder.yaml")
 
 
 @pytest.fixture
@@ -47,7 +43,7 @@ def openai_predictions(root, names) -> list[int]:
 
 
 def predicted(place, output) -> list[int]:
-    return [int(row["prediction"]) for row in csv.DictReader(io.StringIO(place.predictions(output)))]
+    return [int(row["prediction"]) for row in place.rows(output)]
 
 
 ODD = {
@@ -77,14 +73,14 @@ def test_odd_names_are_read_as_openais_code_reads_them(place, root, kind):
 
 @pytest.mark.parametrize("trainer", ("ZeroshotCLIP", "STSS"))
 def test_thousands_of_classes_are_right_and_take_bounded_time_and_memory(place, root, trainer):
-    names = [f"thing {i}" for i in range(4_000)]
+    names = [f"thing {i}" for i in range(2_000)]
     more = flags(root, *write_split(root, names))
     with bounded(800):
         results = place.run(trainer, f"many_{trainer}", *more, "TRAINER.STSS.N_PERTURB", "1", "VERBOSE", "False")
     assert results["splits"]["test"]["total"] == 3
     if trainer == "ZeroshotCLIP":
         found = predicted(place, f"many_{trainer}")
-        some = sorted({*found, *range(0, 4_000, 50)})
+        some = sorted({*found, *range(0, 2_000, 50)})
         few = openai_predictions(root, [names[i] for i in some])
         assert [some[i] for i in few] == found
 
@@ -177,7 +173,7 @@ def test_a_broken_list_of_class_names_is_one_sentence(place, root, capfd, text, 
     refused(capfd, "train", *place.argv("ZeroshotCLIP", "names", *flags(root)), says=(part,))
 
 
-TEMPLATES = ("a {} {x}.", "a {} {0.__class__}.", "a {}{", "a {!r}", "a {} and {}.", "{:>999999999}", "{}}")
+TEMPLATES = ("an icon", "a {} {x}.", "a {} {0.__class__}.", "a {}{", "a {!r}", "a {} and {}.", "{:>999999999}", "{}}")
 KEYS = [("ZeroshotCLIP", "DATASET.TEMPLATE"), ("STSS", "TRAINER.PROMPT.TEMPLATE")]
 
 

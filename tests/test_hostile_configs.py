@@ -110,7 +110,7 @@ def test_odd_but_valid_configs_are_taken(place, tmp_path, file):
 
 HUGE = 10**30
 VALUES = f"""
-    SAPT OPTIM.LR nan 1e400 -0.1 True (0.1,) __import__('os').mkdir('hacked')
+    SAPT OPTIM.LR fast nan 1e400 -0.1 True (0.1,) __import__('os').mkdir('hacked')
     SAPT OPTIM.MAX_EPOCH -1 2.5 1e400
     SAPT OPTIM.NAME sgdd
     SAPT OPTIM.LR_SCHEDULER cosines
@@ -122,24 +122,29 @@ VALUES = f"""
     SAPT DATALOADER.TRAIN_X.SAMPLER Sampler
     SAPT DATALOADER.TEST.BATCH_SIZE 0 -1
     SAPT DATALOADER.NUM_WORKERS -1
-    SAPT INPUT.SIZE (33,33) (32,33) (32,) () 32 ('a','b') ({HUGE},{HUGE})
+    SAPT INPUT.SIZE (48,48) (33,33) (32,33) (32,) () 32 ('a','b') ({HUGE},{HUGE})
     SAPT INPUT.TRANSFORMS ('random_crops',)
     SAPT INPUT.INTERPOLATION cubic
     SAPT INPUT.PIXEL_MEAN [0.5] ['a','b','c']
     SAPT INPUT.PIXEL_STD [0.0,0.0,0.0]
     SAPT INPUT.RRCROP_SCALE (2.0,1.0)
     SAPT DATASET.SUBSAMPLE_CLASSES old
+    SAPT DATASET.NAME Emojis
+    SAPT MODEL.INIT_WEIGHTS nowhere.pt
     SAPT TEST.SPLIT train
     SAPT TEST.FINAL_MODEL best
     SAPT TEST.EVALUATOR Ranking
-    SAPT TRAINER.SAPT.RHO nan 1e400
+    SAPT TRAINER.SAPT.RHO nan 1e400 -0.2
+    SAPT TRAINER.SAPT.PREC int8
+    SAPT TRAINER.SAPT.CLASS_TOKEN_POSITION back
     SAPT TRAINER.SAPT.LAMBDA nan
-    SAPT TRAINER.SAPT.N_CTX 76 {10**9} {HUGE}
+    SAPT TRAINER.SAPT.N_CTX 0 76 {10**9} {HUGE}
     SAPT TRAINER.SAPT.CTX_INIT {"_a" * 80}
     SAPT TRAINER.SAPT.TEXT_CHUNK -1
-    TLLA TRAINER.TLLA.N_VIEWS -3 {HUGE}
-    TLLA TRAINER.TLLA.TOP_S 0 {HUGE}
-    TLLA TRAINER.TLLA.RHO nan
+    TLLA TRAINER.TLLA.N_VIEWS 0 -3 {HUGE}
+    TLLA TRAINER.TLLA.TOP_S 0 7 {HUGE}
+    TLLA TRAINER.TLLA.RHO nan -1.0
+    TLLA TRAINER.TLLA.VOTE median
     TLLA TRAINER.TLLA.LAMBDA 1e400
     TLLA TRAINER.TLLA.N_PERTURB -1 {HUGE}
     TLLA TRAINER.TLLA.SEED {HUGE}
@@ -166,22 +171,48 @@ VALUES = f"""
 ROWS = [line.split(" ") for line in VALUES.replace("\n    ", "\n").strip("\n").split("\n")]
 PAIRS = [(trainer, key, value) for trainer, key, *values in ROWS for value in values]
 PAIRS += [("ZeroshotCLIP", "", "1"), ("ZeroshotCLIP", "MODEL.BACKBONE.NAME", "a\nb")]
+SAYS = {  # what to do, or what is right
+    "Emojis": "did you mean 'Emoji'",
+    "(48,48)": 'INPUT.SIZE "(32, 32)"',
+    "back": "CLASS_TOKEN_POSITION must be one of",
+    "7": "TOP_S must lie between 1 and the number of views, 6",
+    "median": "must be one of",
+    "int8": "must be one of",
+    "-0.2": "must be a finite number >= 0",
+}
 
 
 @pytest.mark.parametrize("trainer, key, value", PAIRS, ids=[f"{k}={v[:20]!a}" for _, k, v in PAIRS])
 def test_a_bad_value_is_one_sentence_that_names_its_key(place, capfd, tmp_path, trainer, key, value, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    sentence = refused(capfd, "train", *place.argv(trainer, tmp_path.name, key, value))
+    sentence = refused(capfd, "train", *place.argv(trainer, tmp_path.name, key, value), says=(SAYS.get(value, ""),))
     assert key.split(".")[-1] in sentence or value.encode("unicode-escape").decode() in sentence
     assert not (tmp_path / "hacked").exists()
     assert not list((place.folder / tmp_path.name).rglob("results.json"))
 
 
-@pytest.mark.parametrize(
-    "words", ("--seed x", "--seed 1e400", "--load-epoch two", "--seeed 1", "SEED", "SEED 1 OPTIM.LR")
-)
-def test_wrong_flags_are_one_sentence(place, capfd, words):
-    refused(capfd, "train", *place.argv("ZeroshotCLIP", "x", *words.split()))
+WORDS = {  # and what the sentence says
+    **dict.fromkeys(("--seed x", "--seed 1e400"), "--seed"),
+    "--load-epoch two": "--load-epoch",
+    "--seeed 1": "--seeed",
+    **dict.fromkeys(("SEED", "SEED 1 OPTIM.LR"), ""),
+    "TRAINER.SAPT.RH0 0.1": "did you mean 'TRAINER.SAPT.RHO'",
+    "--trainer SATP": "did you mean 'SAPT'",
+    "--backbone ViT-B16": "did you mean 'ViT-B/16'",
+    "--config-file configs/trainers/SAPT/emojy.yaml": "did you mean 'emoji.yaml'",
+    "--root /nowhere": "/nowhere/emoji",
+    "--trainer TLLA --eval-only --model-dir elsewhere": "no checkpoint",
+}
+
+
+@pytest.mark.parametrize("words", WORDS)
+def test_wrong_words_are_one_sentence(place, capfd, words):
+    refused(capfd, "train", *place.argv("ZeroshotCLIP", "x", *words.split()), says=(WORDS[words],))
+
+
+def test_a_diverging_run_stops_with_step_rate_rho_and_loss(place, capfd):
+    says = ("not finite at epoch 2, batch", "loss nan", "lr 1.00e+38", "rho 0.05")
+    refused(capfd, "train", *place.argv("SAPT", "diverges", "OPTIM.LR", "1e38"), says=says, code=1)
 
 
 def test_values_that_only_look_odd_work(place, capfd, tmp_path):
@@ -192,17 +223,15 @@ def test_values_that_only_look_odd_work(place, capfd, tmp_path):
 
 
 GRID = b"trainer: SAPT\nconfig: emoji\ndatasets: [emoji]\n"
-GRIDS = {
+GRIDS = {  # mistakes in a grid that is a mapping: tests/test_sweeps.py
     "object.yaml": (b"trainer: !!python/object/apply:os.mkdir [hacked]\n", "could not determine a constructor"),
     "bomb.yaml": (bomb(), "stands for more than"),
     "list.yaml": (b"[1]\n", "must be a mapping"),
     "empty.yaml": (b"", "must be a mapping"),
     "binary.yaml": (bytes(range(256)), "cannot be read as YAML"),
     "twice.yaml": (b"trainer: SAPT\ntrainer: CoOp\n", "'trainer' comes twice"),
-    "seeds.yaml": (GRID + b"seeds: [a]\n", "seeds must be a list"),
     "path.yaml": (GRID + b"name: ../../out\n", "name"),
     "absolute.yaml": (GRID + b"name: /tmp/elsewhere\n", "name"),
-    "key.yaml": (GRID + b"grid: {OPTIM.LRR: [1.0]}\n", "OPTIM.LRR"),
     "value.yaml": (GRID + b"grid: {OPTIM.LR: [fast]}\n", "OPTIM.LR"),
     "grid is a list.yaml": (GRID + b"grid: [1]\n", "grid must be"),
     "1: 2.yaml": (b"1: 2\n", "1 is no key of a grid"),

@@ -2,6 +2,7 @@
 
 import bz2
 import errno
+import gzip
 import io
 import lzma
 import os
@@ -54,7 +55,10 @@ def bomb(kind: str) -> bytes:
     """A file of 200 MB of zeros in an archive of some hundred kB."""
     if kind == "zip":
         return zipped(("a.jpg", bytes(200 << 20)), compression=zipfile.ZIP_DEFLATED, compresslevel=1)
-    return tarred(("a.jpg", bytes(200 << 20)), mode=f"w:{kind}")
+    info = tarfile.TarInfo("a.jpg")
+    info.size = 200 << 20
+    compress = {"gz": gzip.compress, "xz": lzma.compress}[kind]  # of which several files in a row are one
+    return compress(info.tobuf()) + compress(bytes(4 << 20)) * 50 + compress(bytes(1024))
 
 
 def declares(size: int) -> bytes:
@@ -120,21 +124,31 @@ def test_a_hostile_archive_is_one_sentence_and_leaves_nothing_half_written(tmp_p
 
 @pytest.mark.parametrize(
     ("trainer", "largest"),
-    (("SAPT", 0), ("SAPT", 1500), ("SAPT", 9000), ("TLLA", 100), ("TLLA", 2500), ("Compare", 1500)),
+    (
+        *(("SAPT", 0), ("SAPT", 1500), ("SAPT", 9000), ("TLLA", 100), ("TLLA", 2500), ("Compare", 1500)),
+        *(("predict.py", 0), ("predict.py", 700)),
+    ),
 )
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(place, trainer, largest):
     """A file can have no more than `largest` bytes; what is written then fails as on a disk without space."""
-    output = f"full_{trainer}_{largest}"
+    output, entry = f"full_{trainer}_{largest}", "predict" if trainer == "predict.py" else "train"
+    folder = place.folder / output
     load = ("--eval-only", "--model-dir", str(place.folder / "whole")) if trainer == "TLLA" else ()
     argv = place.argv(trainer, output, *load, *SHORT, "TRAINER.COMPARE.METHODS", "['ZERO', 'STSS']", "VERBOSE", "False")
-    child = fork("train", argv, largest_file=largest)
+    if entry == "predict":
+        folder.mkdir()
+        argv = [place.folder / "data/emoji/noto/test/0", "--classes", "ape", "--backbone", place.folder / "clip.pt"]
+        argv += ["--views", "6", "--set", "top_s=3", "--batch-views", "6", "--csv", folder / "rows.csv"]
+    child = fork(entry, argv, largest_file=largest)
     code, error = child.wait(), child.error
-    assert "Traceback" not in error, error[-2000:]
-    assert code == 2, (code, error[-2000:])
-    assert len(SENTENCE.findall(error)) == 1
-    assert half_written(place.folder / output) == []
-    child = fork("train", argv)
+    assert code == 2 and "Traceback" not in error, (code, error[-2000:])
+    (sentence,) = SENTENCE.findall(error)
+    assert [path for path in half_written(folder) if not path.endswith(".part")] == []  # predict.py's journal
+    child = fork(entry, argv)
     assert child.wait() == 0, child.error[-2000:]
+    if entry == "predict":
+        assert str(folder) in sentence and os.listdir(folder) == ["rows.csv"]
+        assert (folder / "rows.csv").read_text().count(".png") == 5
     if trainer == "SAPT":
         assert place.predictions(output) == place.predictions("whole")
         assert torch.equal(place.context(output, 2), place.context("whole", 2))

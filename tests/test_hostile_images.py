@@ -3,7 +3,6 @@
 An odd image gives the prediction of a plain PNG with the pixels that it means; a broken one is named in one sentence.
 """
 
-import csv
 import io
 import os
 import struct
@@ -11,10 +10,10 @@ import zlib
 
 import numpy as np
 import pytest
-from hostile import accepted, call, refused
+from benchmark import Workplace
+from hostile import FOLDER, accepted, call, refused
 from PIL import EpsImagePlugin, Image
 
-FOLDER = ("--dataset-config-file", "configs/datasets/image_folder.yaml")
 SURROGATE = os.fsdecode(b"\xff\xfe.png")
 
 
@@ -46,47 +45,31 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
 # transparency, CMYK and turned ones.
 
 
-def _one_bit():
-    image = picture(6).convert("1")
-    return encoded(image, "PNG"), image.convert("RGB")
+def odd(image: Image.Image, kind: str = "PNG", frames=(), **options):
+    meant = Image.open(io.BytesIO(encoded(image, kind, **options))).convert("RGB")  # GIF has 256 colours
+    moving = {"save_all": True, "append_images": list(frames), "duration": 50} if frames else {}
+    return encoded(image, kind, **options, **moving), meant
 
 
-def _animated(kind):
-    frames = [picture(8), picture(9), picture(10)]
-    first = Image.open(io.BytesIO(encoded(frames[0], kind))).convert("RGB")  # GIF has 256 colours
-    return encoded(frames[0], kind, save_all=True, append_images=frames[1:], duration=50), first
-
-
-def _size(width, height):
-    image = Image.fromarray(noise(width, height, 11))
-    return encoded(image, "PNG"), image
-
-
-def _named(seed):
-    return encoded(picture(seed), "PNG"), picture(seed)
-
-
+FRAMES = (picture(9), picture(10))
 ODD = {
-    "one bit.png": _one_bit(),
-    "animated.gif": _animated("GIF"),
-    "animated.png": _animated("PNG"),
-    "animated.webp": (
-        encoded(picture(8), "WEBP", lossless=True, save_all=True, append_images=[picture(9)]),
-        picture(8),
-    ),
-    "one pixel.png": _size(1, 1),
-    "one column.png": _size(1, 300),
-    "wide.png": _size(20000, 10),
-    "tall.png": _size(10, 20000),
-    "jpeg in truth.png": (encoded(picture(13), "JPEG", quality=100, subsampling=0), picture(13)),
-    "png in truth.jpeg": (encoded(picture(14), "PNG"), picture(14)),
+    "one bit.png": odd(picture(6).convert("1")),
+    "animated.gif": odd(picture(8), "GIF", FRAMES),
+    "animated.png": odd(picture(8), "PNG", FRAMES),
+    "animated.webp": odd(picture(8), "WEBP", FRAMES, lossless=True),
+    "one pixel.png": odd(Image.fromarray(noise(1, 1, 11))),
+    "one column.png": odd(Image.fromarray(noise(1, 300, 11))),
+    "wide.png": odd(Image.fromarray(noise(20000, 10, 11))),
+    "tall.png": odd(Image.fromarray(noise(10, 20000, 11))),
+    "jpeg in truth.png": odd(picture(13), "JPEG", quality=100, subsampling=0),
+    "png in truth.jpeg": odd(picture(14)),
     "with a tail.png": (encoded(picture(12), "PNG") + b"<script>" * 500, picture(12)),
-    "new\nline.png": _named(15),
-    "quote\"'`$(touch hacked).png": _named(16),
-    "🦊 שועל.png": _named(17),
-    "-rf.png": _named(18),
-    SURROGATE: _named(19),
-    "n" * 250 + ".png": _named(20),
+    "new\nline.png": odd(picture(15)),
+    "quote\"'`$(touch hacked).png": odd(picture(16)),
+    "🦊 שועל.png": odd(picture(17)),
+    "-rf.png": odd(picture(18)),
+    SURROGATE: odd(picture(19)),
+    "n" * 250 + ".png": odd(picture(20)),
 }
 
 
@@ -105,7 +88,7 @@ def predictions(place, tmp_path_factory):
     for trainer in ("ZeroshotCLIP", "STSS"):
         for name, root in roots.items():
             place.run(trainer, f"{trainer}_{name}", *FOLDER, "--root", str(root))
-            rows = list(csv.DictReader(io.StringIO(place.predictions(f"{trainer}_{name}"))))
+            rows = place.rows(f"{trainer}_{name}")
             found[trainer, name] = dict(zip(sorted(ODD), rows, strict=False))
     return found
 
@@ -158,13 +141,17 @@ def test_a_broken_image_is_one_sentence_that_names_it(place, root, capfd, file, 
     assert not (place.folder / "broken/results.json").exists()
 
 
-@pytest.mark.parametrize("trainer", ("ZeroshotCLIP", "STSS"))
-def test_broken_images_are_left_out_on_request_and_all_the_rest_is_tested(place, root, capfd, trainer):
+@pytest.mark.parametrize(("trainer", "workers"), (("ZeroshotCLIP", "2"), ("TLLA", "0"), ("TLLA", "2")))
+def test_a_broken_image_is_named_with_its_index_by_any_process(place, root, capfd, trainer, workers):
+    (root / "test/bear/a.png").write_bytes(BROKEN["cut.png"])
+    argv = place.argv(trainer, "index", *FOLDER, "--root", str(root), "--eval-only", "DATALOADER.NUM_WORKERS", workers)
+    refused(capfd, "train", *argv, says=("item 1 of 3", root / "test/bear/a.png"))
+
+
+def test_broken_images_are_left_out_on_request_and_all_the_rest_is_tested(place, root):
     for file, data in BROKEN.items():
         (root / "test/bear" / file).write_bytes(data)
-    skip = ("TEST.SKIP_BAD_IMAGES", "True")
-    results = place.run(trainer, f"{trainer}_skip", *FOLDER, "--root", str(root), *skip)
-    test = results["splits"]["test"]
+    test = place.run("STSS", "skip", *FOLDER, "--root", str(root), "TEST.SKIP_BAD_IMAGES", "True")["splits"]["test"]
     assert test["total"] == 2 and len(test["skipped"]) == len(BROKEN)
 
 
@@ -193,6 +180,12 @@ def test_what_is_no_file_is_said_in_folders_and_missed_in_splits(place, root, ca
         assert f"1 of 3 images are missing: {lacks}" in call(capfd, *check).out
     (root / "split.csv").write_text(f"path,class,split\ntest/ape/good.png,ape,test\n{lacks},bear,test")
     refused(capfd, "train", *argv, "DATASET.SPLIT_FILE", "split.csv", says=(f"lacks 1 of 2 images: {lacks}",))
+
+
+def test_a_missing_image_of_the_benchmark_is_counted_and_named(tmp_path, capfd):
+    place = Workplace(tmp_path)
+    (tmp_path / "data/emoji/noto/val/0/1.png").unlink()
+    refused(capfd, "train", *place.argv("SAPT", "missing"), says=("lacks 1 of 12", "noto/val/0/1.png"))
 
 
 def test_a_root_that_is_not_utf8_works(place, tmp_path, capfd):

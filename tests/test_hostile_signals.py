@@ -5,16 +5,21 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from multiprocessing import resource_sharer
 from pathlib import Path
 
 import pytest
 import torch
 from benchmark import REPO, Workplace
+from dassl.data import loader
 from forked import fork
 from hostile import half_written
+
+from tlla import workers
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 STOPS = (*SIGNALS, signal.SIGUSR2)  # by the last one SLURM warns a job of its limit
@@ -103,21 +108,17 @@ def test_ctrl_c_ends_the_workers_too(place, number):
     assert half_written(place.folder / output) == []
 
 
-@pytest.mark.parametrize(
-    "module, name", (("tlla.workers", "_leave_stopping_to_parent"), ("dassl.data.loader", "leave_stopping_to_parent"))
-)
-def test_a_worker_whose_parent_leaves_in_the_middle_is_quiet(module, name):
+@pytest.mark.parametrize("quiet", (workers._leave_stopping_to_parent, loader.leave_stopping_to_parent))
+def test_a_worker_whose_parent_leaves_in_the_middle_is_quiet(quiet):
     """What hands tensors over runs in a thread of the worker, and prints all that goes wrong there."""
-    script = f"""
-import socket, time
-from multiprocessing import resource_sharer
-from {module} import {name}
-{name}(0)
-resource_sharer.DupFd(0)
-with socket.socket(socket.AF_UNIX) as parent:
-    parent.connect(resource_sharer._resource_sharer._address)
-time.sleep(0.3)
-"""
-    command = [sys.executable, "-W", "ignore", "-c", script]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+
+    def work(argv):
+        quiet(0)
+        resource_sharer.DupFd(0)
+        with socket.socket(socket.AF_UNIX) as parent:
+            parent.connect(resource_sharer._resource_sharer._address)
+        time.sleep(0.3)
+        return 0
+
+    child = fork(work)
+    assert (child.wait(), child.error) == (0, "")

@@ -1,5 +1,6 @@
 """open_clip's files, names and tags: what is loaded, and what is refused."""
 
+import copy
 import json
 import sys
 import warnings
@@ -78,7 +79,11 @@ def test_a_file_in_the_older_layout_fills_a_text_encoder_apart(place, tmp_path):
 
 
 def test_a_real_vit_b32_gives_openais_logits_prompts_and_gradients(monkeypatch):
-    model = make_clip((512, 224, 12, 768, 32, 77, 49408, 512, 8, 12))
+    """Of one layer instead of twelve in each encoder."""
+    config = copy.deepcopy(open_clip.get_model_config("ViT-B-32-quickgelu"))
+    config["vision_cfg"]["layers"] = config["text_cfg"]["layers"] = 1
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-B-32-quickgelu", config)
+    model = make_clip((512, 224, 1, 768, 32, 77, 49408, 512, 8, 1))
     monkeypatch.setattr("tlla.backbones.openclip_load.read_state_dict", lambda path: dict(model.state_dict()))
     found = load_clip(f"open_clip:ViT-B-32-quickgelu={__file__}")
     results = []

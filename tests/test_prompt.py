@@ -1,6 +1,6 @@
-"""The prompt model against OpenAI's own encode_text, at the real sizes of RN50, ViT-B/32 and ViT-B/16."""
+"""The prompt model against OpenAI's own encode_text, at the real sizes of the text encoders."""
 
-import itertools
+import functools
 
 import pytest
 import torch
@@ -15,10 +15,9 @@ from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
 from tlla.prompts.templates import zeroshot_features
 
-ARCHS = {
-    "RN50": (1024, 224, (3, 4, 6, 3), 64, None, 77, 49408, 512, 8, 12),
-    "ViT-B/32": (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12),
-    "ViT-B/16": (512, 224, 12, 768, 16, 77, 49408, 512, 8, 12),
+ARCHS = {  # with small image encoders
+    "RN50": (1024, 32, (1, 1, 1, 1), 8, None, 77, 49408, 512, 8, 12),
+    "ViT-B/32 and ViT-B/16": (512, 32, 1, 64, 32, 77, 49408, 512, 8, 12),
 }
 RARE = 30_000  # first of the token ids whose embeddings the reference overwrites by context vectors
 
@@ -52,7 +51,7 @@ def reference_text_features(model, names, ctx, position):
     return normalize(torch.stack(features), dim=-1)
 
 
-@pytest.mark.parametrize(("position", "csc"), list(itertools.product(("end", "middle", "front"), (False, True))))
+@pytest.mark.parametrize(("position", "csc"), [("end", False), ("middle", True), ("front", False)])
 def test_logits_equal_full_length_encode_text(real_clip, position, csc):
     learner = PromptLearner(real_clip, CLASSNAMES, n_ctx=5, csc=csc, class_token_position=position)
     model = PromptedCLIP(real_clip, learner)
@@ -152,15 +151,20 @@ def whole(model, ctx):
     return features.detach(), *torch.autograd.grad((features * torch.randn(features.shape)).sum(), ctx)
 
 
+@functools.cache
+def contexts_and_whole(model, kind):
+    model, ctx = contexts_of(model, kind)
+    return model, ctx, *whole(model, ctx)
+
+
 @pytest.mark.parametrize("least", (1, 64))
 @pytest.mark.parametrize("chunk", (1, 4, 7, 0))
 @pytest.mark.parametrize("kind", KINDS)
 def test_chunks_change_neither_features_nor_gradient(tiny_clip, monkeypatch, kind, chunk, least):
     monkeypatch.setattr(chunks, "LEAST", least)
-    model, ctx = contexts_of(tiny_clip, kind)
+    model, ctx, expected, expected_gradient = contexts_and_whole(tiny_clip, kind)
     model.text_chunk = chunk
     features, gradient = features_and_gradient(model, ctx)
-    expected, expected_gradient = whole(model, ctx)
     torch.testing.assert_close(features, expected, atol=4e-6, rtol=0)  # 64 roundings of 2**-24
     assert (gradient - expected_gradient).abs().max() < 4e-6 * expected_gradient.abs().max().clamp(min=1)
 

@@ -221,7 +221,7 @@ def test_curves_measure_each_epoch(place, oracle, tmp_path):
     assert (tmp_path / "curves.png").stat().st_size > 10_000 and (tmp_path / "curves.svg").is_file()
 
 
-def test_curves_can_show_val(place, oracle, tmp_path):
+def test_curves_can_show_val(undrawn, place, oracle, tmp_path):
     found = report(place, tmp_path, "curves", "CoOp:coop", "--split", "val")
     features, labels = oracle.images("val")
     hits = oracle.logits(place.context("coop"), features).argmax(dim=-1) == labels

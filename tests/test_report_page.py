@@ -243,8 +243,7 @@ def test_data_cannot_leave_its_script_element(html):
     assert not re.search(r"https?://", re.sub(r'class="run">.*?</script>', "", text))
 
 
-@pytest.mark.parametrize("width", (DESKTOP, PHONE))
-@pytest.mark.parametrize("scheme", ("light", "dark"))
+@pytest.mark.parametrize(("scheme", "width"), (("light", DESKTOP), ("dark", PHONE)))
 def test_opens_without_complaint_and_fits(browser, html, data, width, scheme):
     with opened(browser, html, width, color_scheme=scheme) as tab:
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
@@ -258,9 +257,8 @@ def test_opens_without_complaint_and_fits(browser, html, data, width, scheme):
         assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == background
 
 
-@pytest.mark.parametrize("width", (DESKTOP, PHONE))
-def test_names_are_shown_as_text(browser, html, width):
-    with opened(browser, html, width) as tab:
+def test_names_are_shown_as_text(browser, html):
+    with opened(browser, html, DESKTOP) as tab:
         names = tab.locator("#classes tbody th").all_inner_texts()
         assert sorted(names) == sorted(CLASSES)
         tab.get_by_label("File name").fill("IT'S <B>")

@@ -55,10 +55,12 @@ def tell_apart(folder):
 def report(what, out, *arguments):
     """Runs a command and reads its table."""
     assert main([what, "--out", str(out), *map(str, arguments)]) == 0
-    for suffix in ("svg", "png"):
-        assert (out / f"{what}.{suffix}").stat().st_size > 5000
     with (out / f"{what}.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def drawn(out, what):
+    return all((out / f"{what}.{suffix}").stat().st_size > 5000 for suffix in ("svg", "png"))
 
 
 def telling(rows):
@@ -72,6 +74,7 @@ def telling(rows):
 
 def test_every_point_is_what_the_trainer_gets_with_these_settings(place, tmp_path):
     rows = report("settings", tmp_path, place.folder / "tlla")
+    assert drawn(tmp_path, "settings")
     chosen = telling(rows)
     assert {row["varied"] for row in chosen} == {"own", "one view", "mean of all views", "entropy selection", *KEYS}
     print([(r["varied"], r["accuracy"]) for r in chosen])
@@ -83,7 +86,7 @@ def test_every_point_is_what_the_trainer_gets_with_these_settings(place, tmp_pat
         assert (int(row["correct"]), float(row["accuracy"])) == (test["correct"], test["accuracy"]), row
 
 
-def test_stss_on_the_prompt_of_another_trainer_and_on_another_dataset(place, tmp_path):
+def test_stss_on_the_prompt_of_another_trainer_and_on_another_dataset(undrawn, place, tmp_path):
     changes = ("TRAINER.STSS.TOP_S", "2", "TRAINER.VIEWS.CROP_SCALE", "(0.5, 1.0)")
     load = ("--eval-only", "--model-dir", str(place.folder / "coop"))
     record = place.run("STSS", "stss", *load, *changes, dataset="emoji_twemoji")
@@ -94,7 +97,7 @@ def test_stss_on_the_prompt_of_another_trainer_and_on_another_dataset(place, tmp
     assert float(own["accuracy"]) == record["splits"]["test"]["accuracy"]
 
 
-def test_a_part_of_compare_and_the_val_split(place, tmp_path):
+def test_a_part_of_compare_and_the_val_split(undrawn, place, tmp_path):
     test = json.loads((place.folder / "compare/CoOp/STSS/results.json").read_text())["splits"]["test"]
     rows = report("settings", tmp_path / "test", place.folder / "compare/CoOp/STSS")
     assert int(rows[0]["correct"]) == test["correct"] and rows[0]["name"] == "STSS+CoOp"
@@ -102,7 +105,7 @@ def test_a_part_of_compare_and_the_val_split(place, tmp_path):
     assert {row["total"] for row in rows} == {"20"}
 
 
-def test_views_are_encoded_once_for_all_prompts_and_again_for_other_views(place, tmp_path, monkeypatch):
+def test_views_are_encoded_once_for_all_prompts_and_again_for_other_views(undrawn, place, tmp_path, monkeypatch):
     encode, calls = views._encode, []
     monkeypatch.setattr(views, "_encode", lambda *args: calls.append(args) or encode(*args))
     first = report("settings", tmp_path, place.folder / "tlla", place.folder / "coop")
@@ -112,7 +115,7 @@ def test_views_are_encoded_once_for_all_prompts_and_again_for_other_views(place,
     assert len(calls) == 2
 
 
-def test_a_run_that_its_own_settings_do_not_reproduce_is_named(place, tmp_path, capsys):
+def test_a_run_that_its_own_settings_do_not_reproduce_is_named(undrawn, place, tmp_path, capsys):
     folder = shutil.copytree(place.folder / "tlla", tmp_path / "edited")
     record = json.loads((folder / "results.json").read_text())
     record["splits"]["test"]["correct"] += 1
@@ -171,7 +174,7 @@ def test_points_are_means_over_datasets_with_the_spread_of_the_seeds():
 
 def test_cost_is_the_mean_accuracy_and_the_median_seconds_of_each_method(place, tmp_path):
     rows = {row["method"]: row for row in report("cost", tmp_path, place.folder / "compare")}
-    assert set(rows) == {"SingleView+CoOp", "STSS+CoOp", "TPT+CoOp", "ZERO+CoOp"}
+    assert drawn(tmp_path, "cost") and set(rows) == {"SingleView+CoOp", "STSS+CoOp", "TPT+CoOp", "ZERO+CoOp"}
     for name in ("STSS", "TPT"):
         test = json.loads((place.folder / f"compare/CoOp/{name}/results.json").read_text())["splits"]["test"]
         found = rows[f"{name}+CoOp"]
@@ -179,10 +182,13 @@ def test_cost_is_the_mean_accuracy_and_the_median_seconds_of_each_method(place, 
         assert float(found["seconds"]) == test["seconds_per_image"]
         assert float(found["own_seconds"]) == test["method_seconds_per_image"]
     assert [rows[f"{name}+CoOp"]["backprop"] for name in ("STSS", "TPT")] == ["False", "True"]
+
+
+def test_cost_shows_the_methods_that_are_asked_for(undrawn, place, tmp_path):
     assert len(report("cost", tmp_path, place.folder / "compare", "--only", "TPT*", "ZERO+CoOp")) == 2
 
 
-def test_a_method_without_a_dataset_that_others_have_is_left_out(place, tmp_path, capsys):
+def test_a_method_without_a_dataset_that_others_have_is_left_out(undrawn, place, tmp_path, capsys):
     place.run("ZeroshotCLIP", "clip")
     place.run("ZeroshotCLIP", "clip_there", dataset="emoji_twemoji")
     rows = report("cost", tmp_path, *(place.folder / name for name in ("clip", "clip_there", "tlla")))
@@ -213,6 +219,7 @@ def test_names_move_as_little_as_they_can():
 def test_reliability_has_the_bins_and_the_ece_of_the_record(place, tmp_path, capsys):
     rows = report("reliability", tmp_path, f"ZERO={place.folder / 'compare/CoOp/ZERO'}", f"T={place.folder / 'tlla'}")
     printed = capsys.readouterr().out
+    assert drawn(tmp_path, "reliability")
     for name, folder in (("ZERO", "compare/CoOp/ZERO"), ("T", "tlla")):
         ece = json.loads((place.folder / folder / "results.json").read_text())["splits"]["test"]["ece"]
         own = [row for row in rows if row["name"] == name]

@@ -5,7 +5,7 @@ import csv
 import pytest
 import torch
 import torch.nn.functional as F
-from test_faults import fails
+from hostile import fails
 
 import report.__main__
 import tlla.predict.command

@@ -17,7 +17,7 @@ from forked import fork
 
 import train
 from sweeps import __main__ as cli
-from sweeps import plans, processes, rho
+from sweeps import cluster, plans, processes, rho
 from sweeps.grid import grid
 from sweeps.job import COMPLETE, OTHER, STALE, UNFINISHED, check_jobs, ordered
 from sweeps.runner import Sweep
@@ -25,8 +25,9 @@ from tlla.errors import InputError
 from trainers.harness.describe_run import plain
 
 FAKE = """
-import json, os, sys, time
+import json, os, signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGUSR2, lambda *_: sys.exit(130))
 argv = sys.argv[1:]
 folder = Path(argv[argv.index("--output-dir") + 1])
 here = Path(__file__).parent
@@ -64,6 +65,19 @@ def fake(tmp_path, monkeypatch) -> Path:
     for name in ("DATA", "OUT", "JOBS", "CFG", "TRAINER", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
+
+
+@pytest.fixture
+def nodes(fake, monkeypatch) -> None:
+    """The nodes of a cluster run these, too."""
+    script = fake / "train.py"
+
+    class Task(cluster.ClusterTask):
+        def __call__(self, job):
+            processes.SCRIPT = script
+            return super().__call__(job)
+
+    monkeypatch.setattr(cluster, "ClusterTask", Task)
 
 
 def calls(fake: Path) -> list[list[str]]:
@@ -143,7 +157,7 @@ def test_the_tables_have_every_method_once_a_dataset_and_seed(capsys):
     assert len(lines) == len(set(lines)) == 10 + (1 + 10) * 3 + (1 + 10) * 3 + 2 * 10 * 3
 
 
-def test_every_script_reaches_its_plan(tmp_path):
+def test_every_script_reaches_its_plan(tmp_path, monkeypatch, capsys):
     """The scripts work from anywhere and need no editing; their plans are those of the tests above."""
     found = {}
     for path in sorted((REPO / "scripts").glob("*/*.sh")):  # scripts/sweep.sh is what all of them call
@@ -158,10 +172,20 @@ def test_every_script_reaches_its_plan(tmp_path):
         },
         **{f"reproduce/{name}": name for name in ("table1", "table2")},
     }
-    env = os.environ | {"PYTHON": sys.executable, "OUT": "runs", "DATA": "/data", "OMP_NUM_THREADS": "1"}
+    python = tmp_path / "python"
+    python.write_text('#!/bin/bash\n[ $1 = -c ] || printf \'%s\n\' "$PYTHONPATH" "$@"\n')
+    python.chmod(0o755)
     command = [str(REPO / "scripts/sapt/train.sh"), "oxford_pets", "vit_b16_c4_ep50", "end", "4", "8", "--dry-run"]
+    env = {"PATH": os.environ["PATH"], "PYTHON": str(python)}
     out = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout
-    assert out.splitlines()[0] == TRAIN.replace("/out", f"{tmp_path}/runs").replace(" train.py", f" {REPO}/train.py")
+    path, *words = out.splitlines()
+    assert (path, words[:2]) == (str(REPO), ["-m", "sweeps"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OUT", "runs")
+    monkeypatch.setenv("DATA", "/data")
+    assert cli.main(words[2:]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == TRAIN.replace("/out", f"{tmp_path}/runs").replace(" train.py", f" {REPO}/train.py")
 
 
 CROSS_EMOJI = ("cross-dataset", "emoji", "--source", "emoji", "--targets", "emoji_twemoji")
@@ -351,12 +375,12 @@ def test_bad_input_is_found_before_anything_runs(fake, capsys):
         check_jobs([training, *[job for job in job_of(fake, "OPTIM.LR", "0.1") if job.source is None]])
 
 
-def test_a_sweep_killed_in_the_middle_ends_with_the_same_results(tmp_path):
+def test_a_sweep_killed_in_the_middle_ends_with_the_same_results(tmp_path, monkeypatch):
     """With the real train.py: all processes are killed while the prompt is trained, then everything is run again."""
     place = Workplace(tmp_path)
-    place.run("SAPT", "training", "DATASET.NUM_SHOTS", "16", "OPTIM.MAX_EPOCH", "10")
+    place.run("SAPT", "training", "DATASET.NUM_SHOTS", "16", "OPTIM.MAX_EPOCH", "8")
     words = ["train", "emoji", str(place.config), "--seeds", "1", "--data", str(tmp_path / "data")]
-    words += ["--out", str(tmp_path / "out"), "--opts", "OPTIM.MAX_EPOCH", "10"]
+    words += ["--out", str(tmp_path / "out"), "--opts", "OPTIM.MAX_EPOCH", "8"]
     first = fork("sweeps", words)
     deadline = time.monotonic() + 300
     while not (checkpoints := list(tmp_path.glob("out/**/prompt_learner/model.pth.tar-*"))):
@@ -369,24 +393,18 @@ def test_a_sweep_killed_in_the_middle_ends_with_the_same_results(tmp_path):
             if str(training).encode() in (line := entry.read_bytes()) and b"train.py" in line:
                 os.kill(int(entry.parent.name), signal.SIGKILL)
     assert not (training / "results.json").exists()
+    monkeypatch.setattr(cli, "Local", processes.Here)  # which imports nothing anew
     assert cli.main(words) == 0
     assert (training / "predictions_test.csv").read_text() == place.predictions("training")
     logs = "".join(path.read_text() for path in training.glob("log.txt*"))
     assert "epoch" in logs and len(list(training.glob("log.txt*"))) == 2
 
 
-def test_submitit_runs_the_jobs(tmp_path, capsys):
+def test_submitit_runs_the_jobs(fake, nodes, capsys):
     pytest.importorskip("submitit")
-    place = Workplace(tmp_path)
-    words = ["train", "emoji", str(place.config), "--seeds", "1", "--data", str(tmp_path / "data")]
-    words += ["--out", str(tmp_path / "out"), "--submit", "local", "--submit-with", "timeout_min=5"]
-    assert cli.main(words) == 0
-    assert "1 runs: 0 done before, 1 done now" in capsys.readouterr().out
-    assert cli.main(words) == 0
-    assert "1 runs: 1 done before, 0 done now" in capsys.readouterr().out
-    (tmp_path / "data/emoji/index.json").unlink()
-    assert cli.main([*words, "--redo", "--opts", "OPTIM.MAX_EPOCH", "2"]) == 2
-    assert "nothing is run" in capsys.readouterr().err
+    words = ("train", "emoji", "emoji", "--seeds", "1", "--submit", "local", "--submit-with", "timeout_min=5")
+    assert sweep(fake, *words) == 0
+    assert "1 runs: 0 done before, 1 done now" in capsys.readouterr().out and len(calls(fake)) == 1
 
 
 def test_without_submitit_it_is_said(fake, monkeypatch, capsys):

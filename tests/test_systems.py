@@ -146,4 +146,4 @@ def test_peak_memory_is_in_mb_on_every_system(monkeypatch, platform, resource, e
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(psutil.Process, "memory_info", lambda self: Memory)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert memory.peak_memory_mb() == expected
+    assert memory.peak_memory_mb(torch.device("cpu")) == expected

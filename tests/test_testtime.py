@@ -1,20 +1,22 @@
 """The trainers of the test-time methods and Compare, through train.py: the harness, not the methods' mathematics."""
 
 import csv
-import io
+import functools
+import importlib
 import json
 import re
 import shutil
-import subprocess
 import sys
 
 import pytest
 import torch
 from benchmark import REPO, Workplace
 from dassl.config import get_cfg_default
+from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
+from forked import fork
+from hostile import fails
 from PIL import Image
-from test_faults import fails
 
 import train
 from tlla.clip import encode_images, load_clip, normalize
@@ -44,21 +46,30 @@ def settings_of(name):
     return {"top_s": 3, "n_perturb": 2} if name == "STSS" else {}
 
 
+@functools.cache
+@torch.no_grad()
+def views_of(place):
+    """Pixels and features of each test image's views, with own loading."""
+    items = json.loads((place.folder / "data/emoji/index.json").read_text())["items"]["noto"]["test"]
+    images = (Image.open(place.folder / "data/emoji" / path).convert("RGB") for path, *_ in items)
+    pixels = [normalize(make_views(image, i, ViewConfig(32, 6, seed=1))) for i, image in enumerate(images)]
+    model = load_clip(str(place.folder / "clip.pt"))
+    return [(views[None], encode_images(model, views)[None]) for views in pixels]
+
+
 @torch.no_grad()
 def by_hand(place, name, classifier, order=None):
-    """A method's probabilities, one image at a time, with own loading: index -> (K,)."""
-    items = json.loads((place.folder / "data/emoji/index.json").read_text())["items"]["noto"]["test"]
+    """A method's probabilities, one image at a time: index -> (K,)."""
     method = METHODS[name](**settings_of(name))
     method.start(classifier, seed=1)
     found = {}
-    for i in order or range(len(items)):
-        image = Image.open(place.folder / "data/emoji" / items[i][0]).convert("RGB")
-        pixels = normalize(make_views(image, i, ViewConfig(32, 6, seed=1)))
-        features = encode_images(classifier.clip_model, pixels)[None]
-        found[i] = method.predict(features, pixels[None] if method.needs_images else None)[0]
-    return torch.stack([found[i] for i in range(len(items))])
+    for i in order or range(15):
+        pixels, features = views_of(place)[i]
+        found[i] = method.predict(features, pixels if method.needs_images else None)[0]
+    return torch.stack([found[i] for i in range(15)])
 
 
+@functools.cache
 def classifier_of(place, prompt):
     """The text side that Compare should have made for "words" or "learned"."""
     model = load_clip(str(place.folder / "clip.pt"))
@@ -69,18 +80,13 @@ def classifier_of(place, prompt):
     return PromptClassifier(PromptedCLIP(model, learner))
 
 
-def rows_of(place, folder):
-    """The per-image predictions that a run left."""
-    return list(csv.DictReader(io.StringIO(place.predictions(folder))))
-
-
 @pytest.mark.parametrize("prompt", ("words", "learned"))
 @pytest.mark.parametrize("name", ALL)
 def test_a_trainer_predicts_what_its_method_says(place, name, prompt):
     order = torch.randperm(15, generator=torch.Generator().manual_seed(1)).tolist()
     # Compare has online methods in it, so that all methods saw the images in that order.
     expected = by_hand(place, name, classifier_of(place, prompt), order)
-    rows = rows_of(place, f"compare/{prompt}/{name}")
+    rows = place.rows(f"compare/{prompt}/{name}")
     assert [int(row["index"]) for row in rows] == list(range(15))
     assert [int(row["prediction"]) for row in rows] == expected.argmax(dim=1).tolist()
     confidence = torch.tensor([float(row["confidence"]) for row in rows])
@@ -92,7 +98,7 @@ def test_a_method_alone_gives_what_it_gives_in_compare_whatever_the_batch_size(p
     alone = place.run(name, f"alone_{name}", "--model-dir", str(place.folder / "coop"), "TRAINER.VIEWS.VIEW_BATCH", "1")
     together = json.loads((place.folder / f"compare/learned/{name}/results.json").read_text())
     assert alone["trainer"] == together["trainer"] == name
-    predicted = [[row["prediction"] for row in rows_of(place, f)] for f in (f"alone_{name}", f"compare/learned/{name}")]
+    predicted = [[row["prediction"] for row in place.rows(f)] for f in (f"alone_{name}", f"compare/learned/{name}")]
     assert predicted[0] == predicted[1]
     for key in ("prompt_sha256", "total"):
         assert alone["splits"]["test"][key] == together["splits"]["test"][key]
@@ -104,14 +110,14 @@ def test_a_method_alone_gives_what_it_gives_in_compare_whatever_the_batch_size(p
 def test_views_made_on_the_device_are_those_made_before_to_a_grey_level(place):
     place.run("MeanViews", "here")
     place.run("MeanViews", "there", "TRAINER.VIEWS.ON_DEVICE", "True", "TRAINER.VIEWS.VIEW_BATCH", "18")
-    found = [torch.tensor([float(row["confidence"]) for row in rows_of(place, name)]) for name in ("here", "there")]
+    found = [torch.tensor([float(row["confidence"]) for row in place.rows(name)]) for name in ("here", "there")]
     torch.testing.assert_close(*found, atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize("name", [n for n in ALL if not METHODS[n].online])
 def test_only_online_methods_depend_on_the_order(place, name):
     predictions = by_hand(place, name, classifier_of(place, "words"), list(range(15))[::-1])
-    rows = rows_of(place, f"compare/words/{name}")
+    rows = place.rows(f"compare/words/{name}")
     assert [int(row["prediction"]) for row in rows] == predictions.argmax(dim=1).tolist()
 
 
@@ -128,7 +134,7 @@ def test_compare_leaves_a_table_of_every_method_and_prompt(place):
 
 def test_the_vote_of_tlla_tells_how_often_it_was_unanimous(place):
     results = place.run("TLLA", "tlla", "--eval-only", "--model-dir", str(place.folder / "coop"))
-    rows = rows_of(place, "tlla")
+    rows = place.rows("tlla")
     unanimous = [float(row["unanimous"]) for row in rows]
     assert results["splits"]["test"]["unanimous"] == pytest.approx(sum(unanimous) / 15)
     assert all((float(row["agreement"]) == 1) == (u == 1) for row, u in zip(rows, unanimous, strict=True))
@@ -138,13 +144,13 @@ def test_an_ensemble_serves_methods_that_need_no_prompt(place):
     results = place.run("ZERO", "ensemble", "TRAINER.PROMPT.TEMPLATE", "imagenet7")
     model = load_clip(str(place.folder / "clip.pt"))
     expected = by_hand(place, "ZERO", from_templates(model, NAMES, IMAGENET_7)).argmax(dim=1)
-    assert [int(row["prediction"]) for row in rows_of(place, "ensemble")] == expected.tolist()
+    assert [int(row["prediction"]) for row in place.rows("ensemble")] == expected.tolist()
     assert results["splits"]["test"]["total"] == 15
 
 
 def test_per_class_results_are_recorded_on_request(place):
     results = place.run("SingleView", "per_class", "TEST.PER_CLASS_RESULT", "True")["splits"]["test"]
-    rows = rows_of(place, "per_class")
+    rows = place.rows("per_class")
     for label, entry in enumerate(results["per_class"]):
         own = [row for row in rows if row["label"] == str(label)]
         hits = sum(row["prediction"] == row["label"] for row in own)
@@ -189,9 +195,19 @@ def test_the_examples_of_new_methods_work_as_written(place, tmp_path):
         (tmp_path / path).write_text(code)
         names.append(re.search(r"^class (\w+)", code, re.M)[1])
     assert len(names) == 2
-    runs = [place.argv(name, f"new_{name}", "OPTIM.MAX_EPOCH", "1") for name in names]
-    script = f"import sys, train; sys.exit(any(train.main(argv) for argv in {runs}))"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", script], cwd=tmp_path, check=True, capture_output=True)
+
+    def from_there(argv):
+        for module in [m for m in sys.modules if m.partition(".")[0] in ("train", "tlla", "trainers", "datasets")]:
+            del sys.modules[module]
+        TRAINER_REGISTRY._obj_map.clear()
+        DATASET_REGISTRY._obj_map.clear()
+        sys.path.insert(0, str(tmp_path))
+        copy = importlib.import_module("train")
+        assert copy.HERE == tmp_path
+        return any(copy.main(place.argv(name, f"new_{name}", "OPTIM.MAX_EPOCH", "1")) for name in names)
+
+    child = fork(from_there)
+    assert child.wait() == 0, child.error
     for name in names:
         results = json.loads((place.folder / f"new_{name}/results.json").read_text())
         assert results["trainer"] == name and results["splits"]["test"]["total"] == 15

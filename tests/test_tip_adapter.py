@@ -1,7 +1,5 @@
 """Tip-Adapter and Tip-Adapter-F: cache, search and steps against naive implementations; what may be chosen by what."""
 
-import csv
-import io
 import json
 import math
 import re
@@ -13,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from benchmark import Workplace
 from dassl.engine import TRAINER_REGISTRY
+from hostile import fails
 from PIL import Image
-from test_faults import fails
 
 import tlla.training.cache_model
 import train
@@ -43,7 +41,7 @@ def saved(place, output, name="model.pth.tar-3"):
 
 
 def predicted(place, output):
-    return [int(row["prediction"]) for row in csv.DictReader(io.StringIO(place.predictions(output)))]
+    return [int(row["prediction"]) for row in place.rows(output)]
 
 
 def encode(place, part, stretched=False):

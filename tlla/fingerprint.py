@@ -182,13 +182,18 @@ def versions(packages: Iterable[str] = PACKAGES, use_cuda: bool = True) -> dict[
     'not installed'
     """
     found = {"tlla": __version__, "python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
+    found |= {package: _installed(package) for package in packages}
     found["device"] = torch.cuda.get_device_name() if use_cuda and torch.cuda.is_available() else "cpu"
     return found
+
+
+@functools.cache
+def _installed(package: str) -> str:
+    """Its version; asked for by every part of a test."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def key_of(everything: Any) -> str:

@@ -1,5 +1,6 @@
 """Names in state dicts: prefixes of wrappers, Hugging Face's names, and the names of OpenAI's architecture."""
 
+import functools
 import json
 import re
 import warnings
@@ -151,15 +152,19 @@ def _some(names: Collection[str], kind: str) -> str:
     return f"{len(names)} {'name is' if len(names) == 1 else 'names are'} {kind} ({first})" if names else ""
 
 
-def _expected_names(state: Iterable[str]) -> set[str]:
+def _expected_names(state: Iterable[str]) -> frozenset[str]:
     """Names of all weights of OpenAI's architecture with as many layers as the state dict has."""
     names = list(state)
     text, blocks = _n_layers(names, "transformer.resblocks."), _n_layers(names, "visual.transformer.resblocks.")
     stages = tuple(_n_layers(names, f"visual.layer{i}.") for i in range(1, 5))
     resnet = any(name.startswith("visual.layer") for name in names)
+    return _names_of((stages, 8, None) if resnet else (blocks, HEAD_WIDTH, 32), text)
+
+
+@functools.cache
+def _names_of(visual: tuple[tuple[int, ...] | int | None, ...], text: int) -> frozenset[str]:
     with torch.device("meta"):
-        model = CLIP(1, 32, *((stages, 8, None) if resnet else (blocks, HEAD_WIDTH, 32)), 77, 1, 64, 1, text)
-    return set(model.state_dict())
+        return frozenset(CLIP(1, 32, *visual, 77, 1, 64, 1, text).state_dict())
 
 
 def _n_layers(names: Iterable[str], prefix: str) -> int:

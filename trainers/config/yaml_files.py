@@ -63,9 +63,12 @@ def load_yaml(path: Path, defaults: Mapping[str, Any] | None = None) -> Any:
         InputError: it cannot be read, or is none; the message names the file, and the line if that is known.
     """
     try:
-        text = read_text(path)
-        content = yaml.load(text, _Loader)
-        return _as_written(content, yaml.load(text, yaml.BaseLoader), defaults)
+        loader = _Loader(read_text(path))
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        written = yaml.constructor.BaseConstructor().construct_document(node)
+        return _as_written(loader.construct_document(node), written, defaults)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         reason = reason.replace('in "<unicode string>", ', "in ").removeprefix("in ")

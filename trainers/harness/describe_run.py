@@ -1,5 +1,6 @@
 """What a record says of a run: its config, data, versions, and where what is tested comes from."""
 
+import functools
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,8 +60,12 @@ def describe_source(path: Path, epoch: int | None, said: Mapping[str, str]) -> d
     return {"path": str(path), "epoch": epoch, "trained_by": by}
 
 
+@functools.cache
 def git_commit() -> str | None:
-    """Commit of the checkout that holds this file, with "+changes" if it was edited; None for an installed copy."""
+    """Commit of the checkout that holds this file, with "+changes" if it was edited; None for an installed copy.
+
+    As of the first call.
+    """
     here = Path(__file__).resolve()
 
     def git(*words: str) -> str:
