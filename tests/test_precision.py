@@ -18,10 +18,10 @@ def cpu_info(tmp_path, monkeypatch):
     def write(text):
         (tmp_path / "cpuinfo").write_text(text)
         monkeypatch.setattr(precision, "CPU_INFO", tmp_path / "cpuinfo")
-        precision.multiplies_in_bf16.cache_clear()
+        precision._multiplies_in_bf16.cache_clear()
 
     yield write
-    precision.multiplies_in_bf16.cache_clear()
+    precision._multiplies_in_bf16.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_auto_is_bf16_on_a_cpu_with_instructions_for_it(cpu_info, text, chosen):
 def test_auto_is_fp32_where_nothing_is_known_of_the_cpu(cpu_info, tmp_path):
     cpu_info("flags : amx_bf16")
     (tmp_path / "cpuinfo").unlink()
-    precision.multiplies_in_bf16.cache_clear()
+    precision._multiplies_in_bf16.cache_clear()
     assert precision.choose_precision("auto", CPU) == "fp32"
 
 

@@ -291,7 +291,7 @@ def shared(place):
     def build(trainer, part, *more):
         cfg = train.build_cfg(train.parse_args(place.argv(trainer, f"shared_{trainer}_{part}", *more)))
         built = train.build_trainer(cfg)
-        setattr(built.dm.dataset, f"_{part}", list(built.dm.dataset.test))
+        setattr(built.dm.dataset, part, list(built.dm.dataset.test))
         return built
 
     return build

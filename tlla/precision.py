@@ -23,12 +23,12 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     """
     on_cpu = device.type == "cpu"
     if wanted == AUTO:
-        return "amp" if not on_cpu else "bf16" if multiplies_in_bf16() else "fp32"
+        return "amp" if not on_cpu else "bf16" if _multiplies_in_bf16() else "fp32"
     return "fp32" if on_cpu and wanted in ("fp16", "amp") else wanted
 
 
 @functools.cache
-def multiplies_in_bf16() -> bool:
+def _multiplies_in_bf16() -> bool:
     """Whether the CPU has instructions for products of bf16 matrices (AMX, AVX-512 or Arm's), on Linux.
 
     Without them bf16 is slower than fp32.

@@ -38,12 +38,14 @@ class Batch:
     Attributes:
         predictions: Predictions of the images that could be read, and errors of the others.
         loaded: The B images that could be read, with their views.
+        features: Normalised features of the views, (B, V, E); with `margin` empty, as not all views are encoded.
         scores: STSS's scores of the views; None for other methods, and with `margin`.
         kept: Indices of the views that voted, (B, s); None where `scores` is.
     """
 
     predictions: Predictions
     loaded: list[Loaded]
+    features: Tensor
     scores: ViewScores | None = None
     kept: Tensor | None = None
 
@@ -174,10 +176,11 @@ class Predictor:
         if not good:
             empty = self._empty()
             empty.errors.extend(errors)
-            return Batch(empty, [])
+            return Batch(empty, [], torch.empty(0))
         views = torch.stack([one.views for one in good if one.views is not None])  # (B, V, 3, H, W)
+        encoded = BatchViews(self.encoder, views)
         with float32_products(self.device):
-            probability = self._probability(BatchViews(self.encoder, views))
+            probability = self._probability(encoded)
         scores, kept, details = self._selection(dict(self.method.details))
         predictions = Predictions(
             self.class_names,
@@ -189,7 +192,8 @@ class Predictor:
             errors,
             self.top_k,
         )
-        return Batch(predictions, good, scores, kept)
+        features = torch.empty(0) if self.margin else encoded.features()
+        return Batch(predictions, good, features, scores, kept)
 
     def _probability(self, batch: BatchViews) -> Tensor:
         if self.margin:

@@ -88,6 +88,14 @@ def predict_in_rounds(method: Method, batch: BatchViews, margin: float) -> Tenso
         method: One that `stops_early`.
         batch: The B images.
         margin: Between 0 and 1.
+
+    >>> from tlla.methods import METHODS
+    >>> from tlla.prompts.choose import make_classifier
+    >>> method = METHODS["MeanViews"]()
+    >>> method.start(make_classifier(model, ["cat", "dog"], "a photo of a {}."))
+    >>> batch = BatchViews(ViewEncoder(model), torch.zeros(1, 20, 3, 64, 64, dtype=torch.uint8))
+    >>> predict_in_rounds(method, batch, margin=0.0).shape, method.details["views"]
+    (torch.Size([1, 2]), tensor([8]))
     """
     n_views, probability = batch.views.shape[1], torch.empty(0)
     images = list(range(len(batch.views)))
