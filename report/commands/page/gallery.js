@@ -78,11 +78,11 @@ function views(image, frame) {
   return el("div", { class: "side" }, grid, detail);
 }
 
-/** What one view says, in words. */
+/** What one view predicts, in words. */
 function words(image, number) {
   const rank = image.order.indexOf(number);
   const title = number ? `View ${number}` : "View 0, the centre crop";
-  return [`${title}, ${rank < run.kept ? "kept" : "dropped"}, rank ${rank + 1} of ${image.order.length}: says `,
+  return [`${title}, ${rank < run.kept ? "kept" : "dropped"}, rank ${rank + 1} of ${image.order.length}: predicts `,
     image.view[number],
     ` (${percent(image.sure[number])} %), score ${image.score[number].toFixed(3)}, entropy ${image.entropy[number].toFixed(3)}` +
     (image.sharpness ? `, sharpness ${image.sharpness[number].toFixed(3)}` : "")];

@@ -1,4 +1,4 @@
-"""What each view of each test image says under a method that scores views, of all images of a run's test."""
+"""What each view of each test image predicts under a method that scores views, of all images of a run's test."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any
