@@ -196,6 +196,10 @@ MACHINE = {  # as torch and the system say it
     "quota": (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk is full"),
     "memory": (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 8 bytes"), "smaller batches"),
     "gpu memory": (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), "smaller batches"),
+    "gpu memory of a library": (
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling x"),
+        "smaller batches",
+    ),
     "rights": (PermissionError(errno.EACCES, "Permission denied", "/x"), "Permission denied: '/x'"),
 }
 

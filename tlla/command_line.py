@@ -42,7 +42,7 @@ MACHINE = (  # what a machine runs out of: pattern in the message of the system 
     ),
     (r"No space left on device|[Qq]uota exceeded", f"the disk is full: make room, then {AGAIN}"),
     (
-        r"out of memory|can't allocate memory|Cannot allocate memory|Unable to allocate",
+        r"out of memory|can't allocate memory|Cannot allocate memory|Unable to allocate|STATUS_ALLOC_FAILED",
         "there is not enough memory: use smaller batches (DATALOADER.*.BATCH_SIZE, VIEW_BATCH, --batch-views)",
     ),
 )

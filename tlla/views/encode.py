@@ -51,8 +51,9 @@ class ViewEncoder:
         while True:
             try:
                 return torch.cat([self._encode_chunk(chunk) for chunk in torch.split(views, self.at_once)])
-            except torch.cuda.OutOfMemoryError:
-                if self.at_once == 1:
+            except RuntimeError as error:
+                short = isinstance(error, torch.cuda.OutOfMemoryError) or "STATUS_ALLOC_FAILED" in str(error)
+                if not short or self.at_once == 1:
                     raise
             # Not inside the handler, whose traceback would keep the tensors alive.
             self.at_once //= 2
