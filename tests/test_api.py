@@ -438,17 +438,11 @@ runpy.run_module("tlla.predict", run_name="__main__")
 
 
 def test_a_new_process_imports_little_takes_a_forks_lines_and_predicts_from_anywhere(place, photos):
-    """One process, as each costs seconds: `import tlla` needs neither toolkit nor pkg_resources; then a fork's lines."""
+    """In one process, as each costs seconds. `import tlla` needs neither the toolkit nor pkg_resources."""
     text = (REPO / "docs/upstream_dassl.md").read_text(encoding="utf-8")
     lines = text.partition("```python\n")[2].partition("```")[0]
-    command = [
-        sys.executable,
-        "-W",
-        "error::UserWarning",
-        "-c",
-        FRESH + "import warnings; warnings.simplefilter('ignore')",
-    ]
-    command[-1] += f"\n{lines}{FORK}"
+    code = f"{FRESH}import warnings\nwarnings.simplefilter('ignore')\n{lines}{FORK}"
+    command = [sys.executable, "-W", "error::UserWarning", "-c", code]
     command += ["-", "--method", "single", "--backbone", str(place.folder / "clip.pt"), "--classes", *CLASSES]
     names = "\n".join(map(str, photos[:3]))
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}

@@ -136,6 +136,6 @@ def test_a_state_that_is_not_saved_is_found(place, monkeypatch, kind, same):
 
 
 def test_a_test_afterwards_gives_the_same_predictions(cell):
-    output = f"{cell.straight}-eval"
-    cell.run(output, "--eval-only", "--model-dir", str(cell.folder(cell.straight)))
+    output, seed = f"{cell.straight}-eval", str(cell.record(cell.straight)["seed"])
+    cell.run(output, "--seed", seed, "--eval-only", "--model-dir", str(cell.folder(cell.straight)))
     assert cell.found(output)["test"] == cell.found(cell.straight)["test"]
