@@ -65,7 +65,7 @@ def test(name: str, images: int, views: int) -> dict[str, Any]:
         set_random_seed(1)
         trainer = build_trainer(train.build_cfg(train.parse_args([*argv, "DATALOADER.NUM_WORKERS", "0"])))
         items = trainer.test_loader.dataset.data_source if name == "ZeroshotCLIP" else trainer.dm.dataset.test
-        items *= -(-images // len(items))  # the list itself, which the trainer holds
+        items[:] = (items * -(-images // len(items)))[:images]  # the list itself, which the trainer holds
         watch = Watch()
         watch.start()
         trainer.test()

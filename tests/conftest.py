@@ -3,6 +3,8 @@
 What imports torch is imported in functions: pytest_configure must hide the GPU before.
 """
 
+import copy
+import functools
 import os
 import re
 import signal
@@ -92,15 +94,19 @@ def card(device):
 
 
 def make_clip(arch: tuple, seed: int = 0) -> "CLIP":
-    """OpenAI's CLIP in fp32 with random weights."""
+    """OpenAI's CLIP in fp32 with random weights; a small one is drawn once."""
+    return copy.deepcopy(_drawn(arch, seed)) if arch[7] <= 64 else _drawn.__wrapped__(arch, seed)
+
+
+@functools.lru_cache(maxsize=4)
+def _drawn(arch: tuple, seed: int) -> "CLIP":
     import torch
 
     from tlla.backbones.openai_package import CLIP
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = CLIP(*arch).float().eval().requires_grad_(False)
-    return model
+        return CLIP(*arch).float().eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="session")

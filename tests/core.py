@@ -23,33 +23,45 @@ WORKERS = ("DATALOADER.NUM_WORKERS", os.environ.get("WORKERS", "2"))
 
 
 def main(folder: Path) -> None:
-    """Runs every command line; what each returns goes to <folder>/found.json."""
+    """Runs every command line, or with fork the quick ones; what each returns goes to <folder>/found.json."""
     multiprocessing.set_start_method(os.environ.get("START", "fork"), force=True)
     import torch
     from benchmark import Workplace
 
-    import parse_test_res
-    import report.__main__
-    import sweeps.__main__
-    import tlla.predict.command
     import train
     from datasets.__main__ import main as datasets_main
-    from report.reopen import open_run
     from trainers.harness.memory_peak import peak_memory_mb
 
     place = Workplace(folder, CLASSES)
     sapt, tlla_run = str(folder / "SAPT" / "seed1"), str(folder / "TLLA" / "seed1")
-    images = str(folder / "data" / "emoji" / "noto" / "test")
     workers = (WORKERS[0], "0") if "START" in os.environ else WORKERS
     codes = {
         "train": train.main(place.argv("SAPT", sapt, "OPTIM.MAX_EPOCH", "1", *workers)),
         "test": train.main(place.argv("TLLA", tlla_run, "--eval-only", "--model-dir", sapt, *WORKERS)),
-        "predict": tlla.predict.command.main([images, "--prompt", sapt, *FEW, "--csv", str(folder / "p.csv")]),
-        "logs": parse_test_res.main([str(folder / "SAPT")]),
-        "table": parse_test_res.main([str(folder), "--table"]),
         "list": datasets_main(["list"]),
         "example": datasets_main(["example", str(folder / "größer")]),
         "check": datasets_main(["check", "ImageFolder", "--root", str(folder / "größer")]),
+    }
+    if "START" in os.environ:
+        codes |= others(folder, sapt)
+    threads = [thread.name for thread in threading.enumerate() if not thread.daemon]
+    found = {"codes": codes, "peak_mb": peak_memory_mb(torch.device("cpu")), "threads": threads}
+    (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def others(folder: Path, sapt: str) -> dict[str, int]:
+    """The command lines that take seconds to import."""
+    import parse_test_res
+    import report.__main__
+    import sweeps.__main__
+    import tlla.predict.command
+    from report.reopen import open_run
+
+    images = str(folder / "data" / "emoji" / "noto" / "test")
+    codes = {
+        "predict": tlla.predict.command.main([images, "--prompt", sapt, *FEW, "--csv", str(folder / "p.csv")]),
+        "logs": parse_test_res.main([str(folder / "SAPT")]),
+        "table": parse_test_res.main([str(folder), "--table"]),
         "sweeps": sweeps.__main__.main(
             ["train", "emoji", "emoji", "--data", str(folder / "鳥"), "--out", str(folder / "out"), "--dry-run"]
         ),
@@ -61,9 +73,7 @@ def main(folder: Path) -> None:
         report.__main__.main(["--help"])
     except SystemExit as stop:
         codes["report"] = stop.code
-    threads = [thread.name for thread in threading.enumerate() if not thread.daemon]
-    found = {"codes": codes, "peak_mb": peak_memory_mb(torch.device("cpu")), "threads": threads}
-    (folder / "found.json").write_text(json.dumps(found), encoding="utf-8")
+    return codes
 
 
 if __name__ == "__main__":

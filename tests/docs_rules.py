@@ -32,7 +32,7 @@ from tlla.predict import command as predict
 
 LINKED = "train.py predict.py parse_test_res.py scripts configs requirements.txt setup.py toolkit".split()
 STYLES = ("twemoji", "openmoji", "openmoji_black", "fluent_flat", "fluent_contrast", "fluent_3d")
-COUNTS = {"noto": {"train": 8, "val": 4, "test": 5}, **{style: {"test": 5} for style in STYLES}}
+COUNTS = {"noto": {"train": 4, "val": 2, "test": 3}, **{style: {"test": 3} for style in STYLES}}
 SMALL = """
     INPUT.SIZE (32,32)  DATALOADER.NUM_WORKERS 0  OPTIM.MAX_EPOCH 1  TEST.SAVE_EVERY 600.0  TRAINER.SAPT.N_CTX 4
     TRAINER.TIPADAPTER.AUGMENT_EPOCH 1  TRAINER.TIPADAPTERF.AUGMENT_EPOCH 1  TRAINER.VIEWS.N_VIEWS 4

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import subprocess
 import sys
 
@@ -422,12 +423,34 @@ from tlla.backbones.openai_package import clip
 assert clip.tokenize("a cat").shape == (1, 77)
 assert "pkg_resources" not in sys.modules
 """
+FORK = """
+from dassl.config import get_cfg_default
+from dassl.data.datasets import DATASET_REGISTRY
+from dassl.engine import TRAINER_REGISTRY
+cfg = get_cfg_default()
+extend_cfg(cfg)
+assert (cfg.TRAINER.SAPT.RHO, cfg.DATASET.SPLIT_FILE) == (0.05, "")
+assert {"SAPT", "TLLA"} <= set(TRAINER_REGISTRY.registered_names())
+assert {"Emoji", "ImageFolder", "OxfordPets"} <= set(DATASET_REGISTRY.registered_names())
+import runpy
+runpy.run_module("tlla.predict", run_name="__main__")
+"""
 
 
-def test_importing_the_package_is_quick_and_needs_neither_the_toolkit_nor_pkg_resources():
-    command = [sys.executable, "-W", "error::UserWarning", "-c", FRESH]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_a_new_process_imports_little_takes_a_forks_lines_and_predicts_from_anywhere(place, photos):
+    """In one process, as each costs seconds. `import tlla` needs neither the toolkit nor pkg_resources."""
+    text = (REPO / "docs/upstream_dassl.md").read_text(encoding="utf-8")
+    lines = text.partition("```python\n")[2].partition("```")[0]
+    code = f"{FRESH}import warnings\nwarnings.simplefilter('ignore')\n{lines}{FORK}"
+    command = [sys.executable, "-W", "error::UserWarning", "-c", code]
+    command += ["-", "--method", "single", "--backbone", str(place.folder / "clip.pt"), "--classes", *CLASSES]
+    names = "\n".join(map(str, photos[:3]))
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPO)}
+    done = subprocess.run(command, input=names, cwd=place.folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 5, done.stderr
+    assert "3 images predicted" in done.stderr
+    readme = (REPO / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{line}`" in readme for line in ("import tlla.trainers", "import tlla.datasets"))
 
 
 def test_every_public_name_is_there_and_documented():

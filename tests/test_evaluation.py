@@ -5,15 +5,13 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
-from benchmark import REPO, Workplace
+from benchmark import Workplace
 from dassl.engine import TRAINER_REGISTRY
-from forked import fork_several
+from forked import fork, fork_several
 from hostile import fails
 
 import train
@@ -48,32 +46,24 @@ def shards(place, name):
     return len(list((place.folder / name).glob("shards/*/*.pt")))
 
 
-def start_slowly(argv):
-    """Starts train.py in a forked process, which rests after each batch; returns its number."""
-    process = os.fork()
-    if process:
-        return process
-    try:
-        torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
-        partial = in_use("harness.partial_results", "PartialResults")
-        add = partial.add
-        partial.add = lambda *args: (add(*args), time.sleep(0.1))
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        os._exit(train.main(argv))
-    finally:
-        os._exit(99)
+def rest_after_each_batch(monkeypatch):
+    """So that a process can be killed in the middle."""
+    partial = in_use("harness.partial_results", "PartialResults")
+    add = partial.add
+    monkeypatch.setattr(partial, "add", lambda *args: (add(*args), time.sleep(0.1)))
 
 
 @pytest.mark.parametrize("methods", (METHODS, ONLINE), ids=("episodic", "online"))
-def test_a_test_killed_again_and_again_ends_as_if_nothing_had_happened(place, methods):
+def test_a_test_killed_again_and_again_ends_as_if_nothing_had_happened(place, monkeypatch, methods):
     name, whole = f"killed{len(methods[1])}", f"whole{len(methods[1])}"
     argv = place.argv("Compare", name, *methods, *ONE_BY_ONE)
     place.run("Compare", whole, *methods, *ONE_BY_ONE)
     chance = random.Random(0)
     kills, ended = 0, False
     while not ended:
-        process = start_slowly(argv)
+        with monkeypatch.context() as patch:
+            rest_after_each_batch(patch)
+            process = fork("train", argv).pid
         enough = shards(place, name) + chance.randrange(5)  # none: it is killed while it starts
         while shards(place, name) < enough and not ended:
             time.sleep(0.005)
@@ -226,22 +216,18 @@ def test_online_methods_refuse_several_processes(place):
     assert sentence in "".join(child.error for child in children)
 
 
-def test_a_dead_process_ends_the_job_which_can_go_on(place):
-    slow = ("TRAINER.VIEWS.N_VIEWS", "100", "TRAINER.VIEWS.VIEW_BATCH", "100", "TEST.SAVE_EVERY", "0.0")
-    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(REPO / "train.py"), *place.argv("Compare", "dead", *METHODS, *slow)]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    job = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, **pipes)
-    while not list((place.folder / "dead").glob("shards/*/*.pt")):
+def test_a_dead_process_ends_the_job_which_can_go_on(place, monkeypatch):
+    with monkeypatch.context() as patch:
+        rest_after_each_batch(patch)
+        children = fork_several(2, "train", place.argv("Compare", "dead", *METHODS, *ONE_BY_ONE))
+    while not shards(place, "dead"):
         time.sleep(0.02)
-        assert job.poll() is None
-    workers = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True, check=True).stdout.split()
-    os.kill(int(workers[-1]), signal.SIGKILL)
-    _, errors = job.communicate(timeout=60)
-    assert job.returncode != 0 and ("run the same command again to resume" in errors or "SIGKILL" in errors)
-    assert list((place.folder / "dead").glob("shards/*/*.pt"))
-    place.run("Compare", "dead", *METHODS, *slow)
-    place.run("Compare", "alive", *METHODS, *slow)
+    os.kill(children[1].pid, signal.SIGKILL)
+    assert children[1].wait() == -signal.SIGKILL
+    assert children[0].wait() not in (0, 99) and "run the same command again to resume" in children[0].error
+    assert shards(place, "dead")
+    place.run("Compare", "dead", *METHODS, *ONE_BY_ONE)
+    place.run("Compare", "alive", *METHODS, *ONE_BY_ONE)
     assert what_was_found(place, "dead") == what_was_found(place, "alive")
 
 

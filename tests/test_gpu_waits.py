@@ -65,9 +65,7 @@ def test_waits_are_found(host):
 
 
 @dry
-@pytest.mark.parametrize(
-    "settings", ({}, {"class_token_position": "middle"}, {"csc": True}, {"text_chunk": 2}), ids=str
-)
+@pytest.mark.parametrize("settings", ({}, {"class_token_position": "middle", "csc": True}, {"text_chunk": 2}), ids=str)
 def test_class_features_are_encoded_without_a_wait_from_the_second_time_on(host, settings):
     model = prompted(host, **settings)
     with torch.no_grad():
@@ -90,14 +88,15 @@ def test_the_gradient_of_class_features_is_computed_without_a_wait(training_host
 
 # Not those that learn from the images, as what they remember depends on each image's content.
 @dry
-@pytest.mark.parametrize("name", sorted(name for name, m in METHODS.items() if not m.needs_backprop and not m.online))
-def test_methods_predict_without_a_wait(host, name):
-    model, method = prompted(host), METHODS[name]()
+def test_methods_predict_without_a_wait(host):
+    model = prompted(host)
     features = host.on_device(torch.randn(3, 64, 32))
     label = host.on_device(torch.zeros(3, dtype=torch.int64))
-    host.waits(lambda: method.start(PromptClassifier(model)))
-    assert host.waits(lambda: score(method.predict(features), label)) == []
-    assert all(values.device.type == host.device.type for values in method.details.values())
+    for name in sorted(name for name, m in METHODS.items() if not m.needs_backprop and not m.online):
+        method = METHODS[name]()
+        host.waits(lambda: method.start(PromptClassifier(model)))  # noqa: B023
+        assert host.waits(lambda: score(method.predict(features), label)) == [], name  # noqa: B023
+        assert all(values.device.type == host.device.type for values in method.details.values()), name
 
 
 @dry

@@ -18,6 +18,7 @@ from test_evaluation import interrupt_after
 import train
 from report.commands.settings import bank as views
 from report.reopen import open_run
+from tlla import fingerprint
 from tlla.backbones import as_backbone
 from tlla.errors import InputError
 from tlla.fingerprint import are_weights, files_sha256, tensor_sha256, weights_sha256
@@ -28,11 +29,11 @@ from tlla.prompts.info import PromptInfo
 from tlla.prompts.learner import PromptLearner
 
 
-@pytest.mark.parametrize("arch", (TINY_VIT, TINY_RESNET), ids=("ViT", "ResNet"))
-def test_clips_that_differ_in_one_number_of_any_weight_are_told_apart(arch):
+@pytest.mark.parametrize(("arch", "every"), ((TINY_VIT, 1), (TINY_RESNET, 5)), ids=("ViT", "ResNet"))
+def test_clips_that_differ_in_one_number_of_any_weight_are_told_apart(arch, every):
     model = make_clip((*arch[:6], 50, *arch[7:]))  # words
     before = [weights_sha256(model), weights_sha256(model, exact=True)]
-    for weight in as_backbone(model).named_weights().values():
+    for weight in list(as_backbone(model).named_weights().values())[::every]:
         first = weight.view(-1)[:1]
         kept = first.clone()
         first.add_(1)
@@ -41,6 +42,19 @@ def test_clips_that_differ_in_one_number_of_any_weight_are_told_apart(arch):
     assert [weights_sha256(model), weights_sha256(model, exact=True)] == before
     as_backbone(model).to_half()
     assert weights_sha256(model) == before[0] and weights_sha256(model, exact=True) != before[1]
+
+
+def test_the_fingerprint_of_a_clip_is_computed_once_until_a_weight_changes(monkeypatch):
+    model, weight, computed = make_clip((*TINY_VIT[:6], 50, *TINY_VIT[7:])), fingerprint._weight, []
+    monkeypatch.setattr(fingerprint, "_weight", lambda *args: computed.append(args) or weight(*args))
+    number = len(as_backbone(model).named_weights())
+    found = [weights_sha256(model, exact) for exact in (False, True, False, True)]
+    assert found[:2] == found[2:] and found[0] != found[1] and len(computed) == 2 * number
+    with torch.no_grad():
+        model.ln_final.weight[0] += 1
+    assert weights_sha256(model) != found[0] and weights_sha256(model, exact=True) != found[1]
+    model.ln_final.weight = torch.nn.Parameter(torch.ones(64))  # as make_clip began
+    assert [weights_sha256(model, exact) for exact in (False, True)] == found[:2]
 
 
 def test_a_prompt_is_not_for_a_clip_that_shares_the_text_projection_alone():

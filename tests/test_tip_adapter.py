@@ -316,26 +316,25 @@ def test_a_cache_of_test_images_is_refused(shared, trainer):
         shared(trainer, "train_x", *ADAMW).train()
 
 
-@pytest.mark.parametrize("final", ("last_step", "best_val"))
-def test_a_stopped_run_resumes_to_the_same_weights(place, monkeypatch, tip_adapter_f, final):
+def test_a_stopped_run_resumes_to_the_same_weights(place, monkeypatch, tip_adapter_f):
     after_epoch = tip_adapter_f.after_epoch
-    more = (*ADAMW, "TEST.FINAL_MODEL", final)
+    more = (*ADAMW, *BEST)
 
     def stop(trainer):
         after_epoch(trainer)
         if trainer.epoch == 1:
             raise KeyboardInterrupt
 
-    place.run("TipAdapterF", f"whole_{final}", *more)
+    place.run("TipAdapterF", "whole", *more)
     with monkeypatch.context() as patch:
         patch.setattr(tip_adapter_f, "after_epoch", stop)
-        assert train.main(place.argv("TipAdapterF", f"stopped_{final}", *more)) == 130
+        assert train.main(place.argv("TipAdapterF", "stopped", *more)) == 130
     monkeypatch.setattr(tip_adapter_f, "fill_cache", None)  # a cache that is trained further is not filled anew
-    place.run("TipAdapterF", f"stopped_{final}", *more)
-    for name in ("model.pth.tar-3", "model-best.pth.tar")[: 1 + (final == "best_val")]:
-        states = [saved(place, f"{run}_{final}", name) for run in ("whole", "stopped")]
+    place.run("TipAdapterF", "stopped", *more)
+    for name in ("model.pth.tar-3", "model-best.pth.tar"):
+        states = [saved(place, run, name) for run in ("whole", "stopped")]
         assert all(torch.equal(states[0][key], states[1][key]) for key in ("keys", "labels", "beta", "alpha"))
-    assert place.predictions(f"whole_{final}") == place.predictions(f"stopped_{final}")
+    assert place.predictions("whole") == place.predictions("stopped")
 
 
 def test_a_finished_run_that_goes_on_trains_as_before_its_search(place, monkeypatch, tip_adapter_f):
@@ -359,7 +358,6 @@ def test_a_diverging_run_stops(place, capfd):
     assert "infinite or NaN" in fails(capfd, place.argv("TipAdapterF", "diverges", *more), code=1)
 
 
-@pytest.mark.parametrize("trainer", ("TipAdapter", "TipAdapterF"))
 @pytest.mark.parametrize(
     ("key", "value", "part"),
     [
@@ -374,7 +372,8 @@ def test_a_diverging_run_stops(place, capfd):
         ("TEMPLATE", "an icon", "no {}"),
     ],
 )
-def test_wrong_settings_are_named(place, capfd, trainer, key, value, part):
+def test_wrong_settings_are_named(place, capfd, key, value, part):
+    trainer = "TipAdapter" if key.startswith("SEARCH") else "TipAdapterF"  # which share them
     node = trainer.upper()
     message = fails(capfd, place.argv(trainer, "wrong", f"TRAINER.{node}.{key}", value))
     assert part in message and (key == "TEMPLATE" or f"TRAINER.{node}.{key}" in message)

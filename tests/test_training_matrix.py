@@ -30,7 +30,7 @@ def place(tmp_path_factory) -> Workplace:
 
 
 class Cell(NamedTuple):
-    """One trainer with one FINAL_MODEL, and the folder of its uninterrupted run under the seed 1."""
+    """One trainer with one FINAL_MODEL, and the folder of its uninterrupted run."""
 
     place: Workplace
     trainer: str
@@ -61,44 +61,45 @@ class Cell(NamedTuple):
         }
 
 
-@pytest.fixture(scope="module", params=CELLS, ids="-".join)
-def cell(place, request) -> Cell:
-    cell = Cell(place, *request.param)
-    cell.run(cell.straight)
-    return cell
-
-
-@pytest.fixture
-def kill(monkeypatch):
-    """Runs a command that is stopped in the second epoch, or if there are no epochs, before anything is saved."""
+def kill(cell: Cell, output: str, *flags: str) -> None:
+    """Runs, stops in the second epoch, or if there are no epochs, before anything is saved, and resumes."""
 
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    def run(cell: Cell, argv: list[str]) -> None:
-        kind = TRAINER_REGISTRY.get(cell.trainer)
-        step = kind.forward_backward
+    kind = TRAINER_REGISTRY.get(cell.trainer)
+    step = kind.forward_backward
 
-        def step_or_stop(trainer, batch):
-            return (stop if (trainer.epoch, trainer.batch_idx) == (1, 1) else step)(trainer, batch)
+    def step_or_stop(trainer, batch):
+        return (stop if (trainer.epoch, trainer.batch_idx) == (1, 1) else step)(trainer, batch)
 
-        has_epochs = step is not TrainerX.forward_backward
-        with monkeypatch.context() as patch:
-            patch.setattr(kind, *(("forward_backward", step_or_stop) if has_epochs else ("save_model", stop)))
-            assert train.main(argv) == 130
+    has_epochs = step is not TrainerX.forward_backward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, *(("forward_backward", step_or_stop) if has_epochs else ("save_model", stop)))
+        assert train.main(cell.argv(output, *flags)) == 130
+    cell.run(output, *flags)
 
-    return run
+
+@pytest.fixture(scope="module", params=CELLS, ids="-".join)
+def cell(place, request) -> Cell:
+    """Its run of a drawn seed, killed and resumed, and one that the record of that run alone repeats."""
+    cell = Cell(place, *request.param)
+    output = f"{cell.straight}-killed"
+    kill(cell, output, "--seed", "-1")
+    record = cell.record(output)
+    config = cell.place.folder / f"{output}.yaml"
+    config.write_text(yaml.safe_dump(record["config"]))
+    argv = ["--config-file", str(config), "--seed", str(record["seed"])]
+    assert record["seed"] >= 0 and train.main([*argv, "--output-dir", str(cell.folder(cell.straight))]) == 0
+    return cell
 
 
 def test_the_trainers_are_found():
     assert {"CoOp", "CoCoOp", "SAPT", "TLLA", "TipAdapter", "TipAdapterF"} <= set(TRAINERS)
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(cell, kill):
-    output = f"{cell.straight}-killed"
-    kill(cell, cell.argv(output))
-    cell.run(output)
-    assert cell.found(output) == cell.found(cell.straight)
+def test_a_killed_run_goes_on_to_the_same_bits_as_one_that_repeats_its_record_with_its_drawn_seed(cell):
+    assert cell.found(f"{cell.straight}-killed") == cell.found(cell.straight)
 
 
 class Forgetful(PromptTrainer):
@@ -124,31 +125,17 @@ class Careful(Forgetful):
 
 
 @pytest.mark.parametrize(("kind", "same"), ((Forgetful, False), (Careful, True)))
-def test_a_state_that_is_not_saved_is_found(place, kill, monkeypatch, kind, same):
+def test_a_state_that_is_not_saved_is_found(place, monkeypatch, kind, same):
     """The test of the registered trainers can tell one that forgets its state from one that keeps it."""
     monkeypatch.setattr(TRAINER_REGISTRY, "_obj_map", {**TRAINER_REGISTRY._obj_map, kind.__name__: kind})
     cell = Cell(place, kind.__name__, "last_step")
     cell.run(cell.straight)
     output = f"{kind.__name__}-killed"
-    kill(cell, cell.argv(output))
-    cell.run(output)
+    kill(cell, output)
     assert (cell.found(output) == cell.found(cell.straight)) == same
 
 
 def test_a_test_afterwards_gives_the_same_predictions(cell):
-    output = f"{cell.straight}-eval"
-    cell.run(output, "--eval-only", "--model-dir", str(cell.folder(cell.straight)))
+    output, seed = f"{cell.straight}-eval", str(cell.record(cell.straight)["seed"])
+    cell.run(output, "--seed", seed, "--eval-only", "--model-dir", str(cell.folder(cell.straight)))
     assert cell.found(output)["test"] == cell.found(cell.straight)["test"]
-
-
-def test_a_run_of_a_drawn_seed_is_repeated_from_its_record_alone(cell, kill):
-    output, again = f"{cell.straight}-drawn", f"{cell.straight}-repeated"
-    kill(cell, cell.argv(output, "--seed", "-1"))
-    cell.run(output, "--seed", "-1")
-    record = cell.record(output)
-    assert record["seed"] >= 0
-    config = cell.place.folder / f"{output}.yaml"
-    config.write_text(yaml.safe_dump(record["config"]))
-    argv = ["--config-file", str(config), "--seed", str(record["seed"]), "--output-dir", str(cell.folder(again))]
-    assert train.main(argv) == 0
-    assert cell.found(again) == cell.found(output)

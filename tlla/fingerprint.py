@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import weakref
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,25 @@ def weights_sha256(clip_model: nn.Module, exact: bool = False) -> str:
         exact: Whether dtypes and all bits count. By default floats are rounded to fp16, so that a CLIP has the same
             fingerprint in half and in full precision.
 
+    It costs a second for a large CLIP, so it is remembered until a weight is replaced or changed in place; only a
+    change through `Tensor.data`, which torch does not count, stays unnoticed.
+
     >>> weights_sha256(model)[:8]
     'b68d4e2f'
     """
     weights = as_backbone(clip_model).named_weights()
-    return _lines_sha256(f"{name}\t{_weight(weights[name], exact)}" for name in sorted(weights))
+    state = [(name, weight.data_ptr(), weight._version, weight.dtype) for name, weight in weights.items()]
+    known = _found.setdefault(clip_model, {})
+    if known.get(exact, ("", None))[1] != state:
+        lines = (f"{name}\t{_weight(weights[name], exact)}" for name in sorted(weights))
+        known[exact] = _lines_sha256(lines), state
+    return known[exact][0]
+
+
+# By model and `exact`: the fingerprint, and the state of the weights of which it is.
+_found: weakref.WeakKeyDictionary[nn.Module, dict[bool, tuple[str, list[tuple[Any, ...]]]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def _weight(tensor: Tensor, exact: bool) -> str:
