@@ -52,6 +52,14 @@ def class_of_run(record: Record) -> type[ClipTrainer]:
     return TRAINER_REGISTRY.get(record.trainer)
 
 
+def check_all_views(record: Record) -> None:
+    """Raises InputError if a run has not seen all views of each image."""
+    if margin := (record.method["views"] or {}).get("MARGIN"):
+        raise InputError(
+            f"{record.folder} was tested with MARGIN {margin}, so not on all views: test it without a margin"
+        )
+
+
 def check_tested_prompt(record: Record, prompt: Tensor) -> None:
     """Raises InputError if a run's newest prompt is not the one that its results are of."""
     tested = {test.get("prompt_sha256") for test in record.content["splits"].values()}

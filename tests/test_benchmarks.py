@@ -15,6 +15,7 @@ from benchmarks.gpu.sizes import TINY, Sizes
 from benchmarks.naive import measure_or_fit
 from benchmarks.tpt_and_tlla import NAIVE, predict_by
 from benchmarks.training import Step
+from tlla.errors import InputError
 
 SMALL = {  # name: arguments that make it quick
     "class_set": ["--classes", "3", "--perturbations", "1", "--naive-prompts", "2", "3"],
@@ -132,3 +133,20 @@ def test_the_gpu_benchmark_says_that_it_needs_a_gpu(monkeypatch, tmp_path, capsy
     monkeypatch.setattr(sys, "argv", ["gpu", "--out", str(tmp_path / "gpu.json")])
     assert gpu.call(gpu.main) == 2
     assert "a CUDA GPU is needed" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("minutes", ("0", "-3", "nan", "inf"))
+def test_the_gpu_benchmark_refuses_minutes_in_which_nothing_can_be_measured(monkeypatch, tmp_path, minutes):
+    words = ["gpu", "--device", "cpu", "--tiny", f"--minutes={minutes}", "--out", str(tmp_path / "gpu.json")]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(InputError, match="--minutes must be a finite number > 0"):
+        gpu.main()
+
+
+def test_the_gpu_benchmark_keeps_an_earlier_file(monkeypatch, tmp_path):
+    path = tmp_path / "gpu.json"
+    path.write_text("figures")
+    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--tiny", "--out", str(path)])
+    with pytest.raises(InputError, match="exists: name another file"):
+        gpu.main()
+    assert path.read_text() == "figures"

@@ -112,7 +112,7 @@ def test_one_class_needs_one_round(task):
 @pytest.mark.parametrize("margin", (-0.1, 1.1, float("nan"), "much"))
 def test_a_margin_is_a_difference_of_probabilities(margin):
     with pytest.raises(InputError, match="^MARGIN"):
-        check_margin(margin)
+        check_margin(margin, 64)
 
 
 def test_the_margin_is_the_smallest_from_which_on_no_accuracy_is_lost():
@@ -170,5 +170,25 @@ def test_predict_says_how_many_views_an_image_needed(place, tmp_path):
 def test_a_margin_for_a_method_that_needs_all_views_is_refused(place, capfd):
     said = fails(capfd, place.argv("TPT", "tpt", *TWENTY))
     assert "TRAINER.VIEWS.MARGIN is 0.7" in said
-    assert "TPT needs all views" in said
+    assert "all views are needed by TPT" in said
     assert "MARGIN must lie between 0 and 1" in fails(capfd, place.argv("ZERO", "zero", "TRAINER.VIEWS.MARGIN", "2.0"))
+
+
+def test_a_margin_is_refused_where_no_view_can_be_spared(place, capfd):
+    few = ("TRAINER.VIEWS.N_VIEWS", "8", "TRAINER.VIEWS.MARGIN", "0.3")
+    assert "MARGIN 0.3 spares nothing with 8 views" in fails(capfd, place.argv("ZERO", "few", *few))
+
+
+def test_a_flag_of_predict_is_no_setting_of_a_method(place, capsys):
+    image = str(place.folder / "data/emoji/noto/test/0/0.png")
+    argv = [image, "--backbone", str(place.folder / "clip.pt"), "--classes", "bird", "tool", "--set", "margin=0.3"]
+    assert tlla.predict.command.main(argv) == 2
+    assert "--set has margin, which is not a setting of the method but a flag" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ("page", "settings"))
+def test_reports_on_all_views_refuse_a_run_with_a_margin(place, tmp_path, capsys, what):
+    if not (place.folder / "stss").is_dir():
+        place.run("STSS", "stss", *TWENTY)
+    assert report.__main__.main([what, str(place.folder / "stss"), "--out", str(tmp_path)]) == 2
+    assert "was tested with MARGIN 0.7, so not on all views" in capsys.readouterr().err

@@ -475,3 +475,22 @@ def test_real_runs_of_train_py_fill_the_table(tmp_path, call):
     assert ("STSS+CoOp", "Emoji") in rows_of(call(tmp_path / "out", tmp_path / "moved", "--format", "csv")[1])
     log = call(tmp_path / "out/emoji/TLLA", "--test-log")[1]
     assert f"* accuracy: {found['STSS+CoOp', 'Emoji']['mean'][:4]}" in log
+
+
+def test_tests_of_one_prompt_in_two_precisions_are_two_rows(tmp_path, call):
+    for name, wanted in (("a", "fp32"), ("b", "bf16")):
+        more = {"config__TRAINER__PROMPT": {"TEMPLATE": "", "PREC": wanted}}
+        record(tmp_path / name, "ZERO", "ImageNetA", 1, 60.0, **more)
+    code, out, _ = call(tmp_path, "--table")
+    assert code == 0 and "PREC fp32" in out and "PREC bf16" in out
+
+
+def test_runs_with_and_without_a_margin_are_compared(tmp_path, call):
+    for name, margin in (("a", {}), ("b", {"MARGIN": 0.3})):
+        folder = tmp_path / name
+        record(folder, "ZERO", "ImageNetA", 1, 60.0, new=True)
+        content = json.loads((folder / "results.json").read_text())
+        content["method"]["views"] = {"N_VIEWS": 64, **margin}
+        (folder / "results.json").write_text(json.dumps(content))
+    code, out, _ = call(tmp_path, "--table")
+    assert code == 0 and "MARGIN 0.3" in out and "NOT COMPARABLE" not in out

@@ -1,42 +1,26 @@
 """In which precision a device computes, and with which kernels."""
 
 import functools
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 import torch
 
 AUTO = "auto"
 PRECISIONS = (AUTO, "fp32", "fp16", "bf16", "amp")
-CPU_INFO = Path("/proc/cpuinfo")  # on Linux
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
     """The precision in which a device computes when this one is wanted: fp32, fp16 (weights, too), bf16 or amp (fp16).
 
-    "auto" is amp on a GPU, bf16 on a CPU with instructions for it, else fp32. A CPU has no fp16: it computes in fp32.
+    "auto" is amp on a GPU and fp32 on a CPU. A CPU has no fp16: it computes in fp32.
 
     >>> choose_precision("amp", torch.device("cpu")), choose_precision("auto", torch.device("cuda"))
     ('fp32', 'amp')
     """
-    on_cpu = device.type == "cpu"
-    if wanted == AUTO:
-        return "amp" if not on_cpu else "bf16" if _multiplies_in_bf16() else "fp32"
-    return "fp32" if on_cpu and wanted in ("fp16", "amp") else wanted
-
-
-@functools.cache
-def _multiplies_in_bf16() -> bool:
-    """Whether the CPU has instructions for products of bf16 matrices (AMX, AVX-512 or Arm's), on Linux.
-
-    Without them bf16 is slower than fp32.
-    """
-    with suppress(OSError):
-        flags = re.search(r"^(flags|Features)\s*:(.*)$", CPU_INFO.read_text(encoding="utf-8"), re.MULTILINE)
-        return flags is not None and not {"amx_bf16", "avx512_bf16", "bf16"}.isdisjoint(flags[2].split())
-    return False
+    if device.type == "cpu":
+        return "bf16" if wanted == "bf16" else "fp32"
+    return "amp" if wanted == AUTO else wanted
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

@@ -13,6 +13,7 @@ import argparse
 import gc
 import importlib
 import json
+import math
 import sys
 import time
 import traceback
@@ -138,6 +139,10 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="a rehearsal in tiny sizes: its figures mean nothing")
     args = parser.parse_args()
+    if not 0 < args.minutes < math.inf:
+        raise InputError(f"--minutes must be a finite number > 0, but got {args.minutes}")
+    if args.out.exists():
+        raise InputError(f"--out {args.out} exists: name another file, or remove it")
     if args.device == "cpu" and not args.tiny:
         raise InputError("--device cpu is for a rehearsal only: add --tiny")
     if args.device != "cpu":
@@ -152,6 +157,7 @@ def main() -> None:
     def save(content: Content) -> None:
         write_text(args.out, json.dumps(content, indent=1, default=str) + "\n")
 
+    save({})  # an error here costs no figure
     content = run(args.parts, sizes, args.minutes, save)
     table = content["aims"] = compare_with_aims(content)
     save(content)
@@ -164,4 +170,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(call(main))
+    sys.exit(call(main, stopped="stopped: --out has what was measured"))

@@ -18,6 +18,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from report.tables.render import escaped
+from tlla.arguments import number
 from tlla.errors import InputError
 from tlla.files import to_csv, write_text
 from tlla.methods import Method
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> list[Path]:
     """Writes margin.csv with every number, margin.md with the means, and the picture; prints the margins."""
+    number("--tolerance", args.tolerance)
     rows = [
         row
         for name, folders in named_runs(args.runs).items()
@@ -51,7 +53,8 @@ def run(args: argparse.Namespace) -> list[Path]:
     write_text(args.out / "margin.csv", to_csv([rows[0], *(row.values() for row in rows)]))
     curves = means(rows)
     for name, curve in curves.items():
-        print(f"{name}: MARGIN {smallest_margin(curve, args.tolerance)}")
+        images = max(row["images"] for row in rows if row["name"] == name)
+        print(f"{name}: MARGIN {smallest_margin(curve, args.tolerance)} (by {images} {args.split} images)")
     table = [
         (escaped(name, "markdown"), margin, f"{views:.1f}", f"{accuracy:.2f}")
         for name, curve in curves.items()
@@ -78,7 +81,13 @@ def measure(name: str, folder: Path, split: str, kept: Path, opts: Sequence[str]
             done[-1] = True
             last = done.int().argmax(dim=0)  # (N,): the first round in which an image is done
             rows.append(
-                {"name": f"{name} {entry.title}".strip(), "run": str(folder), "split": split, "margin": margin}
+                {
+                    "name": f"{name} {entry.title}".strip(),
+                    "run": str(folder),
+                    "split": split,
+                    "images": len(bank.labels),
+                    "margin": margin,
+                }
                 | {"views": sizes[last].double().mean().item()}
                 | {"accuracy": 100 * right.gather(0, last[None]).double().mean().item()}
             )

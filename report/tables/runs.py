@@ -124,7 +124,7 @@ def _data_settings(record: Record) -> dict[str, str]:
 def _method_settings(record: Record, origin: Origin | None) -> dict[str, str]:
     """Of the test: the method's own, its views, its template."""
     method = record.method
-    found = {**method["settings"], **(method["views"] or {})}
+    found = {"PREC": record.precision, **method["settings"], **(method["views"] or {})}
     if origin is None and not method["learns"] and "TEMPLATE" not in found:
         found["TEMPLATE"] = method["template"]
     return {key: str(value) for key, value in found.items() if key not in NO_SETTINGS}
@@ -159,7 +159,8 @@ def _facts(record: Record) -> dict[str, str]:
     if record.data["own"] and "classes_sha256" in record.data:
         facts["hash of the class names"] = str(record.data["classes_sha256"])[:12]
     if views := record.method["views"]:
-        facts["views"] = ", ".join(f"{key} {value}" for key, value in views.items())
+        # With a margin the views are the same; not all are seen.
+        facts["views"] = ", ".join(f"{key} {value}" for key, value in views.items() if key != "MARGIN")
     return facts
 
 

@@ -39,7 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         "--precision",
         default="auto",
         choices=("auto", "fp32", "bf16", "amp"),
-        help="of the encoders; auto: amp (fp16) on a GPU, bf16 on a CPU that has it, else fp32",
+        help="of the encoders; auto: amp (fp16) on a GPU, fp32 on a CPU",
     )
     parser.add_argument("--method", default="tlla", help="tlla (STSS), single, zero, mta, tpt ... (docs/methods.md)")
     parser.add_argument(

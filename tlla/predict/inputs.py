@@ -1,6 +1,7 @@
 """Images, class names, CLIP and predictor from the arguments of predict.py."""
 
 import argparse
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -58,6 +59,8 @@ def build_predictor(args: argparse.Namespace) -> Predictor:
     info, path = (prompt.info, prompt.path) if isinstance(prompt, Prompt) else (PromptInfo(), None)
     names = find_class_names(args, info)
     values = parse_settings(args.set)
+    if own := sorted({name.lower() for name in values} & set(inspect.signature(Predictor).parameters)):
+        raise InputError(f"--set has {own[0]}, which is not a setting of the method but a flag: see predict.py --help")
     if args.explain and not find_method(args.method).scores_views:
         raise InputError(
             "--explain shows the views that a method keeps by their scores, as STSS does, but --method is "

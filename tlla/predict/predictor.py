@@ -106,7 +106,7 @@ class Predictor:
         self.precision = "fp16" if half else choose_precision(precision, self.device)
         self.method: Method = build_method(method, settings)
         self.method.check_views(n_views)
-        check_margin(margin)
+        check_margin(margin, n_views)
         if margin and not self.method.stops_early:
             raise InputError(f"margin is {margin}, but {type(self.method).__name__} needs all views: set it to 0")
         self.margin = float(margin)

@@ -85,6 +85,18 @@ def with_precision(node: Mapping[str, Any], content: Mapping[str, Any]) -> dict[
     return {**node, "PREC": "fp32" if in_fp32 else wanted}
 
 
+def precision_of(content: Mapping[str, Any]) -> str:
+    """The entry "precision".
+
+    >>> trainers = {"PROMPT": {"PREC": "amp"}}
+    >>> precision_of({"trainer": "ZERO", "versions": {"device": "cpu"}, "config": {"TRAINER": trainers}})
+    'fp32'
+    """
+    name = training_of(content["trainer"])
+    node = _node(content, NODES.get(name, name.upper()))
+    return str(with_precision(node if "PREC" in node else _node(content, "PROMPT"), content).get("PREC", ""))
+
+
 def training_of(trainer: str) -> str:
     """The name of a trainer's training.
 

@@ -84,6 +84,11 @@ class Record:
         return {**found, "settings": old_records.with_precision(found["settings"], self.content)}
 
     @property
+    def precision(self) -> str:
+        """The precision in which it was tested; "" if that is not known."""
+        return str(self.content.get("precision") or old_records.precision_of(self.content))
+
+    @property
     def training(self) -> Mapping[str, Any] | None:
         """Name, config node and epochs of the training; None if the run did not train."""
         own = "method" in self.content

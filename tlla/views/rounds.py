@@ -16,15 +16,17 @@ from .encode import ViewEncoder
 FIRST = 8  # views of the first round; each later round doubles their number
 
 
-def check_margin(margin: float) -> None:
-    """Raises InputError unless a vote can lead by this margin.
+def check_margin(margin: float, n_views: int) -> None:
+    """Raises InputError unless a vote can lead by this margin, and there are views to spare.
 
-    >>> check_margin(1.5)
+    >>> check_margin(1.5, n_views=64)
     Traceback (most recent call last):
     tlla.errors.InputError: MARGIN must lie between 0 and 1, a difference of probabilities, but got 1.5
     """
     if number("MARGIN", margin) > 1:
         raise InputError(f"MARGIN must lie between 0 and 1, a difference of probabilities, but got {margin}")
+    if margin and n_views <= FIRST:
+        raise InputError(f"MARGIN {margin} spares nothing with {n_views} views: the first round has {FIRST}")
 
 
 def round_sizes(n_views: int) -> list[int]:

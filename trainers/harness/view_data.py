@@ -34,7 +34,7 @@ def view_config(cfg: CfgNode, node: CfgNode) -> ViewConfig:
         raise InputError("ON_DEVICE makes crops and flips, but no AugMix: set it or AUGMIX to False")
     if node.VIEW_BATCH < 1:
         raise InputError(f"VIEW_BATCH must be at least 1, but got {node.VIEW_BATCH}")
-    check_margin(node.MARGIN)
+    check_margin(node.MARGIN, node.N_VIEWS)
     return ViewConfig(
         size=cfg.INPUT.SIZE[0],
         n_views=node.N_VIEWS,

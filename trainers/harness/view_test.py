@@ -69,8 +69,8 @@ class ViewTest(ImageTest):
             self.config = view_config(cfg, self.node)
         self.methods = {name: configured_method(cfg, name, own, self.config.n_views) for name, own in methods.items()}
         if self.node.MARGIN and not any(map(self._in_rounds, self.methods.values())):
-            key, names = f"TRAINER.{views_name}.MARGIN", " and ".join(self.methods)
-            raise InputError(f"{key} is {self.node.MARGIN}, but {names} needs all views: set it to 0")
+            key, names = f"TRAINER.{views_name}.MARGIN", ", ".join(self.methods)
+            raise InputError(f"{key} is {self.node.MARGIN}, but all views are needed by {names}: set it to 0")
         if not any(method.uses_views for method in self.methods.values()):
             self.config = dataclasses.replace(self.config, n_views=1)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from report.reopen import open_run
+from report.reopen import check_all_views, open_run
 from tlla.errors import InputError
 from tlla.fingerprint import versions
 from tlla.methods import METHODS
@@ -52,6 +52,7 @@ def measure(folder: str | Path, root: str = "") -> Measured:
             f"{folder} is a run of {record.trainer}, but a page shows the views of a method that scores them, such as "
             "TLLA or STSS: name the folder of such a run"
         )
+    check_all_views(record)
     if not record.test:
         raise InputError(f"{folder} has no results of the {SPLIT} split, which a page shows: test the run on it")
     rows = read_rows(Path(folder), SPLIT)

@@ -21,7 +21,7 @@ from tlla.records.record import read_record
 from tlla.selection import VOTES, score_views, select_and_vote
 from trainers.base import ClipTrainer
 
-from ...reopen import check_tested_prompt, class_of_run, open_run
+from ...reopen import check_all_views, check_tested_prompt, class_of_run, open_run
 from .bank import ViewBank
 
 AS_STSS = ("CLASS_TOKEN_POSITION", "PREC")  # keys of a prompt's training that its test by STSS needs
@@ -71,6 +71,7 @@ def open_stss(folder: Path, *opts: str) -> StssRun:
         InputError: STSS cannot be tried on such a run.
     """
     record = read_record(folder)
+    check_all_views(record)
     of_stss = record.method["name"] == STSS.__name__
     if of_stss:
         trainer = open_run(folder, *opts)
