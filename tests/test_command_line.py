@@ -68,7 +68,7 @@ def test_every_entry_point_is_known_here():
 
 @pytest.mark.parametrize("script", OTHERS)
 def test_scripts_and_benchmarks_run_through_call(script):
-    assert "sys.exit(call(main))" in (REPO / script).read_text(encoding="utf-8")
+    assert "sys.exit(call(main" in (REPO / script).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("entry", COMMANDS)
