@@ -8,6 +8,7 @@ TRAINER.VIEWS.MARGIN or TRAINER.TLLA.MARGIN. Choose it on other images than thos
 """
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -31,6 +32,7 @@ from ..style import plt
 from .settings.bank import ViewBank, view_bank
 
 MARGINS = [round(0.05 * step, 2) for step in range(1, 21)]
+NAMED = (0.1, 0.3, 0.5, "all")  # in the picture
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +79,7 @@ def measure(name: str, folder: Path, split: str, kept: Path, opts: Sequence[str]
         leads, right = rounds(entry.method, bank, trainer.device)
         sizes = torch.tensor(round_sizes(bank.features.shape[1]))
         for margin in (*MARGINS, "all"):
-            done = leads >= margin if margin != "all" else torch.zeros_like(right)
+            done = leads >= (math.inf if margin == "all" else margin)
             done[-1] = True
             last = done.int().argmax(dim=0)  # (N,): the first round in which an image is done
             rows.append(
@@ -87,9 +89,9 @@ def measure(name: str, folder: Path, split: str, kept: Path, opts: Sequence[str]
                     "split": split,
                     "images": len(bank.labels),
                     "margin": margin,
+                    "views": sizes[last].double().mean().item(),
+                    "accuracy": 100 * right.gather(0, last[None]).double().mean().item(),
                 }
-                | {"views": sizes[last].double().mean().item()}
-                | {"accuracy": 100 * right.gather(0, last[None]).double().mean().item()}
             )
     if not rows:
         raise InputError(f"{folder} tests no method that can stop early: name a run of TLLA, ZERO, EntropyMean ...")
@@ -136,10 +138,13 @@ def draw(curves: dict[str, Curve], path: Path) -> list[Path]:
     figure, axis = plt.subplots(figsize=(5.2, 3.4))
     for i, (name, curve) in enumerate(curves.items()):
         _, views, accuracy = zip(*curve, strict=True)
-        axis.plot(views, accuracy, label=name, **style.line(i))
+        look = style.line(i)
+        axis.plot(views, accuracy, label=name, **look)
+        place = {"xytext": (0, -11 if i % 2 else 5), "textcoords": "offset points", "ha": "center"}
         for margin, x, y in curve:
-            if margin in (0.1, 0.2, 0.3, 0.5, "all"):
-                axis.annotate(f"{margin}", (x, y), xytext=(0, 5), textcoords="offset points", fontsize=7, ha="center")
+            if margin in NAMED:
+                axis.annotate(f"{margin}", (x, y), fontsize=7, color=look["color"], **place)
+    axis.margins(y=0.1)
     axis.set_xlabel("mean views of an image (numbers: margin)")
     axis.set_ylabel("top-1 accuracy, %")
     axis.legend()
