@@ -13,6 +13,7 @@ from .. import command_line
 from ..backbones import as_backbone
 from ..files import write_bytes
 from ..fingerprint import EXTRAS, PACKAGES, files_sha256, source_sha256, versions, weights_sha256
+from ..precision import keep_bits
 from .flags import parse_args
 from .inputs import build_predictor, read_inputs
 from .journal import Journal
@@ -29,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
     fruit.png  fruit         89.0  bird 11.0      0.346
     0
     """
+    keep_bits()
     images = read_inputs(args)
     predictor = build_predictor(args)
     fresh = args.fresh or predictor.method.online  # an online method's state is not saved

@@ -104,14 +104,8 @@ class Predictions:
         for index, name, top, values in zip(self.index.tolist(), self.names, self.top, numbers, strict=True):
             best = [[label, rounded(p)] for label, p in top]
             row: Row = {"index": index, "file": name, "prediction": best[0][0], "probability": best[0][1], "top": best}
-            yield (
-                index,
-                row
-                | {
-                    key: value if isinstance(value, int) else rounded(value)
-                    for key, value in zip(columns, values, strict=True)
-                },
-            )
+            cells = (value if isinstance(value, int) else rounded(value) for value in values)
+            yield index, row | dict(zip(columns, cells, strict=True))
 
     def table(self) -> str:
         """A table for the terminal."""

@@ -20,14 +20,14 @@ from ..clip import image_size
 from ..errors import InputError
 from ..methods import Method
 from ..methods.choice import build_method
-from ..precision import AUTO, PRECISIONS, autocast, choose_precision, float32_products
+from ..precision import AUTO, PRECISIONS, autocast, choose_precision
 from ..prompts.choose import PromptLike, check_class_names, make_classifier
 from ..prompts.classifier import FP16_LOSS_SCALE
 from ..selection import ViewScores, lowest
 from ..views.encode import ViewEncoder
 from ..views.loader import ImageLike, Loaded, load_batches
 from ..views.make import ViewConfig
-from ..views.rounds import BatchViews, check_margin, predict_in_rounds
+from ..views.rounds import BatchViews, check_margin, predict_views
 from .predictions import BadImage, Predictions, joined
 
 
@@ -179,8 +179,7 @@ class Predictor:
             return Batch(empty, [], torch.empty(0))
         views = torch.stack([one.views for one in good if one.views is not None])  # (B, V, 3, H, W)
         encoded = BatchViews(self.encoder, views)
-        with float32_products(self.device):
-            probability = self._probability(encoded)
+        probability = predict_views(self.method, encoded, self.margin)
         scores, kept, details = self._selection(dict(self.method.details))
         predictions = Predictions(
             self.class_names,
@@ -194,11 +193,6 @@ class Predictor:
         )
         features = torch.empty(0) if self.margin else encoded.features()
         return Batch(predictions, good, features, scores, kept)
-
-    def _probability(self, batch: BatchViews) -> Tensor:
-        if self.margin:
-            return predict_in_rounds(self.method, batch, self.margin)
-        return self.method.predict(batch.features(), batch.pixels() if self.method.needs_images else None)
 
     def _selection(self, details: dict[str, Tensor]) -> tuple[ViewScores | None, Tensor | None, dict[str, Tensor]]:
         """STSS's scores of the last batch, the views that voted, and the details with their mean sharpness."""

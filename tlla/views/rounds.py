@@ -11,6 +11,7 @@ from torch import Tensor
 from ..arguments import number
 from ..errors import InputError
 from ..methods.base import Method
+from ..precision import float32_products
 from .encode import ViewEncoder
 
 FIRST = 8  # views of the first round; each later round doubles their number
@@ -59,11 +60,20 @@ class BatchViews:
         n_views = self.views.shape[1]
         if not any(self._known):
             self._features, self._known = self.encode(self.views), [n_views] * len(self.views)
-        self.first(n_views, range(len(self.views)))
+        self._encode(n_views, range(len(self.views)))
         return self._features
 
     def first(self, n: int, images: Sequence[int]) -> Tensor:
-        """Features of the first n views of some images, (len(images), n, E); missing ones are encoded together."""
+        """Features of the first n views of some images, (len(images), n, E)."""
+        self._encode(n, images)
+        return self._features[list(images), :n]
+
+    def pixels(self) -> Tensor:
+        """What the encoder sees of the views, (B, V, 3, H, W), float32."""
+        return self.encode.pixels(self.views)
+
+    def _encode(self, n: int, images: Sequence[int]) -> None:
+        """Encodes together what is not known of the first n views of some images."""
         for start in sorted({known for image in images if (known := self._known[image]) < n}):
             missing = [image for image in images if self._known[image] == start]
             # Indexed with the channels last, as they are in memory.
@@ -73,11 +83,30 @@ class BatchViews:
             self._features[missing, start:n] = chosen
             for image in missing:
                 self._known[image] = n
-        return self._features[list(images), :n]
 
-    def pixels(self) -> Tensor:
-        """What the encoder sees of the views, (B, V, 3, H, W), float32."""
-        return self.encode.pixels(self.views)
+
+def predict_views(method: Method, batch: BatchViews, margin: float = 0.0) -> Tensor:
+    """Class probabilities, (B, K), from all views, or with a margin from as many as each image needs.
+
+    The encoder runs as the process has set it, the method in full float32 precision.
+
+    Args:
+        method: With a margin, one that `stops_early`.
+        batch: The B images.
+        margin: Between 0 and 1; 0: all views.
+
+    >>> from tlla.methods import METHODS
+    >>> from tlla.prompts.choose import make_classifier
+    >>> method = METHODS["MeanViews"]()
+    >>> method.start(make_classifier(model, ["cat", "dog"], "a photo of a {}."))
+    >>> predict_views(method, BatchViews(ViewEncoder(model), torch.zeros(1, 9, 3, 64, 64, dtype=torch.uint8))).shape
+    torch.Size([1, 2])
+    """
+    if margin:
+        return predict_in_rounds(method, batch, margin)
+    features, pixels = batch.features(), batch.pixels() if method.needs_images else None
+    with float32_products(features.device):
+        return method.predict(features, pixels)
 
 
 def predict_in_rounds(method: Method, batch: BatchViews, margin: float) -> Tensor:
@@ -103,7 +132,9 @@ def predict_in_rounds(method: Method, batch: BatchViews, margin: float) -> Tenso
     images = list(range(len(batch.views)))
     for n in round_sizes(n_views):
         part = method.with_views(n, n_views)
-        found = part.predict(batch.first(n, images))
+        features = batch.first(n, images)
+        with float32_products(features.device):
+            found = part.predict(features)
         details = {**part.details, "views": torch.full_like(found[:, 0], n, dtype=torch.int64)}
         if not len(probability):
             probability, method.details = found.clone(), details

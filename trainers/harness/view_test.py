@@ -12,11 +12,10 @@ from yacs.config import CfgNode
 from tlla.errors import InputError, within
 from tlla.fingerprint import tensor_sha256
 from tlla.methods import METHODS, Method, settings
-from tlla.precision import float32_products
 from tlla.prompts.classifier import FP16_LOSS_SCALE, Classifier
 from tlla.views.device import make_views_on_device
 from tlla.views.encode import ViewEncoder
-from tlla.views.rounds import BatchViews, predict_in_rounds
+from tlla.views.rounds import BatchViews, predict_views
 
 from .describe_run import plain
 from .entries import Entry, Meter
@@ -157,10 +156,7 @@ class ViewTest(ImageTest):
 
     def probabilities(self, prepared: BatchViews, entry: Entry) -> Tensor:
         """Class probabilities of a batch under one method: (B, K)."""
-        with float32_products(self.trainer.device):
-            if self._in_rounds(entry.method):
-                return predict_in_rounds(entry.method, prepared, self.node.MARGIN)
-            return entry.method.predict(prepared.features(), prepared.pixels() if entry.method.needs_images else None)
+        return predict_views(entry.method, prepared, self.node.MARGIN if self._in_rounds(entry.method) else 0.0)
 
     @property
     def loss_scale(self) -> float:
