@@ -10,7 +10,8 @@ from tqdm import tqdm
 from tlla.errors import InputError
 from tlla.workers import fit_workers
 from trainers.base import ClipTrainer
-from trainers.harness.evaluation import GuardedDataset, collate
+from trainers.harness.entries import Meter
+from trainers.harness.evaluation import GuardedDataset, collate, timed
 
 
 def view_batches(trainer: ClipTrainer, split: str) -> Iterator[tuple[dict[str, Any], Tensor]]:
@@ -28,11 +29,17 @@ def view_batches(trainer: ClipTrainer, split: str) -> Iterator[tuple[dict[str, A
     workers = cfg.DATALOADER.NUM_WORKERS
     loader = fit_workers(DataLoader(dataset, tester.batch_size(), num_workers=workers, collate_fn=collate))
     tester.start()
+    shared, unreadable = Meter(trainer.device), set()
     with tqdm(total=len(dataset), unit="img", desc=f"{cfg.DATASET.NAME} {split}") as bar:
-        for batch, bad in loader:
+        for batch, bad in timed(loader, shared, trainer.device):
             if batch:
-                yield batch, tester.prepare(batch).features()
+                with shared:
+                    features = tester.prepare(batch).features()
+                yield batch, features
                 seen += len(batch["label"])
+            unreadable |= {index for index, _ in bad}
             bar.update(len(bad) + (len(batch["label"]) if batch else 0))
     if not seen:
         raise InputError(f"none of the {split} images of {cfg.DATASET.NAME} can be read")
+    shared.seconds = shared.lap()
+    tester.passed(shared, unreadable)

@@ -178,15 +178,15 @@ def _stamp(status: os.stat_result | None) -> str:
 
 
 @functools.cache
-def source_sha256(*folders: Path) -> str:
-    """sha256 of the names and contents of all Python files below some folders, as of the first call.
+def source_sha256(*places: Path) -> str:
+    """sha256 of the names and contents of some Python files, and of all below some folders, as of the first call.
 
     >>> _ = Path("method.py").write_text("top_s = 16")
     >>> source_sha256(Path.cwd())[:8]
     'e1e4d6f1'
     """
-    files = ((path, folder) for folder in folders for path in sorted(folder.rglob("*.py")))
-    rows = ((path.relative_to(folder).as_posix(), hashlib.sha256(path.read_bytes())) for path, folder in files)
+    files = ((path, place) for place in places for path in (sorted(place.rglob("*.py")) or [place]))
+    rows = ((path.relative_to(place).as_posix(), hashlib.sha256(path.read_bytes())) for path, place in files)
     return _lines_sha256(f"{name}\t{digest.hexdigest()}" for name, digest in rows)
 
 

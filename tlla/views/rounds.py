@@ -52,15 +52,23 @@ class BatchViews:
 
     def __init__(self, encode: ViewEncoder, views: Tensor):
         self.encode, self.views = encode, views
-        self._known = [0] * len(views)  # how many views of each image are encoded
+        self.n_images, self.n_views = views.shape[:2]
+        self._known = [0] * self.n_images  # how many views of each image are encoded
         self._features = torch.empty(0)  # (B, V, E), when some are known
+
+    @classmethod
+    def known(cls, features: Tensor) -> "BatchViews":
+        """Views whose features (B, V, E) are known, as they were kept; there are no pixels."""
+        views = cls.__new__(cls)
+        views.n_images, views.n_views = features.shape[:2]
+        views._features, views._known = features, [views.n_views] * views.n_images
+        return views
 
     def features(self) -> Tensor:
         """Features of all views, (B, V, E)."""
-        n_views = self.views.shape[1]
         if not any(self._known):
-            self._features, self._known = self.encode(self.views), [n_views] * len(self.views)
-        self._encode(n_views, range(len(self.views)))
+            self._features, self._known = self.encode(self.views), [self.n_views] * self.n_images
+        self._encode(self.n_views, range(self.n_images))
         return self._features
 
     def first(self, n: int, images: Sequence[int]) -> Tensor:
@@ -128,8 +136,8 @@ def predict_in_rounds(method: Method, batch: BatchViews, margin: float) -> Tenso
     >>> predict_in_rounds(method, batch, margin=0.0).shape, method.details["views"]
     (torch.Size([1, 2]), tensor([8]))
     """
-    n_views, probability = batch.views.shape[1], torch.empty(0)
-    images = list(range(len(batch.views)))
+    n_views, probability = batch.n_views, torch.empty(0)
+    images = list(range(batch.n_images))
     for n in round_sizes(n_views):
         part = method.with_views(n, n_views)
         features = batch.first(n, images)

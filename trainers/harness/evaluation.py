@@ -34,6 +34,7 @@ VOLATILE = (
     "DATALOADER.NUM_WORKERS",
     "DATASET.ROOT",
     "DATASET.TITLE",
+    "TEST.FEATURES",
     "TEST.FRESH",
     "TEST.SAVE_EVERY",
     "TRAINER.PROMPT.NAME",
@@ -45,6 +46,7 @@ def add_config(cfg: CfgNode) -> None:
     """Adds the keys of the evaluation loop to TEST."""
     cfg.TEST.SKIP_BAD_IMAGES = False  # True: an image that cannot be read is counted and left out, not an error
     cfg.TEST.SAVE_EVERY = 60.0  # seconds between two savings of a test's results, from which a killed test goes on
+    cfg.TEST.FEATURES = ""  # folder where features of views are kept for further tests on the same views; "": nowhere
     cfg.TEST.FRESH = False  # True (--fresh): such results are not read
 
 
@@ -128,7 +130,7 @@ def _run_batches(trainer: Testable, split: str, entries: list[Entry], shared: Me
     silent = not distributed.is_first()
     bar = tqdm(total=total, initial=before, unit="img", desc=split, mininterval=often, disable=silent)
     try:
-        for number, (batch, bad) in zip(own, _timed(loader, shared, trainer.device), strict=True):
+        for number, (batch, bad) in zip(own, timed(loader, shared, trainer.device), strict=True):
             rows = _test_batch(trainer, batch, entries, shared) if batch else []
             seconds = [meter.lap() for meter in (shared, *(entry.meter for entry in entries))]
             partial.add(number, {"rows": rows, "bad": bad, "seconds": seconds})
@@ -142,7 +144,7 @@ def _run_batches(trainer: Testable, split: str, entries: list[Entry], shared: Me
     partial.flush()
 
 
-def _timed(loader: DataLoader, shared: Meter, device: torch.device) -> Iterator:
+def timed(loader: DataLoader, shared: Meter, device: torch.device) -> Iterator:
     """The loader's batches; the time of waiting for them is shared."""
     batches = move_ahead(iter(loader), device)
     for _ in range(len(loader)):
@@ -196,6 +198,9 @@ def _finish(
         print(f"Skipped {len(skipped)} images that cannot be read; results.json lists them")
     found = None
     if distributed.is_first():
+        said = trainer.tester.passed(shared, {bad["index"] for bad in skipped})
+        for entry in entries:
+            entry.facts |= said
         predictions = map(ImageColumns, zip(*batches, strict=True))  # of each entry
         pairs = zip(entries, predictions, strict=True)
         found = [entry.finish(split, own, shared, trainer.num_classes, skipped) for entry, own in pairs]
@@ -228,6 +233,8 @@ def collate(items: list[Any]) -> tuple[dict[str, Any] | None, list[tuple[int, st
     bad = [item for item in items if not isinstance(item, dict)]
     if not good:
         return None, bad
+    if "img" not in good[0]:  # features that were kept
+        return default_collate(good), bad
     rest = default_collate([{name: value for name, value in item.items() if name != "img"} for item in good])
     images = [item["img"] for item in good]
     if "crops" in rest:  # decoded images of any size

@@ -87,6 +87,15 @@ class ImageTest:
         """Class probabilities of a batch under one entry: (B, K)."""
         return self.trainer.model_inference(prepared).softmax(dim=-1)
 
+    def passed(self, shared: Meter, unreadable: set[int]) -> dict[str, Any]:
+        """Called by the first process when all images of a split have passed; returns what the records say of it.
+
+        Args:
+            shared: What all entries have shared.
+            unreadable: Indices of images that could not be read.
+        """
+        return {}
+
     def unfinished(self, entries: list[Entry], split: str) -> list[Entry]:
         """Those entries that are to be tested."""
         return entries

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MOVED = ("img", "label")  # tensors, or lists of them
+MOVED = ("img", "features", "label")  # tensors, or lists of them
 
 
 def move_ahead(batches: Iterator[tuple[Any, Any]], device: torch.device) -> Iterator[tuple[Any, Any]]:
@@ -18,7 +18,7 @@ def move_ahead(batches: Iterator[tuple[Any, Any]], device: torch.device) -> Iter
     ready = None
     for batch, bad in batches:
         with torch.cuda.stream(copying):
-            moved = batch and {**batch, **{name: _move(batch[name], device) for name in MOVED}}
+            moved = batch and {**batch, **{name: _move(batch[name], device) for name in MOVED if name in batch}}
         arrived = copying.record_event()
         if ready:
             yield ready
@@ -37,5 +37,5 @@ def _move(value: Any, device: torch.device) -> Any:
 
 
 def _tensors(batch: dict[str, Any] | None) -> list[Tensor]:
-    moved = [batch[name] for name in MOVED] if batch else []
+    moved = [batch[name] for name in MOVED if name in batch] if batch else []
     return [tensor for value in moved for tensor in (value if isinstance(value, list) else [value])]

@@ -13,6 +13,7 @@ from tlla.views.make import ViewConfig, draw_crops, make_views
 from tlla.views.rounds import check_margin
 
 from .image_data import read_item
+from .kept_views import KeptViews
 
 VIEW_KEYS = ("N_VIEWS", "AUGMIX", "CROP_SCALE", "ON_DEVICE")  # those that change the views, the seed apart
 
@@ -48,19 +49,24 @@ class ViewDataset(Dataset):
     """Items are dicts: img (V, 3, H, W), label, index. The views depend on the seed and the index alone.
 
     With `on_device`, img is the decoded image, (3, H, W) uint8, and crops (V - 1, 5) says what to make of it there.
+    If features of the views are kept, items have features (V, E) instead of img.
     """
 
-    def __init__(self, items: Sequence[Any], config: ViewConfig, on_device: bool = False):
-        self.items = items
-        self.config = config
-        self.on_device = on_device
+    def __init__(
+        self, items: Sequence[Any], config: ViewConfig, on_device: bool = False, kept: KeptViews | None = None
+    ):
+        self.items, self.config, self.on_device, self.kept = items, config, on_device, kept
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image = read_item(self.items, index)
         row = {"label": self.items[index].label, "index": index}
+        if self.kept and (features := self.kept.row(index)) is not None:
+            return {"features": features, **row}
+        image = read_item(self.items, index)
+        if self.kept:
+            raise self.kept.damaged(f"those of {self.items[index].impath} are missing")
         if not self.on_device:
             return {"img": make_views(image, index, self.config), **row}
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,18 +10,27 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from yacs.config import CfgNode
 
+import tlla
 from tlla.errors import InputError, within
-from tlla.fingerprint import tensor_sha256
+from tlla.fingerprint import key_of, source_sha256, tensor_sha256
 from tlla.methods import METHODS, Method, settings
 from tlla.prompts.classifier import FP16_LOSS_SCALE, Classifier
 from tlla.views.device import make_views_on_device
 from tlla.views.encode import ViewEncoder
 from tlla.views.rounds import BatchViews, predict_views
 
+from . import distributed
 from .describe_run import plain
 from .entries import Entry, Meter
 from .image_test import ImageTest
+from .kept_views import KeptViews
 from .view_data import VIEW_KEYS, ViewDataset, view_config
+
+PACKAGE, HERE = Path(tlla.__file__).parent, Path(__file__).parent
+VIEWS_SOURCE = (  # the code that a feature depends on
+    *(PACKAGE / name for name in ("backbones", "views", "clip.py", "precision.py")),
+    *(HERE / name for name in ("image_data.py", "view_data.py")),
+)
 
 
 def add_method_keys(node: CfgNode, method: type[Method]) -> None:
@@ -63,6 +73,8 @@ class ViewTest(ImageTest):
     ):
         super().__init__(trainer)
         self.node = cfg.TRAINER[views_name]
+        self.features_folder = cfg.TEST.FEATURES
+        self.kept: KeptViews | None = None
         self.classifiers = classifiers
         with within(f"TRAINER.{views_name}"):
             self.config = view_config(cfg, self.node)
@@ -90,8 +102,44 @@ class ViewTest(ImageTest):
         }
 
     def dataset(self, split: str) -> Dataset:
-        """Images with all their views: img (V, 3, H, W)."""
-        return ViewDataset(self.items(split), self.config, self.node.ON_DEVICE)
+        """Images with all their views: img (V, 3, H, W); or, if they were kept, features (V, E)."""
+        self.kept = self._kept_views(split)
+        if self.kept and not self.kept.complete and distributed.is_first():
+            self.kept.begin()
+        distributed.wait()
+        complete = self.kept if self.kept and self.kept.complete else None
+        return ViewDataset(self.items(split), self.config, self.node.ON_DEVICE, complete)
+
+    def features_file(self, split: str, folder: Path) -> KeptViews:
+        """Where features of the views of a split are kept in a folder, by all that can change them."""
+        everything = {
+            "images": self.images_key(split),
+            "code": source_sha256(*VIEWS_SOURCE),
+            "views": dataclasses.asdict(self.config),
+            "how": {name: self.node[name] for name in ("VIEW_BATCH", "ON_DEVICE")},
+        }
+        cfg, shape = self.trainer.cfg, (self.config.n_views, self.trainer.clip_model.embed_dim)
+        path = folder / f"{cfg.DATASET.NAME}_{split}_{key_of(everything)}.npy"
+        return KeptViews(path, (len(self.items(split)), *shape))
+
+    def _kept_views(self, split: str) -> KeptViews | None:
+        if not self.features_folder:
+            return None
+        kept, methods = self.features_file(split, Path(self.features_folder)), self.methods.values()
+        if kept.complete:
+            return None if any(method.needs_images for method in methods) else kept
+        return None if all(map(self._in_rounds, methods)) else kept
+
+    def passed(self, shared: Meter, unreadable: set[int]) -> dict[str, Any]:
+        """Completes what was kept; of a test that was spared the views, says so and counts the time that they took."""
+        if not self.kept:
+            return {}
+        if not self.kept.complete:
+            self.kept.close(unreadable, shared.seconds, shared.peak_mb)
+            return {}
+        facts = self.kept.facts()
+        shared.seconds, shared.peak_mb = facts["seconds"], max(shared.peak_mb, facts["peak_memory_mb"])
+        return {"features": str(self.kept.path)}
 
     def batch_size(self) -> int:
         """As many images as have VIEW_BATCH views."""
@@ -117,9 +165,13 @@ class ViewTest(ImageTest):
 
     def prepare(self, batch: dict[str, Tensor]) -> BatchViews:
         """All views of B images, encoded if a method needs all of them."""
+        if "features" in batch:
+            return BatchViews.known(batch["features"].to(self.trainer.device, non_blocking=True))
         views = BatchViews(self.encode, self.views(batch))
         if not all(map(self._in_rounds, self.methods.values())):
-            views.features()
+            features = views.features()
+            if self.kept:
+                self.kept.write(batch["index"], features)
         return views
 
     def _in_rounds(self, method: Method) -> bool:

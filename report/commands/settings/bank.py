@@ -3,17 +3,14 @@
 Letters in shapes: N images, V views, E joint space.
 """
 
-import io
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from tlla.errors import InputError
-from tlla.files import write_bytes
-from tlla.fingerprint import key_of
 from trainers.base import ClipTrainer
 
 from ...view_batches import view_batches
@@ -36,42 +33,27 @@ class ViewBank:
 
 
 def view_bank(trainer: ClipTrainer, split: str, folder: Path) -> ViewBank:
-    """The views of a split, encoded now or by an earlier call with the same images, views and image encoder.
+    """The views of a split, encoded now or by an earlier call or test with the same images, views and image encoder.
 
     Args:
         trainer: Of an opened run.
         split: "val" or "test".
-        folder: Where the features are kept: 4 V E bytes an image (130 kB with 64 views of ViT-B/16).
+        folder: Where the features are kept, unless the run has kept them: 4 V E bytes an image (130 kB with 64 views
+            of ViT-B/16).
 
     Raises:
         InputError: The split has no images, or none can be read.
     """
-    if not getattr(trainer.dm.dataset, split):
+    tester = trainer.tester
+    folder, items = Path(tester.features_folder or folder), tester.items(split)
+    if not items:
         raise InputError(f"{trainer.cfg.DATASET.NAME} has no {split} images: choose the other --split")
-    file = folder / f"{trainer.cfg.DATASET.NAME}_{split}_{_key(trainer, split)}.pt"
-    if not file.is_file():
-        buffer = io.BytesIO()
-        torch.save(_encode(trainer, split), buffer)
-        write_bytes(file, buffer.getvalue())
-    kept = torch.load(file, weights_only=True, mmap=True)
-    return ViewBank(kept["features"], kept["labels"], trainer.tester.batch_size())
-
-
-def _key(trainer: ClipTrainer, split: str) -> str:
-    """Fingerprint of all that can change a feature."""
-    return key_of(
-        {
-            "images": trainer.tester.images_key(split),
-            "code": trainer.tester.code_key,
-            "views": asdict(trainer.tester.config),
-            "how": {name: trainer.tester.node[name] for name in ("VIEW_BATCH", "ON_DEVICE")},
-            "skip": trainer.cfg.TEST.SKIP_BAD_IMAGES,
-        }
-    )
-
-
-def _encode(trainer: ClipTrainer, split: str) -> dict[str, Tensor]:
-    """Features and labels of all images that can be read, on the CPU."""
-    found = [(features.cpu(), batch["label"]) for batch, features in view_batches(trainer, split)]
-    features, labels = zip(*found, strict=True)
-    return {"features": torch.cat(features), "labels": torch.cat(labels)}
+    kept = tester.features_file(split, folder)
+    if not kept.complete:
+        tester.features_folder = folder
+        for _ in view_batches(trainer, split):
+            pass
+        kept = tester.kept
+    features, labels = torch.from_numpy(kept.array), torch.tensor([item.label for item in items])
+    good = kept.good()
+    return ViewBank(*((features, labels) if good.all() else (features[good], labels[good])), tester.batch_size())
