@@ -47,22 +47,15 @@ class BatchViews:
 
     Args:
         encode: Encodes them.
-        views: As `make_views` returns them, (B, V, 3, H, W).
+        views: As `make_views` returns them, (B, V, 3, H, W); may have no pixels, (B, V, 0), if the features are known.
+        features: Of all views, (B, V, E), if they are known.
     """
 
-    def __init__(self, encode: ViewEncoder, views: Tensor):
+    def __init__(self, encode: ViewEncoder, views: Tensor, features: Tensor | None = None):
         self.encode, self.views = encode, views
         self.n_images, self.n_views = views.shape[:2]
-        self._known = [0] * self.n_images  # how many views of each image are encoded
-        self._features = torch.empty(0)  # (B, V, E), when some are known
-
-    @classmethod
-    def known(cls, features: Tensor) -> "BatchViews":
-        """Views whose features (B, V, E) are known, as they were kept; there are no pixels."""
-        views = cls.__new__(cls)
-        views.n_images, views.n_views = features.shape[:2]
-        views._features, views._known = features, [views.n_views] * views.n_images
-        return views
+        self._known = [0 if features is None else self.n_views] * self.n_images  # how many views of each are encoded
+        self._features = torch.empty(0) if features is None else features  # (B, V, E), when some are known
 
     def features(self) -> Tensor:
         """Features of all views, (B, V, E)."""

@@ -49,23 +49,31 @@ class ViewDataset(Dataset):
     """Items are dicts: img (V, 3, H, W), label, index. The views depend on the seed and the index alone.
 
     With `on_device`, img is the decoded image, (3, H, W) uint8, and crops (V - 1, 5) says what to make of it there.
-    If features of the views are kept, items have features (V, E) instead of img.
+    If the features of the views were kept, items have features (V, E), and img only if `pixels` are wanted, too.
     """
 
     def __init__(
-        self, items: Sequence[Any], config: ViewConfig, on_device: bool = False, kept: KeptViews | None = None
+        self,
+        items: Sequence[Any],
+        config: ViewConfig,
+        on_device: bool = False,
+        kept: KeptViews | None = None,
+        pixels: bool = False,
     ):
-        self.items, self.config, self.on_device, self.kept = items, config, on_device, kept
+        self.items, self.config, self.on_device, self.kept, self.pixels = items, config, on_device, kept, pixels
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = {"label": self.items[index].label, "index": index}
-        if self.kept and (features := self.kept.row(index)) is not None:
-            return {"features": features, **row}
+        features = self.kept.row(index) if self.kept else None
+        if features is not None:
+            row["features"] = features
+            if not self.pixels:
+                return row
         image = read_item(self.items, index)
-        if self.kept:
+        if self.kept and features is None:
             raise self.kept.damaged(f"those of {self.items[index].impath} are missing")
         if not self.on_device:
             return {"img": make_views(image, index, self.config), **row}

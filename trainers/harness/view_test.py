@@ -102,13 +102,14 @@ class ViewTest(ImageTest):
         }
 
     def dataset(self, split: str) -> Dataset:
-        """Images with all their views: img (V, 3, H, W); or, if they were kept, features (V, E)."""
+        """Images with all their views: img (V, 3, H, W); if they were kept, features (V, E)."""
         self.kept = self._kept_views(split)
         if self.kept and not self.kept.complete and distributed.is_first():
             self.kept.begin()
         distributed.wait()
         complete = self.kept if self.kept and self.kept.complete else None
-        return ViewDataset(self.items(split), self.config, self.node.ON_DEVICE, complete)
+        pixels = any(method.needs_images for method in self.methods.values())
+        return ViewDataset(self.items(split), self.config, self.node.ON_DEVICE, complete, pixels)
 
     def features_file(self, split: str, folder: Path) -> KeptViews:
         """Where features of the views of a split are kept in a folder, by all that can change them."""
@@ -125,10 +126,8 @@ class ViewTest(ImageTest):
     def _kept_views(self, split: str) -> KeptViews | None:
         if not self.features_folder:
             return None
-        kept, methods = self.features_file(split, Path(self.features_folder)), self.methods.values()
-        if kept.complete:
-            return None if any(method.needs_images for method in methods) else kept
-        return None if all(map(self._in_rounds, methods)) else kept
+        kept = self.features_file(split, Path(self.features_folder))
+        return kept if kept.complete or not all(map(self._in_rounds, self.methods.values())) else None
 
     def passed(self, shared: Meter, unreadable: set[int]) -> dict[str, Any]:
         """Completes what was kept; of a test that was spared the views, says so and counts the time that they took."""
@@ -166,7 +165,9 @@ class ViewTest(ImageTest):
     def prepare(self, batch: dict[str, Tensor]) -> BatchViews:
         """All views of B images, encoded if a method needs all of them."""
         if "features" in batch:
-            return BatchViews.known(batch["features"].to(self.trainer.device, non_blocking=True))
+            features = batch["features"].to(self.trainer.device, non_blocking=True)
+            pixels = self.views(batch) if "img" in batch else features[..., :0]
+            return BatchViews(self.encode, pixels, features)
         views = BatchViews(self.encode, self.views(batch))
         if not all(map(self._in_rounds, self.methods.values())):
             features = views.features()
