@@ -1,11 +1,11 @@
-"""The paper's method on the embedded benchmark: trains CoOp and SAPT on one drawing style, tests on all of them.
+"""The paper's method on the embedded benchmark: trains CoOp and SAPT on one drawing style, tests on others.
 
-Each prompt is trained by a run of train.py; on each style one more tests all prompts and methods on the same views. All
-have their own folders (log.txt, results.json, predictions). Complete runs are skipped, interrupted ones resume. Writes
-table.md, results.csv and the figure.
+With emoji alone and with emoji in scenes. Each prompt is trained by a run of train.py; on each style one more tests all
+prompts and methods on the same views. All have their own folders (log.txt, results.json, predictions). Complete runs
+are skipped, interrupted ones resume. Writes table.md, results.csv and the figure.
 
-    python scripts/demo.py --output output/demo --seeds 1
-    python scripts/demo.py --output output/demo_scenes --scenes
+    python scripts/demo.py                                          # one seed, the source and two other styles
+    python scripts/demo.py --output output/emoji --all --seeds 1 2 3    # the results in docs/
 """
 
 import argparse
@@ -13,6 +13,7 @@ import csv
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
@@ -21,10 +22,9 @@ sys.path.insert(0, str(ROOT))
 
 from report.style import HATCHES, plt, save  # noqa: E402
 from scripts.emoji.study import (  # noqa: E402
-    SHIFTED,
-    SOURCE,
-    STYLES,
+    FAMILIES,
     WORDS,
+    Family,
     StudyTest,
     by_emoji,
     interval,
@@ -45,16 +45,18 @@ ROWS = {  # of the table: prompt and method
     "TLLA (SAPT + STSS)": ("SAPT", "STSS"),
 }
 METHODS = tuple(dict.fromkeys(method for _, method in ROWS.values()))
+HEAD = ("method", "style", "seed", "accuracy", "images_per_second", "peak_memory_mb")  # of results.csv
 SHADES = ("#d9d9d9", "#9ecae1", "#3182bd", "#fdae6b", "#d94801")  # of the bars: pairs of one prompt
-GROUPS = [*([style] for style in STYLES), SHIFTED]  # of the table's columns
+FEW = ("openmoji_black", "fluent_3d")  # line drawings and rendered solids, the two kinds farthest from the source
 PUBLISHED = ROOT / "docs" / "results.csv"
 
 
 class DemoTable:
-    """Accuracies of all rows, and the paired difference of each to CoOp."""
+    """Accuracies of all rows on the styles of a family, and the paired difference of each to CoOp."""
 
-    def __init__(self, tests: list[StudyTest], seeds: list[int]):
-        self.seeds = seeds
+    def __init__(self, tests: list[StudyTest], seeds: list[int], family: Family):
+        self.seeds, self.family = seeds, family
+        self.groups = [*([style] for style in family.titles), family.shifted]  # of columns
         self.found = {(t.prompt, t.method, t.style, t.seed): t for t in tests}
 
     def of(self, row: str, styles: list[str], seed: int) -> list[StudyTest]:
@@ -73,31 +75,49 @@ class DemoTable:
 
     def accuracy_rows(self) -> list[list[str]]:
         """Accuracy of each row on each style and on the mean of the shifted ones."""
-        return [[row, *(mean_std(self.accuracies(row, styles)) for styles in GROUPS)] for row in ROWS]
+        return [[row, *(mean_std(self.accuracies(row, styles)) for styles in self.groups)] for row in ROWS]
 
     def difference_rows(self) -> list[list[str]]:
         """Difference of each row to CoOp, with its interval, in the same columns."""
-        coop = [self.emoji("CoOp", styles) for styles in GROUPS]
-        pairs = list(zip(GROUPS, coop, strict=True))
+        coop = [self.emoji("CoOp", styles) for styles in self.groups]
+        pairs = list(zip(self.groups, coop, strict=True))
         others = [row for row in ROWS if row != "CoOp"]
         return [[row, *(interval(self.emoji(row, styles), other) for styles, other in pairs)] for row in others]
 
     def cells(self) -> list[tuple[object, ...]]:
-        """The rows of results.csv."""
-        head = ("method", "style", "seed", "accuracy", "images_per_second", "peak_memory_mb")
-        cells: list[tuple[object, ...]] = [head]
-        for row in ROWS:
-            for seed in self.seeds[:1] if row == "CLIP" else self.seeds:
-                cells += [(row, t.style, seed, *map(t.test.get, head[3:])) for t in self.of(row, list(STYLES), seed)]
-        return cells
+        """The rows of results.csv, without its head."""
+        styles = list(self.family.titles)
+        return [
+            (row, t.style, seed, *map(t.test.get, HEAD[3:]))
+            for row in ROWS
+            for seed in (self.seeds[:1] if row == "CLIP" else self.seeds)
+            for t in self.of(row, styles, seed)
+        ]
+
+    def tables(self) -> list[list[list[str]]]:
+        """Accuracies and differences, each with its head."""
+        columns = [*self.family.titles.values(), "mean of the shifted"]
+        return [
+            [[f"{self.family.name}: top-1 accuracy, %", *columns], *self.accuracy_rows()],
+            [[f"{self.family.name}: less CoOp, 95 % interval", *columns], *self.difference_rows()],
+        ]
 
 
-def draw(table: DemoTable, path: Path) -> None:
-    """Bars: accuracy of each row on the source and on the mean of the shifted styles, then by style."""
-    groups = {"source": [SOURCE], "mean of the\nshifted": SHIFTED} | {
-        STYLES[style].replace(" ", "\n", 1): [style] for style in SHIFTED
+def draw(tables: list[DemoTable], path: Path) -> None:
+    """Bars for each family: accuracy of each row on the source and on the mean of the shifted styles, then by style."""
+    figure, axes = plt.subplots(len(tables), 1, figsize=(10, 0.6 + 3 * len(tables)), squeeze=False)
+    for axis, table in zip(axes[:, 0], tables, strict=True):
+        draw_family(axis, table)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(ROWS))
+    save(figure, path)
+
+
+def draw_family(axis: Any, table: DemoTable) -> None:
+    """The bars of one family."""
+    family = table.family
+    groups = {"source": [family.source], "mean of the\nshifted": family.shifted} | {
+        family.titles[style].replace(" ", "\n", 1): [style] for style in family.shifted
     }
-    figure, axis = plt.subplots(figsize=(10, 3.8))
     width = 0.8 / len(ROWS)
     for i, row in enumerate(ROWS):
         values = [table.accuracies(row, styles) for styles in groups.values()]
@@ -106,31 +126,25 @@ def draw(table: DemoTable, path: Path) -> None:
         look = {"color": SHADES[i], "edgecolor": "black", "linewidth": 0.5, "hatch": HATCHES[i]}
         axis.bar(places, list(map(statistics.mean, values)), width, yerr=errors, label=row, **look)
     axis.set_xticks([x + (x > 1) * 0.3 for x in range(len(groups))], groups, fontsize=8)
-    axis.set_ylabel("top-1 accuracy, %")
+    axis.set_ylabel(f"{family.name}: top-1 accuracy, %")
     axis.grid(axis="x", visible=False)
-    figure.legend(loc="outside upper center", ncols=len(ROWS))
-    save(figure, path)
 
 
-def write_tables(table: DemoTable, output: Path) -> str:
+def write_tables(tables: list[DemoTable], output: Path) -> str:
     """Writes table.md, results.csv and the figure; returns the tables for the terminal."""
-    columns = [*STYLES.values(), "mean of the shifted"]
-    tables = [
-        [["top-1 accuracy, %", *columns], *table.accuracy_rows()],
-        [["less CoOp, 95 % interval", *columns], *table.difference_rows()],
-    ]
-    pages = [tabulate(rows, "firstrow", tablefmt="github", disable_numparse=True) for rows in tables]
+    found = [rows for table in tables for rows in table.tables()]
+    pages = [tabulate(rows, "firstrow", tablefmt="github", disable_numparse=True) for rows in found]
     write_text(output / "table.md", "\n\n".join(pages) + "\n")
-    write_text(output / "results.csv", to_csv(table.cells()))
-    draw(table, output / "figure")
-    narrow = [list(zip(*rows, strict=True)) for rows in tables]  # a terminal is higher than wide
+    write_text(output / "results.csv", to_csv([HEAD, *(row for table in tables for row in table.cells())]))
+    draw(tables, output / "figure")
+    narrow = [list(zip(*rows, strict=True)) for rows in found]  # a terminal is higher than wide
     return "\n\n".join(tabulate(rows, "firstrow", disable_numparse=True) for rows in narrow)
 
 
 def compare_with(published: Path, cells: list[tuple[object, ...]]) -> str:
     """Says how many accuracies are those of docs/results.csv, and which are not."""
     known = {tuple(row[:3]): row[3] for row in csv.reader(read_text(published).splitlines())}
-    ours = {tuple(map(str, row[:3])): str(row[3]) for row in cells[1:]}
+    ours = {tuple(map(str, row[:3])): str(row[3]) for row in cells}
     both = ours.keys() & known.keys()
     others = [
         f"{' '.join(key)}: {ours[key]}, not {known[key]}" for key in ours if ours[key] != known.get(key, ours[key])
@@ -145,15 +159,15 @@ def main() -> int:
         "--output", type=Path, default=ROOT / "output" / "demo", help="folder of the runs and the table"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="seeds of training, views and perturbations")
-    parser.add_argument("--scenes", action="store_true", help="the emoji in scenes instead of alone")
+    parser.add_argument("--all", action="store_true", help="all seven styles instead of three")
     args = parser.parse_args()
-    jobs = study_plan(args.output.resolve(), args.seeds, *only(METHODS), scenes=args.scenes)
-    if not run(jobs):
+    families = [family if args.all else family.only(FEW) for family in FAMILIES.values()]
+    plans = [study_plan(args.output.resolve(), args.seeds, family, *only(METHODS)) for family in families]
+    if not run([job for plan in plans for job in plan]):
         return 1
-    table = DemoTable(tested(jobs), args.seeds)
-    print(f"\nSeeds {args.seeds}; the intervals are paired over emoji\n\n{write_tables(table, args.output)}\n")
-    if not args.scenes:
-        print(compare_with(PUBLISHED, table.cells()))
+    tables = [DemoTable(tested(plan), args.seeds, family) for plan, family in zip(plans, families, strict=True)]
+    print(f"\nSeeds {args.seeds}; the intervals are paired over emoji\n\n{write_tables(tables, args.output)}\n")
+    print(compare_with(PUBLISHED, [row for table in tables for row in table.cells()]))
     print(f"Written to {args.output}: table.md, results.csv, figure.svg, figure.png; each run's log is under runs/")
     return 0
 

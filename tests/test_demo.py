@@ -14,6 +14,7 @@ from tlla.files import read_dict, to_csv
 from tlla.records.store import predictions_file, write_results
 
 IMAGES = 60
+PLAIN = study.FAMILIES["plain"]
 
 
 def write_record(folder, job: Job, trainer: str, test: dict) -> None:
@@ -44,7 +45,7 @@ def finish(job: Job, rng: random.Random) -> None:
 @pytest.fixture
 def jobs(tmp_path):
     """All planned runs for two seeds, finished."""
-    rng, planned = random.Random(0), study.study_plan(tmp_path, [1, 2], *study.only(demo.METHODS))
+    rng, planned = random.Random(0), study.study_plan(tmp_path, [1, 2], PLAIN, *study.only(demo.METHODS))
     for job in ordered(planned):
         finish(job, rng)
     return planned
@@ -84,7 +85,7 @@ def test_a_run_counts_as_done_only_with_its_settings_and_its_sources_prompts(job
 
 
 def test_the_interval_is_that_of_a_bootstrap_over_emoji(jobs):
-    table, styles = demo.DemoTable(study.tested(jobs), [1, 2]), ["emoji_openmoji", "emoji_twemoji"]
+    table, styles = demo.DemoTable(study.tested(jobs), [1, 2], PLAIN), ["emoji_openmoji", "emoji_twemoji"]
     said = study.interval(table.emoji("TLLA (SAPT + STSS)", styles), table.emoji("CoOp", styles))
     mean, low, high = map(float, re.fullmatch(r"(\S+) \[(\S+), (\S+)\]", said).groups())
     rows = [[t for seed in (1, 2) for t in table.of(row, styles, seed)] for row in ("TLLA (SAPT + STSS)", "CoOp")]
@@ -96,7 +97,7 @@ def test_the_interval_is_that_of_a_bootstrap_over_emoji(jobs):
 
 
 def test_scenes_of_one_emoji_are_one_observation(tmp_path):
-    job = study.study_plan(tmp_path, [1], *study.only(demo.METHODS), scenes=True)[1]
+    job = study.study_plan(tmp_path, [1], study.FAMILIES["scenes"], *study.only(demo.METHODS))[1]
     assert "configs/datasets/emoji_scenes_twemoji.yaml" in job.argv
     finish(job, random.Random(0))
     found = study.tested([job])[0]
@@ -105,8 +106,8 @@ def test_scenes_of_one_emoji_are_one_observation(tmp_path):
 
 
 def test_the_table_and_the_figure_are_written(jobs, tmp_path):
-    table = demo.DemoTable(study.tested(jobs), [1, 2])
-    text = demo.write_tables(table, tmp_path)
+    table = demo.DemoTable(study.tested(jobs), [1, 2], PLAIN)
+    text = demo.write_tables([table], tmp_path)
     assert "TLLA (SAPT + STSS)" in text and "±" in text
     assert (tmp_path / "table.md").read_text().count("\n") == (2 + 5) + 1 + (
         2 + 4
@@ -116,9 +117,9 @@ def test_the_table_and_the_figure_are_written(jobs, tmp_path):
 
 
 def test_the_demo_says_which_accuracies_are_not_the_published_ones(jobs, tmp_path):
-    cells = demo.DemoTable(study.tested(jobs), [1, 2]).cells()
+    cells = demo.DemoTable(study.tested(jobs), [1, 2], PLAIN).cells()
     path = tmp_path / "results.csv"
-    path.write_text(to_csv(cells))
+    path.write_text(to_csv([demo.HEAD, *cells]))
     assert demo.compare_with(path, cells) == "63 of 63 accuracies are those of docs/results.csv"
     changed = [*cells[:-1], (*cells[-1][:3], 12.5, 1.0, 1.0)]
     first, other = demo.compare_with(path, changed).splitlines()

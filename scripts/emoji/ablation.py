@@ -2,9 +2,10 @@
 
 Stages: the learning rate of CoOp and the rho of SAPT by one view's accuracy on val; then, with the prompts that result,
 how many perturbations R, how many views s and which vote STSS should use; then why: how well entropy and STSS's score
-tell right views from wrong ones. The hand-written prompt is scored on train and val together, which it has not seen.
+tell right views from wrong ones.
 
     python -m scripts.emoji.ablation --output output/ablation
+    python -m scripts.emoji.ablation --output output/ablation_scenes --scenes
 """
 
 import argparse
@@ -30,8 +31,8 @@ from tlla.prompts.prompted import PromptedCLIP
 from tlla.selection import VOTES, ViewScores, lowest, score_views, select_and_vote
 from tlla.sharpness import random_directions
 
-from .assets import FOLDER, WEIGHTS, benchmark_index
-from .tuning import SourceStyle, accuracy, mean_and_std, tune_prompts
+from .assets import FOLDER, WEIGHTS
+from .tuning import SourceImages, accuracy, mean_and_std, source_parts, tune_prompts
 
 CTX_INIT = "an icon of a"
 SCALES = ((0.08, 1.0), (0.3, 1.0), (0.5, 1.0))
@@ -69,27 +70,45 @@ class Selection:
             "mean sharpness": scored.sharpness.mean().item(),
             "AUROC entropy": auroc(-scored.entropy, right),
             "AUROC sharpness": auroc(-scored.sharpness, right),
+            "at like entropy": auroc_within(-scored.sharpness, right, scored.entropy),
             "AUROC score": auroc(-scored.score, right),
             "common": 100.0 * (kept[:, :, None] == kept_entropy[:, None]).any(dim=2).float().mean().item(),
         }
 
 
 def auroc(score: Tensor, positive: Tensor) -> float:
-    """Probability (in %) that a positive scores higher than a negative, by ranks."""
-    ranks = score.flatten().double().argsort().argsort().double() + 1
-    positive = positive.flatten()
-    n_pos, n_neg = positive.sum().item(), (~positive).sum().item()
-    return 100.0 * (ranks[positive].sum().item() - n_pos * (n_pos + 1) / 2) / (n_pos * n_neg)
+    """Probability (in %) that a positive scores higher than a negative."""
+    higher, pairs = _pairs(score.flatten(), positive.flatten())
+    return 100 * higher / pairs
 
 
-def ablate(model: PromptedCLIP, source: SourceStyle, prompts: dict[str, list[Tensor]]) -> tuple[list[dict], list[dict]]:
+def auroc_within(score: Tensor, positive: Tensor, other: Tensor, n_groups: int = 50) -> float:
+    """The same probability (in %) among pairs of one group, where groups are quantiles of another score.
+
+    It says what a score knows that the other one does not.
+    """
+    order = other.flatten().argsort()
+    groups = zip(score.flatten()[order].chunk(n_groups), positive.flatten()[order].chunk(n_groups), strict=True)
+    higher, pairs = map(sum, zip(*(_pairs(*group) for group in groups), strict=True))
+    return 100 * higher / pairs
+
+
+def _pairs(score: Tensor, positive: Tensor) -> tuple[float, int]:
+    """In how many pairs of a positive and a negative the former scores higher, by ranks, and how many there are."""
+    ranks = score.double().argsort().argsort().double() + 1
+    n_pos, n_neg = int(positive.sum()), int((~positive).sum())
+    return ranks[positive].sum().item() - n_pos * (n_pos + 1) / 2, n_pos * n_neg
+
+
+def ablate(
+    model: PromptedCLIP, source: SourceImages, prompts: dict[str, list[Tensor]]
+) -> tuple[list[dict], list[dict]]:
     """Rows of accuracy for each prompt, crop scale and setting (means over the prompt's seeds), and the diagnosis."""
     rows, diagnosis = [], []
     for scale in SCALES:
-        features = source.view_features(scale, 64, seed=0)
+        features, labels = source.view_features(scale, 64, 0, source.is_val), source.labels[source.is_val]
         for name, contexts in prompts.items():
-            keep = source.is_val if name != "hand-written" else torch.ones_like(source.is_val)
-            picks = [Selection(model, features[keep], source.labels[keep], ctx, i) for i, ctx in enumerate(contexts)]
+            picks = [Selection(model, features, labels, ctx, i) for i, ctx in enumerate(contexts)]
             head = {"prompt": name, "crops": f"{scale[0]:g}-1"}
             rows += [head | row for row in _settings(picks)]
             diagnosis += [head | row for row in _diagnoses(picks)]
@@ -227,13 +246,14 @@ def main() -> None:
     """Runs all stages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("output/ablation"), help="folder of the results")
+    parser.add_argument("--scenes", action="store_true", help="the emoji in scenes instead of alone")
     args = parser.parse_args()
     clip_model = load_clip("EmojiCLIP")
-    names = [c["name"] for c in benchmark_index()["classes"]]
+    names, *parts = source_parts("EmojiScenes" if args.scenes else "Emoji")
     model = PromptedCLIP(clip_model, PromptLearner(clip_model, names, ctx_init=CTX_INIT))
-    source = SourceStyle(model)
+    source = SourceImages(model, *parts)
     args.output.mkdir(parents=True, exist_ok=True)
-    tuned = _once(args.output / "prompts.pt", lambda: tune_prompts(model, source))
+    tuned = _once(args.output / ("scenes.pt" if args.scenes else "plain.pt"), lambda: tune_prompts(model, source))
     prompts = {"hand-written": [model.prompt_learner.ctx.detach()], **tuned["prompts"]}
     selection, diagnosis = ablate(model, source, prompts)
     chosen = {"lr": tuned["lr"], "rho": tuned["rho"]} | choose_settings(selection)

@@ -14,11 +14,9 @@ import tempfile
 from pathlib import Path
 
 import torch
-from dassl.data.datasets import build_dataset
 from tabulate import tabulate
 from torch import Tensor, nn
 
-import train
 from datasets.care.example import make_example
 from datasets.cloth import CLOTH
 from tlla.backbones.openai_package import build_model
@@ -29,7 +27,7 @@ from tlla.selection import score_views
 from tlla.sharpness import random_directions
 
 from .export import exported_model, openai_layout
-from .tuning import BATCH, EPOCHS, SHOTS, accuracy, fit, view_features
+from .tuning import BATCH, EPOCHS, SHOTS, accuracy, fit, source_parts, view_features
 
 CTX_INIT = "an icon of a"
 CROPS = (0.08, 1.0)
@@ -93,14 +91,13 @@ def views_and_sharpness(model: PromptedCLIP, asked: Pictures) -> dict[str, float
 
 def source(name: str, share: int) -> tuple[list[str], dict[str, list[tuple[str, int]]]]:
     """Class names, and train and val of a dataset; of the scenes of an emoji only the first `share`."""
-    dataset = build_dataset(train.build_cfg(train.parse_args(["--trainer", "CoOp", "DATASET.NAME", name])))
+    names, *parts = source_parts(name)
     keep = [f"_{k}" for k in range(share)]
-    parts = {"train": dataset.train_x, "val": dataset.val}
     chosen = {
         part: [(d.impath, d.label) for d in items if name == "Emoji" or Path(d.impath).stem[-2:] in keep]
-        for part, items in parts.items()
+        for part, items in zip(("train", "val"), parts, strict=True)
     }
-    return dataset.classnames, chosen
+    return names, chosen
 
 
 def cloth(clip_model: nn.Module, seeds: int) -> dict[str, float]:

@@ -1,9 +1,11 @@
 """All test-time methods on the embedded benchmark: source and shifted styles, three prompts, several seeds.
 
 Trains the prompts on the source, then runs Compare on each style. Runs that are complete are skipped, interrupted ones
-resume. Writes docs/methods.md's tables (methods.md), methods.csv with every run, and the picture.
+resume, those of scripts/demo.py in the same folder are added to. Writes docs/methods.md's tables (methods.md),
+methods.csv with every run, and the picture, to <output>/plain or <output>/scenes.
 
-    python -m scripts.emoji.methods --output output/methods --seeds 1 2 3
+    python -m scripts.emoji.methods --output output/emoji --seeds 1 2 3
+    python -m scripts.emoji.methods --output output/emoji --seeds 1 2 3 --scenes
 """
 
 import argparse
@@ -22,29 +24,41 @@ from tlla.command_line import call
 from tlla.files import to_csv, write_text
 from tlla.methods import METHODS
 
-from .study import PROMPTS, SHIFTED, SOURCE, StudyTest, job, mean_std, run, study_plan, tested, training
+from .study import (
+    PROMPTS,
+    Family,
+    StudyTest,
+    add_family,
+    chosen_family,
+    job,
+    mean_std,
+    run,
+    study_plan,
+    tested,
+    training,
+)
 
 RIVALS = ("CoCoOp", "TipAdapter", "TipAdapterF")  # trained on the source, tested on one view
 COLUMNS = ("accuracy", "top5", "macro_f1", "nll", "ece", "brier")
 COLUMNS += ("seconds_per_image", "method_seconds_per_image", "peak_memory_mb")
 
 
-def plan_all(output: Path, seeds: Sequence[int]) -> list[Job]:
+def plan_all(output: Path, seeds: Sequence[int], family: Family) -> list[Job]:
     """The trainings of the rivals, which test the source, too; then by seed all methods, and the rivals elsewhere."""
-    jobs = [training(name, output, seed) for name in RIVALS for seed in seeds]
+    jobs = [training(name, output, seed, family) for name in RIVALS for seed in seeds]
     for seed in seeds:
-        jobs += study_plan(output, [seed])
+        jobs += study_plan(output, [seed], family)
         for name in RIVALS:
-            own = training(name, output, seed)
-            jobs += [job(name, output, seed, style, source=own) for style in SHIFTED]
+            own = training(name, output, seed, family)
+            jobs += [job(name, output, seed, style, source=own) for style in family.shifted]
     return jobs
 
 
 class MethodSummary:
     """Means over styles, and over seeds mean and standard deviation."""
 
-    def __init__(self, tests: list[StudyTest]):
-        self.tests = tests
+    def __init__(self, tests: list[StudyTest], family: Family):
+        self.tests, self.family = tests, family
         self.keys = sorted({(t.method, t.prompt) for t in tests}, key=lambda key: self._place(*key))
         self.methods = list(dict.fromkeys(method for method, _ in self.keys if method in METHODS))
 
@@ -58,7 +72,7 @@ class MethodSummary:
         """For each seed the mean of a figure, over the shifted styles or on the source."""
         values = defaultdict(list)
         for t in self.tests:
-            if (t.method, t.prompt) == (method, prompt) and (t.style != SOURCE) == shifted:
+            if (t.method, t.prompt) == (method, prompt) and (t.style != self.family.source) == shifted:
                 values[t.seed].append(t.test[key])
         return [statistics.mean(v) for v in values.values()]
 
@@ -138,18 +152,20 @@ def cells(tests: list[StudyTest]) -> list[list[object]]:
 def main() -> int:
     """Runs what is missing, then writes and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("output/methods"))
+    parser.add_argument("--output", type=Path, default=Path("output/emoji"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    add_family(parser)
     args = parser.parse_args()
-    jobs = plan_all(args.output.resolve(), args.seeds)
+    family = chosen_family(args)
+    jobs = plan_all(args.output.resolve(), args.seeds, family)
     if not run(jobs):
         return 1
-    summary = MethodSummary(tested(jobs))
+    summary, folder = MethodSummary(tested(jobs), family), args.output / family.name
     pages = "\n\n".join((summary.accuracy(), summary.calibration(), summary.rivals()))
-    write_text(args.output / "methods.md", pages + "\n")
-    write_text(args.output / "methods.csv", to_csv(cells(summary.tests)))
-    summary.draw(args.output / "methods")
-    print(f"\n{pages}\n\nWritten to {args.output}: methods.md, methods.csv, methods.svg, methods.png")
+    write_text(folder / "methods.md", pages + "\n")
+    write_text(folder / "methods.csv", to_csv(cells(summary.tests)))
+    summary.draw(folder / "methods")
+    print(f"\n{pages}\n\nWritten to {folder}: methods.md, methods.csv, methods.svg, methods.png")
     return 0
 
 

@@ -1,9 +1,11 @@
 """Studies on the embedded benchmark: prompts are trained on one drawing style, methods compared on all of them.
 
 A study is a plan of runs of train.py, each with its folder below <output>/runs (log.txt, results.json, predictions).
-Complete runs are skipped, interrupted ones resume, those of other settings are moved aside.
+Complete runs are skipped, interrupted ones resume, those of other settings are moved aside. The features of all views
+are kept in <output>/features, so that studies that share an output folder encode no view twice.
 """
 
+import argparse
 import math
 import statistics
 from collections.abc import Sequence
@@ -21,30 +23,69 @@ from tlla.records.store import read_rows
 
 from . import split
 
-STYLES = {  # title by the name of the dataset's config
-    "emoji" if role == "source" else f"emoji_{style}": title for style, (_, role, title) in split.STYLES.items()
-}
-SOURCE, *SHIFTED = STYLES
 WORDS = "hand-written"
 LEARNED = ("CoOp", "SAPT")
 PROMPTS = (WORDS, *LEARNED)
 
 
-def job(trainer: str, output: Path, seed: int, style: str, scenes: bool = False, **more: Any) -> Job:
-    dataset = style.replace("emoji", "emoji_scenes", 1) if scenes else style
+@dataclass(frozen=True)
+class Family:
+    """Datasets that show the same emoji in the same way, in seven drawing styles."""
+
+    name: str
+    titles: dict[str, str]  # of the styles, by the name of the dataset's config; the source first
+
+    @property
+    def source(self) -> str:
+        """On which prompts are trained."""
+        return next(iter(self.titles))
+
+    @property
+    def shifted(self) -> list[str]:
+        """The other styles."""
+        return list(self.titles)[1:]
+
+    def only(self, styles: Sequence[str]) -> "Family":
+        """With the source and some of the shifted styles."""
+        kept = {
+            name: title for name, title in self.titles.items() if name == self.source or name.endswith(tuple(styles))
+        }
+        return Family(self.name, kept)
+
+
+def _family(name: str, prefix: str) -> Family:
+    roles = ((style, role, title) for style, (_, role, title) in split.STYLES.items())
+    return Family(name, {prefix if role == "source" else f"{prefix}_{style}": title for style, role, title in roles})
+
+
+FAMILIES = {"plain": _family("plain", "emoji"), "scenes": _family("scenes", "emoji_scenes")}
+
+
+def add_family(parser: argparse.ArgumentParser) -> None:
+    """The argument that says which pictures a study is about."""
+    parser.add_argument("--scenes", action="store_true", help="the emoji in scenes instead of alone")
+
+
+def chosen_family(args: argparse.Namespace) -> Family:
+    """What the argument says."""
+    return FAMILIES["scenes" if args.scenes else "plain"]
+
+
+def job(trainer: str, output: Path, seed: int, dataset: str, **more: Any) -> Job:
+    """A run of a trainer on a dataset, given by the name of its config."""
     configs = f"configs/trainers/{trainer}/emoji.yaml", f"configs/datasets/{dataset}.yaml"
-    return Job(trainer, *configs, seed, output / "runs" / trainer / f"seed{seed}" / style, **more)
+    return Job(trainer, *configs, seed, output / "runs" / trainer / f"seed{seed}" / dataset, **more)
 
 
-def training(trainer: str, output: Path, seed: int, scenes: bool = False) -> Job:
+def training(trainer: str, output: Path, seed: int, family: Family) -> Job:
     """A training on the source; its test is on the source, too."""
-    return job(trainer, output, seed, SOURCE, scenes)
+    return job(trainer, output, seed, family.source)
 
 
-def comparison(output: Path, seed: int, prompts: dict[str, Job | None], *opts: str, scenes: bool = False) -> list[Job]:
+def comparison(output: Path, seed: int, prompts: dict[str, Job | None], family: Family, *opts: str) -> list[Job]:
     """All methods, or those of `opts`, on some prompts (None: the hand-written one), in one pass over each style."""
-    more = {"prompts": tuple(prompts.items()), "opts": opts}
-    return [job("Compare", output, seed, style, scenes, **more) for style in STYLES]
+    more = {"prompts": tuple(prompts.items()), "opts": (*opts, "TEST.FEATURES", str(output / "features"))}
+    return [job("Compare", output, seed, style, **more) for style in family.titles]
 
 
 def only(methods: Sequence[str]) -> tuple[str, str]:
@@ -52,12 +93,12 @@ def only(methods: Sequence[str]) -> tuple[str, str]:
     return "TRAINER.COMPARE.METHODS", repr(list(methods))
 
 
-def study_plan(output: Path, seeds: Sequence[int], *opts: str, scenes: bool = False) -> list[Job]:
+def study_plan(output: Path, seeds: Sequence[int], family: Family, *opts: str) -> list[Job]:
     """Trains the prompts, and compares methods on them and on the hand-written one, for each seed."""
     jobs = []
     for seed in seeds:
-        prompts = {WORDS: None, **{name: training(name, output, seed, scenes) for name in LEARNED}}
-        jobs += comparison(output, seed, prompts, *opts, scenes=scenes)
+        prompts = {WORDS: None, **{name: training(name, output, seed, family) for name in LEARNED}}
+        jobs += comparison(output, seed, prompts, family, *opts)
     return jobs
 
 

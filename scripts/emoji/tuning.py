@@ -6,47 +6,56 @@ In plain torch, on features of augmented views that are computed once: the same 
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from dassl.data.datasets import build_dataset
 from torch import Tensor
 from tqdm import tqdm
 
+import train
 from tlla.clip import image_size
 from tlla.prompts.prompted import PromptedCLIP
 from tlla.sharpness import sharpness_step
 from tlla.views.encode import ViewEncoder
 from tlla.views.make import ViewConfig
 
-from .assets import FOLDER, benchmark_index
-
 EPOCHS, BATCH, SHOTS, SEEDS = 50, 32, 16, (1, 2, 3)
-LRS = (0.002, 0.01, 0.02, 0.05)
+LRS = (0.002, 0.02, 0.05, 0.2)
 RHOS = (0.05, 0.1, 0.3, 0.5, 0.7)  # the paper's grid
 
 
 def view_features(
     model: PromptedCLIP, paths: Sequence[str], scale: tuple[float, float], n_views: int, seed: int
 ) -> Tensor:
-    """Features of all views of images, given as the index does or by full paths: (N, V, E). The trainer's views."""
+    """Features of all views of images, (N, V, E): the trainer's views."""
     config = ViewConfig(image_size(model.clip), n_views, scale, seed=seed)
     bar = tqdm(paths, desc=f"views {scale[0]:g}-{scale[1]:g}", leave=False, disable=None)
-    return ViewEncoder(model.clip).images((FOLDER / path for path in bar), config)
+    return ViewEncoder(model.clip).images(bar, config)
 
 
-class SourceStyle:
-    """The source's train and val images, their labels, and which of them are val."""
+def source_parts(name: str) -> tuple[list[str], list[Any], list[Any]]:
+    """Class names, train and val items of the source of a family: Emoji or EmojiScenes."""
+    dataset = build_dataset(train.build_cfg(train.parse_args(["--trainer", "CoOp", "DATASET.NAME", name])))
+    return dataset.classnames, dataset.train_x, dataset.val
 
-    def __init__(self, model: PromptedCLIP):
-        parts = benchmark_index()["items"]["noto"]
-        self.items = parts["train"] + parts["val"]
-        self.labels = torch.tensor([label for _, label, _ in self.items])
-        self.is_val = torch.arange(len(self.items)) >= len(parts["train"])
+
+class SourceImages:
+    """The train and val images of a family's source, their labels, and which of them are val."""
+
+    def __init__(self, model: PromptedCLIP, train_items: Sequence[Any], val_items: Sequence[Any]):
+        self.paths = [item.impath for item in (*train_items, *val_items)]
+        self.labels = torch.tensor([item.label for item in (*train_items, *val_items)])
+        self.is_val = torch.arange(len(self.paths)) >= len(train_items)
         self.model = model
 
-    def view_features(self, scale: tuple[float, float], n_views: int, seed: int) -> Tensor:
-        """Features of all views of all images: (N, V, E)."""
-        return view_features(self.model, [path for path, _, _ in self.items], scale, n_views, seed)
+    def view_features(
+        self, scale: tuple[float, float], n_views: int, seed: int, chosen: Tensor | None = None
+    ) -> Tensor:
+        """Features of all views of all images, or of those that a mask has chosen: (N, V, E)."""
+        paths = self.paths if chosen is None else [path for path, own in zip(self.paths, chosen, strict=True) if own]
+        return view_features(self.model, paths, scale, n_views, seed)
 
     def few_shot(self, seed: int) -> Tensor:
         """Indices of at most 16 train images of each class."""
@@ -81,7 +90,7 @@ def accuracy(scores: Tensor, labels: Tensor) -> float:
     return 100.0 * (scores.argmax(dim=-1) == labels).float().mean().item()
 
 
-def tune_prompts(model: PromptedCLIP, source: SourceStyle) -> dict:
+def tune_prompts(model: PromptedCLIP, source: SourceImages) -> dict:
     """Trains CoOp over learning rates, then SAPT over rho at CoOp's best.
 
     Returns:
