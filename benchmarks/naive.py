@@ -1,4 +1,4 @@
-"""What the benchmarks of the text side compare with: every prompt has 77 tokens, all pass the encoder in one batch."""
+"""What the benchmarks compare with: every prompt has 77 tokens, all pass the encoder in one batch; OpenAI's code."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tlla.backbones.openai_package import clip
+from tlla.backbones.openai_package import CLIP, clip
 from tlla.prompts.prompted import PromptedCLIP
 
 
 class FullLength:
-    """The text features of a prompted CLIP's classes, in the plainest way.
+    """The text features of a prompted CLIP's classes in the plainest way, and the image features by OpenAI's code.
 
     Args:
         model: Gives the CLIP, the class names and the number of context tokens.
@@ -36,6 +36,16 @@ class FullLength:
         x = self.model.ln_final(self.model.transformer(x.permute(1, 0, 2)).permute(1, 0, 2))
         x = x[torch.arange(len(x)), self.eos.repeat(len(contexts))] @ self.model.text_projection
         return F.normalize(x.float(), dim=-1).unflatten(0, size)
+
+    @torch.no_grad()
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Normalised image features, (N, 3, H, W) -> (N, E)."""
+        return openai_features(self.model, images)
+
+
+def openai_features(model: CLIP, images: Tensor) -> Tensor:
+    """Normalised features of images by OpenAI's own `encode_image`, (N, 3, H, W) -> (N, E)."""
+    return F.normalize(CLIP.encode_image(model, images).float(), dim=-1)
 
 
 def measure_or_fit(cost: Callable[[int], dict[str, Any]], measured: list[int], wanted: list[int]) -> dict[int, dict]:

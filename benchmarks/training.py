@@ -1,5 +1,7 @@
 """Cost of a training step, images included: CoOp and SAPT here against CoOp with 77 tokens a prompt, by class number.
 
+CoOp with 77 tokens runs OpenAI's own image encoder, as CoOp's code does.
+
 The image encoder needs no gradient in any of them: CoOp freezes it, too. Where 77 tokens for all classes do not fit
 into memory, smaller numbers of classes (--naive-classes) are measured and a line is drawn through them.
 
@@ -35,20 +37,21 @@ class Step:
         self.images, self.lam = images.to(device), LAMBDAS[what]
         self.labels = torch.randint(n_classes, (batch,), generator=generator).to(device)
         self.encode_text: Callable[[Tensor], Tensor] = self.model.encode_text
+        self.encode_image: Callable[[Tensor], Tensor] = self.model.encode_image
         if what == "naive CoOp":
             naive = FullLength(self.model)
-            self.encode_text = lambda ctx: naive(ctx[None])[0]
+            self.encode_text, self.encode_image = lambda ctx: naive(ctx[None])[0], naive.encode_image
         self.autocast = functools.partial(common.in_precision, device, precision)
         self.scale = common.loss_scale(device, precision)
 
     def features(self) -> tuple[Tensor, Tensor]:
         """Of the images, (B, E), and of the classes, (K, E)."""
         with torch.no_grad(), self.autocast():
-            return self.model.encode_image(self.images), self.encode_text(self.ctx)
+            return self.encode_image(self.images), self.encode_text(self.ctx)
 
     def __call__(self) -> SharpnessStep:
         with self.autocast():
-            image_features = self.model.encode_image(self.images)
+            image_features = self.encode_image(self.images)
 
         def loss_fn(ctx: Tensor) -> Tensor:
             with self.autocast():
