@@ -32,6 +32,7 @@ from .tuning import BATCH, EPOCHS, SHOTS, accuracy, fit, source_parts, view_feat
 CTX_INIT = "an icon of a"
 CROPS = (0.08, 1.0)
 LRS = (0.02, 0.2)
+CLOTH_EPOCHS = 50
 
 
 class Pictures:
@@ -109,7 +110,7 @@ def cloth(clip_model: nn.Module, seeds: int) -> dict[str, float]:
             [(str(p), k) for k, name in enumerate(CLOTH) for p in sorted(Path(folder, "cloth", part, name).iterdir())]
             for part in ("train", "test")
         ]
-        known = Pictures(model, parts[0], EPOCHS + 1)
+        known = Pictures(model, parts[0], CLOTH_EPOCHS + 1)  # of a single batch each
         asked = Pictures(model, parts[1], 1)
     return tuned(model, known, asked, seeds)
 

@@ -21,7 +21,7 @@ from tlla.sharpness import sharpness_step
 from tlla.views.encode import ViewEncoder
 from tlla.views.make import ViewConfig
 
-EPOCHS, BATCH, SHOTS, SEEDS = 50, 32, 16, (1, 2, 3)
+EPOCHS, BATCH, SHOTS, SEEDS = 25, 32, 16, (1, 2, 3)
 LRS = (0.002, 0.02, 0.05, 0.2)
 RHOS = (0.05, 0.1, 0.3, 0.5, 0.7)  # the paper's grid
 
@@ -72,8 +72,9 @@ def fit(model: PromptedCLIP, features: Tensor, labels: Tensor, lr: float, rho: f
     generator = torch.Generator().manual_seed(seed)
     ctx = model.prompt_learner.ctx.detach().clone().requires_grad_(True)
     optimizer = torch.optim.SGD([ctx], lr=lr, momentum=0.9, weight_decay=5e-4)
-    for epoch in range(EPOCHS):
-        optimizer.param_groups[0]["lr"] = 1e-5 if epoch == 0 else 0.5 * lr * (1 + math.cos(math.pi * epoch / EPOCHS))
+    epochs = features.shape[1]
+    for epoch in range(epochs):
+        optimizer.param_groups[0]["lr"] = 1e-5 if epoch == 0 else 0.5 * lr * (1 + math.cos(math.pi * epoch / epochs))
         for batch in torch.randperm(len(labels), generator=generator).split(BATCH):
             if len(batch) == BATCH:
                 ctx.grad = sharpness_step(_loss(model, features[batch, epoch], labels[batch]), ctx, rho, 1.0).gradient
