@@ -23,7 +23,8 @@ from tlla.arguments import number
 from tlla.errors import InputError
 from tlla.files import to_csv, write_text
 from tlla.methods import Method
-from tlla.views.rounds import lead, round_sizes
+from tlla.selection import lead
+from tlla.views.rounds import round_sizes
 
 from .. import style
 from ..named import HELP, add_set_argument, named_runs

@@ -52,6 +52,8 @@ class Report:
                         notes.append(f"MISSING: {row.name} on {column}: seed {', '.join(map(str, cell.missing))}")
                     notes += [f"NOT COMPARABLE ({FLAG}): {row.name} on {column}: {flag}" for flag in cell.flags]
                 origins = (run.origin for run in row.runs if run.origin)
+                if any(run.used_labels for run in row.runs):
+                    notes.append(f"USED LABELS: {row.name}: views chosen by the true classes, which no prediction knows")
                 notes += [_origin_note(row.name, origin) for origin in origins if origin.record is None]
         return list(dict.fromkeys(notes))
 
@@ -121,8 +123,9 @@ def decimals_of(metric: str) -> int:
 
 
 def _marks(table: Table, column: str, form: str, decimals: int) -> dict[float, str]:
-    """Rounded value -> its mark. Cells that do not compare take no part; with one row there is nothing to mark."""
-    cells = [row.cells[column] for row in table.rows if column in row.cells]
+    """Rounded value -> its mark. Cells that do not compare or used labels take no part; nor is a single row marked."""
+    rows = [row for row in table.rows if not row.used_labels]
+    cells = [row.cells[column] for row in rows if column in row.cells]
     values = {round(cell.summary.mean, decimals) for cell in cells if not cell.flags}
     best = sorted(values, reverse=direction(table.metric) > 0)
     return dict(zip(best, MARKS[form], strict=False)) if len(cells) > 1 and direction(table.metric) else {}

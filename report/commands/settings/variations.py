@@ -142,7 +142,5 @@ def class_features(run: StssRun, settings: Sequence[Setting]) -> dict[float, Ten
     texts = {}
     for rho in sorted({setting.rho for setting in settings}):
         most = max(setting.n_perturb for setting in settings if setting.rho == rho)
-        stss = STSS(rho=rho, n_perturb=most)
-        stss.start(run.classifier, run.trainer.tester.config.seed)
-        texts[rho] = stss.text
+        texts[rho] = run.classifier.perturbed(rho, most, run.trainer.tester.config.seed)
     return texts
