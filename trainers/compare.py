@@ -122,14 +122,14 @@ class CompareTest(ViewTest):
     def finish(self, entries: list[Entry], split: str) -> None:
         """Prints the table and writes it, and with full precision table.csv."""
         found = [entry.record.content["splits"][split] for entry in entries]
-        names = [(entry.record.content["prompt"], entry.record.folder.name) for entry in entries]
-        labelled = [entry.record.content["method"].get("rule", {}).get("used_labels") for entry in entries]
-        shown = [(prompt, name + " (used labels)" * bool(used)) for (prompt, name), used in zip(names, labelled)]
+        pairs = [(entry.record.content["prompt"], entry.method) for entry in entries]
+        names = [(prompt, method.title) for prompt, method in pairs]
+        shown = [(prompt, method.title + " (used labels)" * method.uses_labels) for prompt, method in pairs]
         cells = [[format(row.get(key, float("nan")), form) for _, key, form in COLUMNS] for row in found]
         rows = [[*(x.replace("|", "\\|") for x in name), *row] for name, row in zip(shown, cells, strict=True)]
         headers = ["prompt", "method", *(heading for heading, _, _ in COLUMNS)]
         table = tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", "left"))
-        if any(labelled):
+        if any(method.uses_labels for _, method in pairs):
             table += f"\n\n{USED_LABELS}"
         print(f"\n{table}")
         write_text(self.trainer.record.folder / "table.md", table + "\n")

@@ -104,11 +104,14 @@ def rounds(method: Method, bank: ViewBank, device: torch.device) -> tuple[Tensor
     """Of all images after each round: the lead of the vote, and whether it is right; (rounds, N) each."""
     n_views = bank.features.shape[1]
     leads, right = [], []
-    for features, labels in bank.batches():
-        features = features.to(device)
-        found = [method.with_views(n, n_views).predict(features[:, :n]).cpu() for n in round_sizes(n_views)]
+    for features, known in bank.batches():
+        features, found = features.to(device), []
+        for n in round_sizes(n_views):
+            part = method.with_views(n, n_views)
+            part.known = known
+            found.append(part.predict(features[:, :n]).cpu())
         leads.append(torch.stack([lead(probability) for probability in found]))
-        right.append(torch.stack([probability.argmax(dim=1) == labels for probability in found]))
+        right.append(torch.stack([probability.argmax(dim=1) == known.label for probability in found]))
     return torch.cat(leads, dim=1), torch.cat(right, dim=1)
 
 

@@ -52,8 +52,10 @@ class Report:
                         notes.append(f"MISSING: {row.name} on {column}: seed {', '.join(map(str, cell.missing))}")
                     notes += [f"NOT COMPARABLE ({FLAG}): {row.name} on {column}: {flag}" for flag in cell.flags]
                 origins = (run.origin for run in row.runs if run.origin)
-                if any(run.used_labels for run in row.runs):
-                    notes.append(f"USED LABELS: {row.name}: views chosen by the true classes, which no prediction knows")
+                if row.used_labels:
+                    notes.append(
+                        f"USED LABELS: {row.name}: the true classes chose the views, which no prediction knows"
+                    )
                 notes += [_origin_note(row.name, origin) for origin in origins if origin.record is None]
         return list(dict.fromkeys(notes))
 

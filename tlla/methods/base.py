@@ -67,6 +67,11 @@ class Method:
         return not self.chooses_views or self.build_rule() == self.build_rule(type(self).rule)
 
     @property
+    def uses_labels(self) -> bool:
+        """Whether the true classes choose its views, which shows what is possible, not how to predict."""
+        return self.chooses_views and self.build_rule().uses_labels
+
+    @property
     def title(self) -> str:
         """Its name in tables and folders: with the rule, if that is not its own."""
         return type(self).__name__ + ("" if self.has_own_rule else f"+{self.build_rule()}")
@@ -116,8 +121,8 @@ class Method:
             (B, K), float32, rows sum to 1.
         """
         text = self.classifier.text(features)
-        images = enumerate(self.groups(features, 1))
-        return torch.stack([self.predict_one(z[0], text[b if len(text) > 1 else 0]) for b, z in images])
+        single = enumerate(self.groups(features, 1))
+        return torch.stack([self.predict_one(z[0], text[b if len(text) > 1 else 0]) for b, z in single])
 
     def predict_one(self, features: Tensor, text: Tensor) -> Tensor:
         """Class probabilities of one image, (K,), from its views' features (V, E) and the class features (K, E)."""

@@ -51,9 +51,7 @@ class FeatureCache:
         return seen, self.keys[seen].sum(dim=1) / count[seen, None]
 
 
-def pool_views(
-    method: Method, features: Tensor, text: Tensor, shift: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def pool_views(method: Method, features: Tensor, text: Tensor, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Mean feature of the views that a method keeps, (E,), not normalised again, and their logits, (s, K).
 
     Args:

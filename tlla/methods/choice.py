@@ -59,11 +59,11 @@ def refuse_labels(method: Method) -> None:
 
     >>> refuse_labels(build_method("zero", {"rule": "oracle"}))
     Traceback (most recent call last):
-    tlla.errors.InputError: the rule oracle keeps views by their true classes, which are not known of images ...
+    tlla.errors.InputError: the rule oracle keeps views by true classes, which are not known of images to predict: ...
     """
-    if method.chooses_views and (rule := method.build_rule()).uses_labels:
+    if method.uses_labels:
         raise InputError(
-            f"the rule {rule} keeps views by their true classes, which are not known of images to predict: "
+            f"the rule {method.build_rule()} keeps views by true classes, which are not known of images to predict: "
             "choose another rule, or test it on a dataset by train.py"
         )
 

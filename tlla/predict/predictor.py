@@ -42,6 +42,7 @@ class Batch:
         features: Normalised features of the views, (B, V, E); with `margin` empty, as not all views are encoded.
         scores: STSS's scores of the views; None for other methods, and with `margin`.
         kept: Indices of the views that voted, (B, s); None where `scores` is.
+        rule: The selection rule that gave the scores; "" if the method chooses no views.
     """
 
     predictions: Predictions
@@ -49,6 +50,7 @@ class Batch:
     features: Tensor
     scores: ViewScores | None = None
     kept: Tensor | None = None
+    rule: str = ""
 
 
 class Predictor:
@@ -195,7 +197,8 @@ class Predictor:
             self.top_k,
         )
         features = torch.empty(0) if self.margin else encoded.features()
-        return Batch(predictions, good, features, scores, kept)
+        rule = str(self.method.build_rule()) if self.method.chooses_views else ""
+        return Batch(predictions, good, features, scores, kept, rule)
 
     def _selection(self, details: dict[str, Tensor]) -> tuple[ViewScores | None, Tensor | None, dict[str, Tensor]]:
         """STSS's scores of the last batch, the views that voted, and the details with their mean sharpness."""

@@ -140,7 +140,7 @@ class ViewTest(ImageTest):
 
     def known(self, batch: dict[str, Any]) -> Known:
         """What a batch says of its images; the labels only if a rule uses them."""
-        if not any(method.chooses_views and method.build_rule().uses_labels for method in self.methods.values()):
+        if not any(method.uses_labels for method in self.methods.values()):
             return Known(batch["index"])
         return Known(batch["index"], batch["label"].to(self.trainer.device, non_blocking=True))
 

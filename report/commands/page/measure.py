@@ -29,6 +29,11 @@ class Measured:
     views: Views
 
     @property
+    def n_kept(self) -> int:
+        """How many views of an image vote."""
+        return self.method.n_kept(self.views.view.shape[1])
+
+    @property
     def items(self) -> list[Any]:
         """The tested images, in the order of `views`."""
         items = self.trainer.dm.dataset.test

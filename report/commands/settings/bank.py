@@ -14,6 +14,7 @@ from torch import Tensor
 from tlla.errors import InputError
 from tlla.files import write_bytes
 from tlla.fingerprint import key_of
+from tlla.rules import Known
 from trainers.base import ClipTrainer
 
 from ...view_batches import view_batches
@@ -25,14 +26,17 @@ class ViewBank:
 
     features: Tensor  # normalised, (N, V, E), float32; read from the disk piece by piece
     labels: Tensor  # (N,), int64
+    index: Tensor  # place of each image in the split, (N,), int64
     at_once: int  # images that a test takes at once
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.at_once)
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Features (B, V, E) and labels (B,), one batch of a test each."""
-        return zip(self.features.split(self.at_once), self.labels.split(self.at_once), strict=True)
+    def batches(self) -> Iterator[tuple[Tensor, Known]]:
+        """Features (B, V, E), and the index and the label of each image, one batch of a test each."""
+        for start in range(0, len(self.labels), self.at_once):
+            rows = slice(start, start + self.at_once)
+            yield self.features[rows], Known(self.index[rows], self.labels[rows])
 
 
 def view_bank(trainer: ClipTrainer, split: str, folder: Path) -> ViewBank:
@@ -54,7 +58,7 @@ def view_bank(trainer: ClipTrainer, split: str, folder: Path) -> ViewBank:
         torch.save(_encode(trainer, split), buffer)
         write_bytes(file, buffer.getvalue())
     kept = torch.load(file, weights_only=True, mmap=True)
-    return ViewBank(kept["features"], kept["labels"], trainer.tester.batch_size())
+    return ViewBank(kept["features"], kept["labels"], kept["index"], trainer.tester.batch_size())
 
 
 def _key(trainer: ClipTrainer, split: str) -> str:
@@ -71,7 +75,7 @@ def _key(trainer: ClipTrainer, split: str) -> str:
 
 
 def _encode(trainer: ClipTrainer, split: str) -> dict[str, Tensor]:
-    """Features and labels of all images that can be read, on the CPU."""
-    found = [(features.cpu(), batch["label"]) for batch, features in view_batches(trainer, split)]
-    features, labels = zip(*found, strict=True)
-    return {"features": torch.cat(features), "labels": torch.cat(labels)}
+    """Features, labels and indices of all images that can be read, on the CPU."""
+    found = [(features.cpu(), batch["label"], batch["index"]) for batch, features in view_batches(trainer, split)]
+    columns = zip(("features", "labels", "index"), zip(*found, strict=True), strict=True)
+    return {name: torch.cat(values) for name, values in columns}
