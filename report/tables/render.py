@@ -111,7 +111,8 @@ def _wide(table: Table, ci95: bool, form: str) -> list[list[str]]:
     marks = {column: _marks(table, column, form, decimals) for column in columns}
     rows = [["method", *(escaped(column, form) for column in columns), "seeds"]]
     for row in table.rows:
-        cells = [_shown(row.cells.get(c), ci95, decimals, marks[c], form) for c in columns]
+        own = {} if row.used_labels else marks
+        cells = [_shown(row.cells.get(c), ci95, decimals, own.get(c, {}), form) for c in columns]
         counts = sorted({row.cells[c].summary.n for c in table.columns if c in row.cells})
         rows.append([escaped(row.name, form), *cells, "-".join(map(str, dict.fromkeys((counts[0], counts[-1]))))])
     return rows
