@@ -12,13 +12,16 @@ import torch
 import torch.nn.functional as F
 from benchmark import REPO
 from hostile import fails
+from PIL import Image
 
+import report.__main__
 import tlla.predict.command
 import tlla.rules
 from tlla import Predictor
 from tlla.errors import InputError
 from tlla.methods import METHODS, base
 from tlla.methods.choice import build_method
+from tlla.predict.explain import _numbers, looks
 from tlla.prompts.classifier import Classifier, PromptClassifier
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
@@ -242,13 +245,15 @@ def test_predictions_refuse_the_oracle_before_anything_is_loaded(tiny_clip, capf
     assert says in capfd.readouterr().err
 
 
-def test_a_prediction_by_another_rule_does_not_depend_on_the_batch(tiny_clip, tmp_path):
-    from PIL import Image
-
+@pytest.fixture
+def pictures():
     rng = np.random.default_rng(0)
-    images = [Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)) for _ in range(3)]
+    return [Image.fromarray(rng.integers(0, 255, (40, 40, 3), dtype=np.uint8)) for _ in range(3)]
+
+
+def test_a_prediction_by_another_rule_does_not_depend_on_the_batch(tiny_clip, pictures):
     found = [
-        Predictor(tiny_clip, NAMES, method="tlla", n_views=6, top_s=2, batch_views=n, rule="random").predict(images)
+        Predictor(tiny_clip, NAMES, method="tlla", n_views=6, top_s=2, batch_views=n, rule="random").predict(pictures)
         for n in (6, 18)
     ]
     torch.testing.assert_close(found[0].probability, found[1].probability)
@@ -307,6 +312,29 @@ def test_compare_crosses_methods_with_rules_as_single_runs_would(place, call):
     assert "USED LABELS: STSS (rule oracle, used labels): the true classes" in found
     assert not re.search(r"oracle, used labels\) .*\*", found)  # is never the best
     assert "LEFT OUT" not in found
+
+
+def test_the_page_of_an_entry_of_compare_names_its_rule(place, tmp_path):
+    place.run("Compare", "paged", METHODS_KEY, "['ZERO', 'STSS']", RULES_KEY, "['stss', 'oracle', 'all']")
+    for name, says in (("STSS+oracle", "the rule oracle, which used labels"), ("STSS+all", "6 views of lowest score")):
+        argv = ["page", str(place.folder / f"paged/template/{name}"), "--out", str(tmp_path / name)]
+        assert report.__main__.main(argv) == 0
+        assert says in (tmp_path / name / "index.html").read_text()
+
+
+def test_a_drawing_names_the_rule(tiny_clip, pictures):
+    predictor = Predictor(tiny_clip, NAMES, method="tlla", n_views=6, top_s=2, rule="tsallis(q=0.3)")
+    (batch,) = predictor.batches(pictures, thumbnails=True)
+    look = [look for _, look in looks(batch, predictor.views)][0]
+    assert look.rule == "tsallis(q=0.3)" and _numbers(look)[-1] == "score: the rule tsallis(q=0.3)"
+    order = scores_of(predictor, batch).argsort(dim=1)[0]
+    assert look.kept == order[:2].tolist()
+
+
+def scores_of(predictor, batch):
+    """Tsallis entropies of a batch's views."""
+    p = predictor.classifier.logits(batch.features).softmax(dim=-1)
+    return (p.pow(0.3).sum(dim=-1) - 1) / 0.7
 
 
 @pytest.mark.parametrize(
