@@ -23,7 +23,8 @@ from trainers.harness.evaluation import VOLATILE
 from . import traits
 
 LOG, STARTED = "sweep.log", "sweep.json"
-FREE = (*VOLATILE, "TRAINER.COMPARE.METHODS")  # keys that may differ: of Compare's methods, those that lack are added
+# Keys that may differ: of Compare's methods and rules, those that lack are added.
+FREE = (*VOLATILE, "TRAINER.COMPARE.METHODS", "TRAINER.COMPARE.RULES")
 
 COMPLETE, UNFINISHED, NEW, STALE, OTHER = "complete", "unfinished", "new", "stale", "other"
 

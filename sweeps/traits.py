@@ -9,8 +9,9 @@ from dassl.engine import TRAINER_REGISTRY
 
 import trainers
 from tlla.errors import InputError, nearest
-from tlla.methods import METHODS
+from tlla.methods import METHODS, settings
 from trainers.base import ClipTrainer
+from trainers.harness.view_test import under_rules
 from trainers.prompt_trainer import PromptTrainer
 
 
@@ -78,8 +79,13 @@ def learner_of(name: str) -> str:
 
 
 def compared(config: Mapping[str, Any]) -> Sequence[str]:
-    """The methods that Compare tests under a config."""
-    return config["TRAINER"]["COMPARE"]["METHODS"] or list(METHODS)
+    """What Compare tests under a config: its methods, each under the rules."""
+    nodes = config["TRAINER"]
+    built = [
+        METHODS[name](**{field: nodes[name.upper()][key] for key, (field, _) in settings(METHODS[name]).items()})
+        for name in nodes["COMPARE"]["METHODS"] or METHODS
+    ]
+    return [method.title for one in built for method in under_rules(one, nodes["COMPARE"]["RULES"])]
 
 
 def config_folders(name: str) -> list[str]:

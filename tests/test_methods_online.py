@@ -264,6 +264,7 @@ def test_the_defaults_are_the_authors_for_imagenet():
         "MASK_LOW": 0.03,
         "MASK_HIGH": 1.0,
         "TOP": 0.1,
+        "RULE": "entropy",
     }
     dpe = {key: default for key, (_, default) in settings(DPE).items()}
     assert dpe == {
@@ -275,6 +276,7 @@ def test_the_defaults_are_the_authors_for_imagenet():
         "ENTROPY_THRESHOLD": 0.1,
         "TOP": 0.1,
         "PREDICT_ON": "plain",
+        "RULE": "entropy",
     }
 
 

@@ -321,7 +321,7 @@ def test_bad_settings_are_refused_by_key(name, setting, key):
 
 
 def test_defaults_are_the_authors():
-    common = {"TOP": ("top", 0.1), "LR": ("lr", 5e-3), "STEPS": ("steps", 1)}
+    common = {"TOP": ("top", 0.1), "LR": ("lr", 5e-3), "STEPS": ("steps", 1), "RULE": ("rule", "entropy")}
     assert settings(METHODS["TPT"]) == settings(METHODS["TPS"]) == common
     assert settings(METHODS["CTPT"]) == {"LAMBDA": ("lam", 20.0), **common}
     assert settings(METHODS["RTPT"]) == {"N_NEIGHBOURS": ("n_neighbours", 20), **common}

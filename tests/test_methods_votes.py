@@ -288,9 +288,9 @@ def test_class_features_by_image_are_used_by_image(text, method):
 
 
 def test_the_defaults_are_the_authors():
-    assert settings(ZERO) == {"TOP": ("top", 0.3), "SOFTENING": ("softening", 0.0)}
+    assert settings(ZERO) == {"TOP": ("top", 0.3), "SOFTENING": ("softening", 0.0), "RULE": ("rule", "entropy")}
     assert settings(MTA) == {"LAMBDA_Q": ("lambda_q", 4.0), "LAMBDA_Y": ("lambda_y", 0.2)}
-    assert settings(VTE) == {"TOP": ("top", 0.1)}
+    assert settings(VTE) == {"TOP": ("top", 0.1), "RULE": ("rule", "entropy")}
 
 
 @pytest.mark.parametrize(

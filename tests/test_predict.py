@@ -272,7 +272,7 @@ def test_a_drawing_shows_the_lowest_scores_as_voters(place, photos):
     predictor = Predictor(model, CLASSES, place.folder / "sapt", n_views=6, top_s=3, n_perturb=2)
     (batch,) = predictor.batches(photos[:1], thumbnails=True)
     ((index, look),) = looks(batch, predictor.views)
-    text = predictor.method.text[:, 0]
+    text = predictor.classifier.perturbed(0.5, 2, 0)[:, 0]
     entropies = entropy(100 * batch.features[0] @ text.mT)  # (R + 1, V)
     score = entropies[0] + (entropies[1:].amax(dim=0) - entropies[0])
     assert index == 0 and look.kept == score.argsort()[:3].tolist()

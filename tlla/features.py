@@ -4,7 +4,6 @@ Letters in shapes: B images, V views, K classes, E joint space, R perturbations.
 """
 
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 
 from .arguments import floats, number, whole
 from .errors import InputError
-from .methods.stss import STSS
 from .prompts.choose import PromptLike, make_classifier
 from .selection import score_views, select_and_vote
 from .sharpness import check_sharpness
@@ -107,9 +105,5 @@ def perturbed_text_features(
     torch.Size([9, 2, 128])
     """
     n_perturb, seed = whole("n_perturb", n_perturb), whole("seed", seed)
-    classifier = make_classifier(model, class_names, prompt)
-    if classifier.conditional:
-        raise InputError("CoCoOp's prompt depends on the image: its class features cannot be computed in advance")
-    method = STSS(rho=rho, n_perturb=n_perturb)
-    method.start(classifier, seed)
-    return cast(Tensor, method.text).squeeze(1)
+    check_sharpness(rho, 0.0)
+    return make_classifier(model, class_names, prompt).perturbed(rho, n_perturb, seed).squeeze(1)

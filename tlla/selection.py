@@ -7,6 +7,7 @@ Letters in shapes: B images, V views, s kept views, K classes, E joint space, R 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +68,7 @@ def marginal_entropy(logits: Tensor) -> Tensor:
 class ViewScores:
     """Scores of views, each (B, V) float32; `logits` is (B, V, K).
 
-    `score` = `entropy` + lambda * `sharpness`; of a method without a setting `lam`, lambda is 1.
+    By the rule stss `score` = `entropy` + lambda * `sharpness`; by other rules the sharpness is 0.
     """
 
     score: Tensor
@@ -95,11 +96,42 @@ def score_views(view_features: Tensor, text_features: Tensor, logit_scale: Tenso
     """
     logits = logit_scale * view_features @ text_features[0].mT  # (B, V, K)
     plain = entropy(logits)  # (B, V)
+    rise = sharpness(plain, view_features, text_features[1:], logit_scale)
+    return ViewScores(plain + lam * rise, plain, rise, logits)
+
+
+def sharpness(
+    plain: Tensor, view_features: Tensor, perturbed: Sequence[Tensor] | Tensor, logit_scale: Tensor | float
+) -> Tensor:
+    """Largest rise of the views' entropy under perturbed prompts, (B, V); 0 if there are none.
+
+    Args:
+        plain: Entropies under the prompt itself, (B, V).
+        view_features: Normalised image features, (B, V, E).
+        perturbed: Normalised class features of each perturbed prompt, (K, E) or (B, K, E).
+        logit_scale: Inverse temperature.
+
+    >>> sharpness(torch.tensor([[0.5]]), torch.tensor([[[1.0, 0.0]]]), torch.ones(1, 2, 2), 2.0).round(decimals=2)
+    tensor([[0.1900]])
+    """
+    if not len(perturbed):
+        return torch.zeros_like(plain)
     highest = torch.full_like(plain, -torch.inf)
-    for perturbed in text_features[1:]:  # one at a time: (R, B, V, K) would not fit for 1000 classes
-        highest = torch.maximum(highest, entropy(logit_scale * view_features @ perturbed.mT))
-    sharpness = highest - plain if len(text_features) > 1 else torch.zeros_like(plain)
-    return ViewScores(plain + lam * sharpness, plain, sharpness, logits)
+    for text in perturbed:  # one at a time: (R, B, V, K) would not fit for 1000 classes
+        highest = torch.maximum(highest, entropy(logit_scale * view_features @ text.mT))
+    return highest - plain
+
+
+def lead(probability: Tensor) -> Tensor:
+    """Difference of the two highest probabilities: (..., K) -> (...); 1 if there is one class.
+
+    >>> lead(torch.tensor([[0.25, 0.75], [0.5, 0.5]]))
+    tensor([0.5000, 0.0000])
+    """
+    if probability.shape[-1] == 1:
+        return torch.ones_like(probability[..., 0])
+    first, second = probability.topk(2).values.unbind(-1)
+    return first - second
 
 
 def lowest(scores: Tensor, s: int) -> Tensor:

@@ -3,9 +3,10 @@ r"""Compare: several test-time methods, on several prompts, over one pass of the
     python train.py --trainer Compare --dataset-config-file configs/datasets/emoji.yaml \
         --config-file configs/trainers/Compare/emoji.yaml --output-dir output/compare \
         TRAINER.COMPARE.METHODS "['SingleView', 'ZERO', 'STSS']" \
-        TRAINER.COMPARE.PROMPTS "['CoOp=output/coop']"
+        TRAINER.COMPARE.PROMPTS "['CoOp=output/coop']" TRAINER.COMPARE.RULES "['entropy', 'stss', 'oracle']"
 
-Every method leaves a record of its own, <output>/<prompt>/<method>/results.json; the table is printed and written to
+Every method leaves a record of its own, <output>/<prompt>/<method>/results.json, under another rule than its own
+<output>/<prompt>/<method>+<rule>/results.json; the table is printed and written to
 table.md and table.csv; <output>/results.json, written last, lists the entries. The same command with more methods or
 prompts keeps the entries that are there and adds the others. Seconds per image are those that the
 method would need alone: its share of loading, making and encoding the views, plus its own work.
@@ -26,6 +27,7 @@ from tlla.methods import METHODS, Method
 from tlla.prompts.classifier import Classifier
 from tlla.prompts.templates import ENSEMBLES
 from tlla.records.store import peek, predictions_file
+from tlla.rules import parse_rule
 
 from .base import registered
 from .harness import distributed
@@ -47,29 +49,34 @@ COLUMNS = (  # of the table: heading, key of the record, format
 )
 
 
+USED_LABELS = "Used labels: the views were chosen by the true classes, which no prediction knows."
+
+
 def add_config(cfg: CfgNode) -> None:
     """Adds TRAINER.COMPARE."""
     cfg.TRAINER.COMPARE = CfgNode()
     cfg.TRAINER.COMPARE.METHODS = ()  # names of methods; (): all
+    cfg.TRAINER.COMPARE.RULES = ()  # each method that chooses views under each of these rules; (): under its own
     cfg.TRAINER.COMPARE.PROMPTS = ()  # "name=source": a run's folder, a template, or an ensemble; (): as for one method
 
 
 class CompareTest(ViewTest):
     """Every entry has a record of its own, and is kept if it was tested before."""
 
-    def entry(self, prompt: str, classifier: Classifier, name: str, method: Method) -> Entry:
+    def entry(self, prompt: str, classifier: Classifier, method: Method) -> Entry:
         """One method with one prompt, and its record."""
-        entry, trainer = super().entry(prompt, classifier, name, method), self.trainer
-        content = {"trainer": name, "prompt": prompt}
-        content["method"] = trainer.describe_method() | self.describe_one(name, method)
+        entry, trainer = super().entry(prompt, classifier, method), self.trainer
+        content: dict[str, Any] = {"trainer": type(method).__name__, "prompt": prompt}
+        described = {key: value for key, value in trainer.describe_method().items() if key != "rule"}
+        content["method"] = described | self.describe_one(method)
         if prompt in trainer.templates:
             content["method"]["template"] = trainer.templates[prompt]
         if prompt in trainer.loaded:
             content["loaded_from"] = trainer.loaded[prompt]
-        entry.record = trainer.record.entry(trainer.record.folder / prompt / name, **content)
+        entry.record = trainer.record.entry(trainer.record.folder / prompt / method.title, **content)
         entry.evaluator = copy.copy(trainer.evaluator)
         entry.evaluator.reset()
-        entry.title = f"{prompt} {name}"
+        entry.title = f"{prompt} {method.title}"
         entry.share = 1.0 if method.uses_views else 1 / self.config.n_views
         return entry
 
@@ -115,15 +122,19 @@ class CompareTest(ViewTest):
     def finish(self, entries: list[Entry], split: str) -> None:
         """Prints the table and writes it, and with full precision table.csv."""
         found = [entry.record.content["splits"][split] for entry in entries]
-        names = [(entry.record.content["prompt"], entry.record.content["trainer"]) for entry in entries]
+        pairs = [(entry.record.content["prompt"], entry.method) for entry in entries]
+        names = [(prompt, method.title) for prompt, method in pairs]
+        shown = [(prompt, method.title + " (used labels)" * method.uses_labels) for prompt, method in pairs]
         cells = [[format(row.get(key, float("nan")), form) for _, key, form in COLUMNS] for row in found]
-        rows = [[*(x.replace("|", "\\|") for x in name), *row] for name, row in zip(names, cells, strict=True)]
+        rows = [[*(x.replace("|", "\\|") for x in name), *row] for name, row in zip(shown, cells, strict=True)]
         headers = ["prompt", "method", *(heading for heading, _, _ in COLUMNS)]
         table = tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", "left"))
+        if any(method.uses_labels for _, method in pairs):
+            table += f"\n\n{USED_LABELS}"
         print(f"\n{table}")
         write_text(self.trainer.record.folder / "table.md", table + "\n")
         keys = [key for _, key, _ in COLUMNS]
-        values = [[*name, *map(row.get, keys)] for name, row in zip(names, found, strict=True)]
+        values = [[*name, *map(row.get, keys)] for name, row in zip(shown, found, strict=True)]
         write_text(self.trainer.record.folder / "table.csv", to_csv([["prompt", "method", *keys], *values]))
         self.trainer.record.content["splits"][split] = {"total": found[0]["total"], "parts": names}
         self.trainer.record.write()
@@ -141,7 +152,12 @@ class Compare(TestTimeTrainer):
                 raise InputError(
                     f"TRAINER.COMPARE.METHODS has {name!r}, which is no method: {nearest(str(name), [*METHODS])}"
                 )
-        return CompareTest(self, cfg, self.views_name, {name: name.upper() for name in names}, self.classifiers)
+        rules = list(cfg.TRAINER.COMPARE.RULES)
+        built = [parse_rule(rule, key="TRAINER.COMPARE.RULES") for rule in rules]
+        if twice := [rule for rule, count in Counter(built).items() if count > 1]:
+            raise InputError(f"TRAINER.COMPARE.RULES has the rule {twice[0]} twice: leave one out")
+        nodes = {name: name.upper() for name in names}
+        return CompareTest(self, cfg, self.views_name, nodes, self.classifiers, rules)
 
     def describe_method(self) -> dict[str, Any]:
         """Of the whole; its entries have their own."""

@@ -23,7 +23,8 @@ from tlla.arguments import number
 from tlla.errors import InputError
 from tlla.files import to_csv, write_text
 from tlla.methods import Method
-from tlla.views.rounds import lead, round_sizes
+from tlla.selection import lead
+from tlla.views.rounds import round_sizes
 
 from .. import style
 from ..named import HELP, add_set_argument, named_runs
@@ -103,11 +104,14 @@ def rounds(method: Method, bank: ViewBank, device: torch.device) -> tuple[Tensor
     """Of all images after each round: the lead of the vote, and whether it is right; (rounds, N) each."""
     n_views = bank.features.shape[1]
     leads, right = [], []
-    for features, labels in bank.batches():
-        features = features.to(device)
-        found = [method.with_views(n, n_views).predict(features[:, :n]).cpu() for n in round_sizes(n_views)]
+    for features, known in bank.batches():
+        features, found = features.to(device), []
+        for n in round_sizes(n_views):
+            part = method.with_views(n, n_views)
+            part.known = known
+            found.append(part.predict(features[:, :n]).cpu())
         leads.append(torch.stack([lead(probability) for probability in found]))
-        right.append(torch.stack([probability.argmax(dim=1) == labels for probability in found]))
+        right.append(torch.stack([probability.argmax(dim=1) == known.label for probability in found]))
     return torch.cat(leads, dim=1), torch.cat(right, dim=1)
 
 

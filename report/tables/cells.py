@@ -57,6 +57,11 @@ class Row:
     runs: list[Run]
     cells: dict[str, Cell] = field(default_factory=dict)
 
+    @property
+    def used_labels(self) -> bool:
+        """Whether the true classes chose its views."""
+        return any(run.used_labels for run in self.runs)
+
 
 @dataclass
 class Table:

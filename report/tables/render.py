@@ -52,6 +52,10 @@ class Report:
                         notes.append(f"MISSING: {row.name} on {column}: seed {', '.join(map(str, cell.missing))}")
                     notes += [f"NOT COMPARABLE ({FLAG}): {row.name} on {column}: {flag}" for flag in cell.flags]
                 origins = (run.origin for run in row.runs if run.origin)
+                if row.used_labels:
+                    notes.append(
+                        f"USED LABELS: {row.name}: the true classes chose the views, which no prediction knows"
+                    )
                 notes += [_origin_note(row.name, origin) for origin in origins if origin.record is None]
         return list(dict.fromkeys(notes))
 
@@ -107,7 +111,8 @@ def _wide(table: Table, ci95: bool, form: str) -> list[list[str]]:
     marks = {column: _marks(table, column, form, decimals) for column in columns}
     rows = [["method", *(escaped(column, form) for column in columns), "seeds"]]
     for row in table.rows:
-        cells = [_shown(row.cells.get(c), ci95, decimals, marks[c], form) for c in columns]
+        own = {} if row.used_labels else marks
+        cells = [_shown(row.cells.get(c), ci95, decimals, own.get(c, {}), form) for c in columns]
         counts = sorted({row.cells[c].summary.n for c in table.columns if c in row.cells})
         rows.append([escaped(row.name, form), *cells, "-".join(map(str, dict.fromkeys((counts[0], counts[-1]))))])
     return rows
@@ -121,8 +126,9 @@ def decimals_of(metric: str) -> int:
 
 
 def _marks(table: Table, column: str, form: str, decimals: int) -> dict[float, str]:
-    """Rounded value -> its mark. Cells that do not compare take no part; with one row there is nothing to mark."""
-    cells = [row.cells[column] for row in table.rows if column in row.cells]
+    """Rounded value -> its mark. Cells that do not compare or used labels take no part; nor is a single row marked."""
+    rows = [row for row in table.rows if not row.used_labels]
+    cells = [row.cells[column] for row in rows if column in row.cells]
     values = {round(cell.summary.mean, decimals) for cell in cells if not cell.flags}
     best = sorted(values, reverse=direction(table.metric) > 0)
     return dict(zip(best, MARKS[form], strict=False)) if len(cells) > 1 and direction(table.metric) else {}

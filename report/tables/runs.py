@@ -33,6 +33,7 @@ class Run:
     # "" without training, "?" if not known.
     source: str = ""
     origin: Origin | None = None  # who has trained it
+    used_labels: bool = False  # its views were chosen by the true classes
     root: str = ""  # folder of the data
     metrics: Mapping[str, float] = field(default_factory=dict, repr=False)  # numbers of the test split by name
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)  # what must agree among the runs of a row
@@ -95,6 +96,7 @@ def _make_run(record: Record, origin: Origin | None, names: DataNames) -> Run:
         seeded=bool(source) or not record.method["deterministic"],
         source=source,
         origin=origin,
+        used_labels=record.rule["used_labels"],
         root=str(record.config["DATASET"].get("ROOT", "")),
         metrics={name: float(v) for name, v in record.test.items() if isinstance(v, (int, float))},
         settings=_data_settings(record) | _method_settings(record, origin) | _training_settings(record, origin),
@@ -103,7 +105,16 @@ def _make_run(record: Record, origin: Origin | None, names: DataNames) -> Run:
 
 
 def label(record: Record, origin: Origin | None) -> str:
-    """Trainer, or method+prompt: TPT on a CoOp run is TPT+CoOp, STSS on SAPT is TLLA, a prompt is its trainer."""
+    """Trainer, or method+prompt: TPT on a CoOp run is TPT+CoOp, STSS on SAPT is TLLA, a prompt is its trainer.
+
+    A selection rule that is not the method's own is in brackets.
+    """
+    rule = record.rule
+    note = "" if rule["own"] else f" (rule {rule['name']}{', used labels' * rule['used_labels']})"
+    return _label(record, origin) + note
+
+
+def _label(record: Record, origin: Origin | None) -> str:
     method, prompt = record.method, record.content.get("prompt", CHECKPOINT)
     if origin is None:
         untrained = "+initial prompt" if method["learns"] else ""

@@ -71,10 +71,10 @@ def chosen_family(args: argparse.Namespace) -> Family:
     return FAMILIES["scenes" if args.scenes else "plain"]
 
 
-def job(trainer: str, output: Path, seed: int, dataset: str, **more: Any) -> Job:
-    """A run of a trainer on a dataset, given by the name of its config."""
+def job(trainer: str, output: Path, seed: int, dataset: str, name: str = "", **more: Any) -> Job:
+    """A run of a trainer on a dataset, given by the name of its config; `name` is the runs' folder."""
     configs = f"configs/trainers/{trainer}/emoji.yaml", f"configs/datasets/{dataset}.yaml"
-    return Job(trainer, *configs, seed, output / "runs" / trainer / f"seed{seed}" / dataset, **more)
+    return Job(trainer, *configs, seed, output / "runs" / (name or trainer) / f"seed{seed}" / dataset, **more)
 
 
 def training(trainer: str, output: Path, seed: int, family: Family) -> Job:
@@ -82,10 +82,12 @@ def training(trainer: str, output: Path, seed: int, family: Family) -> Job:
     return job(trainer, output, seed, family.source)
 
 
-def comparison(output: Path, seed: int, prompts: dict[str, Job | None], family: Family, *opts: str) -> list[Job]:
+def comparison(
+    output: Path, seed: int, prompts: dict[str, Job | None], family: Family, *opts: str, name: str = ""
+) -> list[Job]:
     """All methods, or those of `opts`, on some prompts (None: the hand-written one), in one pass over each style."""
     more = {"prompts": tuple(prompts.items()), "opts": (*opts, "TEST.FEATURES", str(output / "features"))}
-    return [job("Compare", output, seed, style, **more) for style in family.titles]
+    return [job("Compare", output, seed, style, name, **more) for style in family.titles]
 
 
 def only(methods: Sequence[str]) -> tuple[str, str]:
@@ -93,12 +95,12 @@ def only(methods: Sequence[str]) -> tuple[str, str]:
     return "TRAINER.COMPARE.METHODS", repr(list(methods))
 
 
-def study_plan(output: Path, seeds: Sequence[int], family: Family, *opts: str) -> list[Job]:
+def study_plan(output: Path, seeds: Sequence[int], family: Family, *opts: str, name: str = "") -> list[Job]:
     """Trains the prompts, and compares methods on them and on the hand-written one, for each seed."""
     jobs = []
     for seed in seeds:
         prompts = {WORDS: None, **{name: training(name, output, seed, family) for name in LEARNED}}
-        jobs += comparison(output, seed, prompts, family, *opts)
+        jobs += comparison(output, seed, prompts, family, *opts, name=name)
     return jobs
 
 

@@ -7,7 +7,7 @@ Letters in shapes: B images, V views (view 0 is the centre crop), K classes, E j
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from tlla.errors import InputError
 from tlla.prompts.classifier import Classifier
-from tlla.selection import confident, take_views
+from tlla.rules import Chooser, Known, Rule, parse_rule
+from tlla.selection import lowest, take_views
 
 METHODS: dict[str, type["Method"]] = {}
 PROMPTS_AT_ONCE = 256  # in PromptTuning
@@ -24,6 +25,9 @@ PROMPTS_AT_ONCE = 256  # in PromptTuning
 @dataclasses.dataclass
 class Method:
     """A test-time method. A subclass is also a dataclass and defines `predict`, or `predict_one` for one image.
+
+    A method that keeps some of an image's views has the fields `rule`, the text of a rule, and `top`, the share of the
+    views that is kept, and asks `choose` which ones.
 
     Unless `online`, a method keeps no state between images: order and batch size change no prediction.
     """
@@ -35,10 +39,42 @@ class Method:
     uses_views: ClassVar[bool] = True  # False: needs only the centre crop
     scores_views: ClassVar[bool] = False  # has `scores`, `top_s` and `vote`, as STSS has, for --explain and the page
 
+    rule = ""  # no fields here: of a method that chooses no views
+    top = 1.0
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cls.__module__ != __name__:  # classes in this file are bases
             METHODS[cls.__name__] = cls
+
+    def __post_init__(self) -> None:
+        """Checks the rule; a subclass that checks other settings calls it."""
+        if self.chooses_views:
+            self.build_rule()
+
+    @property
+    def chooses_views(self) -> bool:
+        """Whether it keeps some of the views by a rule."""
+        return bool(type(self).rule)
+
+    def build_rule(self, text: str | None = None) -> Rule:
+        """The rule that a text names, by default the setting `rule`; InputError if there is none of that name."""
+        return parse_rule(self.rule if text is None else text)
+
+    @property
+    def has_own_rule(self) -> bool:
+        """Whether its views are chosen as its authors do."""
+        return not self.chooses_views or self.build_rule() == self.build_rule(type(self).rule)
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether the true classes choose its views, which shows what is possible, not how to predict."""
+        return self.chooses_views and self.build_rule().uses_labels
+
+    @property
+    def title(self) -> str:
+        """Its name in tables and folders: with the rule, if that is not its own."""
+        return type(self).__name__ + ("" if self.has_own_rule else f"+{self.build_rule()}")
 
     @property
     def stops_early(self) -> bool:
@@ -59,6 +95,9 @@ class Method:
         self.classifier = classifier
         self.seed = seed
         self.details: dict[str, Tensor] = {}  # of the last batch: name -> (B,)
+        self.known: Known | None = None  # of the batch that `predict` is about to see
+        if self.chooses_views:
+            self.chooser = Chooser(self.build_rule(), classifier, seed)
         self.reset()
 
     def reset(self) -> None:
@@ -82,12 +121,40 @@ class Method:
             (B, K), float32, rows sum to 1.
         """
         text = self.classifier.text(features)
-        rows = [self.predict_one(z, text[b if len(text) > 1 else 0]) for b, z in enumerate(features)]
-        return torch.stack(rows)
+        single = enumerate(self.groups(features, 1))
+        return torch.stack([self.predict_one(z[0], text[b if len(text) > 1 else 0]) for b, z in single])
 
     def predict_one(self, features: Tensor, text: Tensor) -> Tensor:
         """Class probabilities of one image, (K,), from its views' features (V, E) and the class features (K, E)."""
         raise NotImplementedError
+
+    def groups(self, features: Tensor, size: int) -> Iterator[Tensor]:
+        """The features of `size` images after another; meanwhile `known` is of these."""
+        known = self.known
+        for start in range(0, len(features), size):
+            self.known = known[start : start + size] if known else None
+            yield features[start : start + size]
+        self.known = known
+
+    def n_kept(self, n_views: int) -> int:
+        """How many of an image's views are kept: at least one."""
+        return n_views if self.chooser.rule.keeps_all else max(1, int(self.top * n_views))
+
+    def choose(self, features: Tensor, logits: Tensor, shift: Tensor | None = None) -> Tensor:
+        """Indices of the views that are kept, lowest score first: (B, s).
+
+        Args:
+            features: Normalised features of the views, (B, V, E).
+            logits: Of the views, (B, V, K).
+            shift: What the method has added to the class features, (K, E).
+        """
+        return self.rank(features, logits, shift)[:, : self.n_kept(features.shape[1])]
+
+    @torch.no_grad()
+    def rank(self, features: Tensor, logits: Tensor, shift: Tensor | None = None) -> Tensor:
+        """Indices of all views, lowest score first, (B, V), with the arguments of `choose`."""
+        seen = self.chooser.see(features, logits, self.known, shift)
+        return lowest(self.chooser.rule.scores(seen), features.shape[1])
 
 
 def settings(method: type[Method]) -> dict[str, tuple[str, Any]]:
@@ -171,7 +238,7 @@ def tune(
 
 @dataclasses.dataclass
 class Tuning(Method):
-    """Settings of all methods that take gradient steps for each image on its confident views; TPT's defaults."""
+    """Settings of all methods that take gradient steps for each image on some of its views; TPT's defaults."""
 
     needs_backprop: ClassVar[bool] = True
 
@@ -180,6 +247,7 @@ class Tuning(Method):
     steps: int = 1  # the optimizer's steps
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_share(top=self.top)
         check_at_least(0, lr=self.lr, steps=self.steps)
 
@@ -188,13 +256,15 @@ class Tuning(Method):
 class PromptTuning(Tuning):
     """Tunes the context vectors for each image by backprop through the text encoder. A subclass defines `loss`.
 
-    The confident views are selected once, with the untuned prompt.
+    The views that tune are chosen once, with the untuned prompt.
     """
 
     needs_text_encoder: ClassVar[bool] = True
 
+    rule: str = "entropy"  # which views tune, see docs/methods.md
+
     def loss(self, logits: Tensor, text: Tensor) -> Tensor:
-        """Loss of each image, (B,), from the confident views' logits (B, s, K) and the class features (B, K, E)."""
+        """Loss of each image, (B,), from the kept views' logits (B, s, K) and the class features (B, K, E)."""
         raise NotImplementedError
 
     def output(self, features: Tensor, text: Tensor) -> Tensor:
@@ -205,11 +275,11 @@ class PromptTuning(Tuning):
         """Class probabilities, (B, K)."""
         # With few classes the prompts of several images fill the text encoder better; with many they fill the memory.
         at_once = max(1, PROMPTS_AT_ONCE // len(self.classifier.text_features))
-        return torch.cat([self._predict(group) for group in torch.split(features, at_once)])
+        return torch.cat([self._predict(group) for group in self.groups(features, at_once)])
 
     def _predict(self, features: Tensor) -> Tensor:
         classifier = self.classifier
-        kept = take_views(features, confident(classifier.logits(features), self.top))  # (B, s, E)
+        kept = take_views(features, self.choose(features, classifier.logits(features)))  # (B, s, E)
 
         def loss_fn(context: Tensor) -> Tensor:
             text = classifier.encode(context)  # (B, K, E)

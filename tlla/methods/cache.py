@@ -9,7 +9,7 @@ Letters in shapes: V views, s kept views, K classes, E joint space.
 import torch
 from torch import Tensor
 
-from ..selection import confident
+from .base import Method
 
 
 class FeatureCache:
@@ -51,19 +51,22 @@ class FeatureCache:
         return seen, self.keys[seen].sum(dim=1) / count[seen, None]
 
 
-def pool_views(features: Tensor, text: Tensor, scale: Tensor | float, top: float) -> tuple[Tensor, Tensor]:
-    """Mean feature of the confident views, (E,), not normalised again, and the logits of these views, (s, K).
+def pool_views(method: Method, features: Tensor, text: Tensor, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean feature of the views that a method keeps, (E,), not normalised again, and their logits, (s, K).
 
     Args:
+        method: Chooses the views.
         features: Normalised features of one image's views, (V, E).
         text: Normalised class features, (K, E).
-        scale: Inverse temperature.
-        top: Fraction of the views that is used, at least one.
+        shift: What the method has added to them, see `Method.choose`.
 
-    >>> feature, logits = pool_views(torch.tensor([[1.0, 0.0], [0.6, 0.8]]), torch.eye(2), 100.0, top=0.5)
-    >>> feature, logits
+    >>> from tlla.methods import METHODS
+    >>> from tlla.prompts.classifier import Classifier
+    >>> method = METHODS["TDA"](top=0.5)
+    >>> method.start(Classifier(torch.eye(2), 100.0))
+    >>> pool_views(method, torch.tensor([[1.0, 0.0], [0.6, 0.8]]), torch.eye(2))
     (tensor([1., 0.]), tensor([[100.,   0.]]))
     """
-    logits = scale * features @ text.T
-    kept = confident(logits[None], top)[0]
+    logits = method.classifier.scale * features @ text.T
+    kept = method.choose(features[None], logits[None], shift)[0]
     return features[kept].mean(dim=0), logits[kept]

@@ -39,7 +39,7 @@ def build_method(name: str, values: Mapping[str, Any]) -> Method:
         InputError: the method or a setting is unknown, or a value is invalid.
 
     >>> build_method("stss", {"top_s": 8, "LAMBDA": 0.5})
-    STSS(rho=0.5, lam=0.5, n_perturb=8, top_s=8, vote='mean_prob')
+    STSS(rho=0.5, lam=0.5, n_perturb=8, top_s=8, vote='mean_prob', rule='stss')
     """
     method = find_method(name)
     fields = {f.name: f for f in dataclasses.fields(method)}
@@ -52,6 +52,20 @@ def build_method(name: str, values: Mapping[str, Any]) -> Method:
             raise InputError(f"{method.__name__} has no setting {given!r}: {known}")
         chosen[field] = _converted(f"{method.__name__}'s setting {field}", value, fields[field].type)
     return method(**chosen)
+
+
+def refuse_labels(method: Method) -> None:
+    """Raises InputError if a method looks at true classes, which a prediction does not know.
+
+    >>> refuse_labels(build_method("zero", {"rule": "oracle"}))
+    Traceback (most recent call last):
+    tlla.errors.InputError: the rule oracle keeps views by true classes, which are not known of images to predict: ...
+    """
+    if method.uses_labels:
+        raise InputError(
+            f"the rule {method.build_rule()} keeps views by true classes, which are not known of images to predict: "
+            "choose another rule, or test it on a dataset by train.py"
+        )
 
 
 def _converted(what: str, value: Any, kind: Any) -> Any:

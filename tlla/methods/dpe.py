@@ -45,8 +45,10 @@ class DPE(Method):
     entropy_threshold: float = 0.1  # an image with a lower entropy / log2(K) changes the text prototypes
     top: float = 0.1  # fraction of the views that is used
     predict_on: str = "plain"  # views that are classified: plain (the centre crop), confident
+    rule: str = "entropy"  # which views are used, see docs/methods.md
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_share(top=self.top)
         names = ("alpha", "beta", "lr", "align", "entropy_threshold")
         check_at_least(0, **{name: getattr(self, name) for name in names})
@@ -80,7 +82,7 @@ class DPE(Method):
     def predict_one(self, features: Tensor, text: Tensor) -> Tensor:
         """Class probabilities, (K,); adds the image to the cache and, if it is confident, to the text prototypes."""
         scale = self.classifier.scale
-        pooled, kept = pool_views(features, F.normalize(self.text, dim=-1), scale, self.top)
+        pooled, kept = self._pool(features, F.normalize(self.text, dim=-1))
         self.cache.add(int(kept.mean(dim=0).argmax()), marginal_entropy(kept), pooled)
         seen, prototypes = self.cache.prototypes()
 
@@ -98,9 +100,12 @@ class DPE(Method):
 
         shifts = [torch.zeros_like(self.text), torch.zeros_like(prototypes)]
         text, images = shifted(*tune(shifts, loss, self.lr, eps=1e-3, weight_decay=0.1))
-        feature = features[0] if self.predict_on == "plain" else pool_views(features, text, scale, self.top)[0]
+        feature = features[0] if self.predict_on == "plain" else self._pool(features, text)[0]
         final = logits(feature, text, images)
         if marginal_entropy(final[None]) < self.entropy_threshold * math.log2(len(text)):
             self.n_merged += 1
             self.text = self.text + (text - self.text) / (self.n_merged + 1)
         return final.softmax(dim=-1)
+
+    def _pool(self, features: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        return pool_views(self, features, text, text - self.classifier.text_features)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tlla.selection import confident, take_views
+from tlla.selection import take_views
 
 from .base import Method, check_share
 
@@ -17,11 +17,13 @@ class EntropyMean(Method):
     """Mean probability over the confident views."""
 
     top: float = 0.1  # fraction of the views that is used
+    rule: str = "entropy"  # which views are used, see docs/methods.md
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_share(top=self.top)
 
     def predict(self, features: Tensor, images: Tensor | None = None) -> Tensor:
         """Class probabilities, (B, K)."""
         logits = self.classifier.logits(features)  # (B, V, K)
-        return take_views(logits, confident(logits, self.top)).softmax(dim=-1).mean(dim=1)
+        return take_views(logits, self.choose(features, logits)).softmax(dim=-1).mean(dim=1)

@@ -37,10 +37,12 @@ class TDA(Method):
     mask_low: float = 0.03  # an uncertain image counts against classes with a probability between these
     mask_high: float = 1.0  # upper end of that range
     top: float = 0.1  # fraction of the views that is used
+    rule: str = "entropy"  # which views are used, see docs/methods.md
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_share(top=self.top)
-        check_at_least(0, **{name: value for name, value in vars(self).items() if name != "top"})
+        check_at_least(0, **{name: value for name, value in vars(self).items() if name not in ("top", "rule")})
 
     def reset(self) -> None:
         """Empties the caches."""
@@ -59,7 +61,7 @@ class TDA(Method):
 
     def predict_one(self, features: Tensor, text: Tensor) -> Tensor:
         """Class probabilities, (K,); adds the image to the caches."""
-        feature, kept = pool_views(features, text, self.classifier.scale, self.top)
+        feature, kept = pool_views(self, features, text)
         logits, entropy = kept.mean(dim=0), marginal_entropy(kept)
         label = int(logits.argmax())
         self.positive.add(label, entropy, feature)

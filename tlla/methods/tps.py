@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tlla.selection import confident, marginal_entropy
+from tlla.selection import marginal_entropy
 
 from .base import Tuning, tune
 
@@ -21,8 +21,10 @@ from .base import Tuning, tune
 class TPS(Tuning):
     """Minimises TPT's entropy by shifting the class features, then predicts the centre crop with them.
 
-    The confident views are selected again at each step.
+    The views that tune are chosen again at each step.
     """
+
+    rule: str = "entropy"  # which views tune, see docs/methods.md
 
     def predict_one(self, features: Tensor, text: Tensor) -> Tensor:
         """Class probabilities, (K,)."""
@@ -32,7 +34,7 @@ class TPS(Tuning):
 
         def loss(shift: Tensor) -> Tensor:
             shifted = logits(shift)
-            return marginal_entropy(shifted[confident(shifted[None], self.top)[0]])
+            return marginal_entropy(shifted[self.choose(features[None], shifted[None], shift)[0]])
 
         (shift,) = tune([torch.zeros_like(text)], loss, self.lr, self.steps)
         return logits(shift)[0].softmax(dim=-1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from tlla.selection import confident, take_views
+from tlla.selection import take_views
 
 from .base import Method, check_share
 
@@ -19,13 +19,15 @@ class VTE(Method):
     """Softmax of the logits of the confident views' mean feature."""
 
     top: float = 0.1  # fraction of the views that is used
+    rule: str = "entropy"  # which views are used, see docs/methods.md
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_share(top=self.top)
 
     def predict(self, features: Tensor, images: Tensor | None = None) -> Tensor:
         """Class probabilities, (B, K)."""
         text = self.classifier.text(features)
-        kept = confident(self.classifier.logits(features, text), self.top)  # (B, s)
+        kept = self.choose(features, self.classifier.logits(features, text))  # (B, s)
         mean = take_views(features, kept).mean(dim=1, keepdim=True)  # (B, 1, E)
         return self.classifier.logits(mean, text).squeeze(1).softmax(dim=-1)

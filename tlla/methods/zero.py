@@ -15,19 +15,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tlla.selection import entropy, lowest, take_views
+from tlla.selection import take_views
 
 from .base import Method, check_at_least, check_share
 
 
 @dataclass
 class ZERO(Method):
-    """One vote for each confident view; the other views, in ascending order of entropy, break ties."""
+    """One vote for each confident view; the other views, in ascending order of their score, break ties."""
 
     top: float = 0.3  # fraction of the views that vote
     softening: float = 0.0  # temperature of a vote on cosines; 0: one-hot; the authors' fp16 run: 9.765625e-4
+    rule: str = "entropy"  # which views vote, see docs/methods.md
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_share(top=self.top)
         check_at_least(0, softening=self.softening)
 
@@ -36,8 +38,8 @@ class ZERO(Method):
         text = self.classifier.text(features)
         logits = self.classifier.logits(features, text)
         n_views, n_classes = logits.shape[1:]
-        n_voters = max(1, int(self.top * n_views))
-        order = lowest(entropy(logits), n_views)  # (B, V)
+        n_voters = self.n_kept(n_views)
+        order = self.rank(features, logits)  # (B, V)
         logits = take_views(logits, order)
         choice = logits.argmax(dim=-1)  # (B, V)
         if self.softening:

@@ -35,6 +35,7 @@ class Look:
         votes: Class of each view.
         score, entropy, sharpness: Values of each view, (V,).
         kept: Views that vote, lowest score first.
+        rule: The selection rule that gives the scores.
         prediction: The predicted class.
         top: The most probable classes.
     """
@@ -49,6 +50,7 @@ class Look:
     entropy: list[float]
     sharpness: list[float]
     kept: list[int]
+    rule: str
     prediction: str
     top: list[tuple[str, float]]
 
@@ -84,6 +86,7 @@ def looks(batch: Batch, config: ViewConfig) -> Iterator[tuple[int, Look]]:
                 entropy=scores.entropy[i].tolist(),
                 sharpness=scores.sharpness[i].tolist(),
                 kept=kept[i].tolist(),
+                rule=batch.rule,
                 prediction=predictions.labels[i],
                 top=predictions.top[i],
             ),
@@ -159,11 +162,8 @@ def _draw_left(canvas: Image.Image, pen: ImageDraw.ImageDraw, look: Look, top: i
 def _numbers(look: Look) -> list[str]:
     kept = look.kept
     mean = [sum(values[v] for v in kept) / len(kept) for values in (look.entropy, look.sharpness)]
-    return [
-        f"{look.agreement:.0%} of the votes agree",
-        f"entropy of the voting views: {mean[0]:.2f} nats",
-        f"their sharpness: {mean[1]:.3f} nats",
-    ]
+    numbers = [f"{look.agreement:.0%} of the votes agree", f"entropy of the voting views: {mean[0]:.2f} nats"]
+    return [*numbers, f"their sharpness: {mean[1]:.3f} nats" if any(look.sharpness) else f"score: the rule {look.rule}"]
 
 
 def _legend(pen: ImageDraw.ImageDraw, place: tuple[int, int], look: Look) -> None:
@@ -172,7 +172,7 @@ def _legend(pen: ImageDraw.ImageDraw, place: tuple[int, int], look: Look) -> Non
         pen.rectangle((x, y + 3, x + 14, y + 17), outline=colour, width=4)
         draw_text(pen, (x + 22, y), text, 16, 200, GREY)
         x += 190
-    draw_text(pen, (x, y), "below: vote and score, lowest first", 16, 330, GREY)
+    draw_text(pen, (x, y), f"below: vote, score by {look.rule}", 16, 330, GREY)
 
 
 def _draw_views(

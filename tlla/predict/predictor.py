@@ -19,10 +19,11 @@ from ..backbones import as_backbone
 from ..clip import image_size
 from ..errors import InputError
 from ..methods import Method
-from ..methods.choice import build_method
+from ..methods.choice import build_method, refuse_labels
 from ..precision import AUTO, PRECISIONS, autocast, choose_precision
 from ..prompts.choose import PromptLike, check_class_names, make_classifier
 from ..prompts.classifier import FP16_LOSS_SCALE
+from ..rules import Known
 from ..selection import ViewScores, lowest
 from ..views.encode import ViewEncoder
 from ..views.loader import ImageLike, Loaded, load_batches
@@ -41,6 +42,7 @@ class Batch:
         features: Normalised features of the views, (B, V, E); with `margin` empty, as not all views are encoded.
         scores: STSS's scores of the views; None for other methods, and with `margin`.
         kept: Indices of the views that voted, (B, s); None where `scores` is.
+        rule: The selection rule that gave the scores; "" if the method chooses no views.
     """
 
     predictions: Predictions
@@ -48,6 +50,7 @@ class Batch:
     features: Tensor
     scores: ViewScores | None = None
     kept: Tensor | None = None
+    rule: str = ""
 
 
 class Predictor:
@@ -105,6 +108,7 @@ class Predictor:
         half = as_backbone(model).dtype == torch.float16
         self.precision = "fp16" if half else choose_precision(precision, self.device)
         self.method: Method = build_method(method, settings)
+        refuse_labels(self.method)
         self.method.check_views(n_views)
         check_margin(margin, n_views)
         if margin and not self.method.stops_early:
@@ -178,13 +182,14 @@ class Predictor:
             empty.errors.extend(errors)
             return Batch(empty, [], torch.empty(0))
         views = torch.stack([one.views for one in good if one.views is not None])  # (B, V, 3, H, W)
-        encoded = BatchViews(self.encoder, views)
+        index = torch.tensor([one.index for one in good])
+        encoded = BatchViews(self.encoder, views, Known(index))
         probability = predict_views(self.method, encoded, self.margin)
         scores, kept, details = self._selection(dict(self.method.details))
         predictions = Predictions(
             self.class_names,
             [one.name for one in good],
-            torch.tensor([one.index for one in good]),
+            index,
             probability.float().cpu(),
             torch.zeros(len(good)),
             {name: values.cpu() for name, values in details.items()},
@@ -192,15 +197,18 @@ class Predictor:
             self.top_k,
         )
         features = torch.empty(0) if self.margin else encoded.features()
-        return Batch(predictions, good, features, scores, kept)
+        rule = str(self.method.build_rule()) if self.method.chooses_views else ""
+        return Batch(predictions, good, features, scores, kept, rule)
 
     def _selection(self, details: dict[str, Tensor]) -> tuple[ViewScores | None, Tensor | None, dict[str, Tensor]]:
         """STSS's scores of the last batch, the views that voted, and the details with their mean sharpness."""
-        scores, top_s = getattr(self.method, "last_scores", None), getattr(self.method, "top_s", 0)
+        scores = getattr(self.method, "last_scores", None)
         if not isinstance(scores, ViewScores):
             return None, None, details
-        kept = lowest(scores.score, top_s)
-        return scores, kept, {"sharpness": scores.sharpness.gather(1, kept).mean(dim=1), **details}
+        kept = lowest(scores.score, self.method.n_kept(self.views.n_views))
+        if self.method.build_rule().needs_text_encoder:
+            details = {"sharpness": scores.sharpness.gather(1, kept).mean(dim=1), **details}
+        return scores, kept, details
 
     def _empty(self) -> Predictions:
         index, probability = torch.empty(0, dtype=torch.long), torch.empty(0, len(self.class_names))

@@ -18,6 +18,7 @@ from ..backbones import as_backbone
 from ..clip import logit_scale
 from ..errors import InputError
 from ..fingerprint import tensor_sha256
+from ..sharpness import random_directions
 from .conditional import ConditionalCLIP
 from .learner import PromptLearner
 from .prompted import PromptedCLIP
@@ -25,6 +26,10 @@ from .templates import template_context, zeroshot_features
 from .tokens import OnShared, refuse_shared
 
 FP16_LOSS_SCALE = 1000.0  # TPT's
+NO_CONTEXT = (
+    "an ensemble of templates or a template without words before {} and apart from it has none: use a single template "
+    'such as "a photo of a {}." or a trained prompt (--model-dir)'
+)
 Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
@@ -76,11 +81,14 @@ class Classifier:
 
     def context(self, features: Tensor) -> Tensor:
         """Context vectors of each image, (B, V, E) -> (B, L, D), or (B, K, L, D) if class-specific."""
-        raise InputError(
-            "this method tunes the prompt's context vectors, but an ensemble of templates or a template without "
-            'words before {} and apart from it has none: use a single template such as "a photo of a {}." or a trained '
-            "prompt (--model-dir)"
-        )
+        raise InputError(f"this method tunes the prompt's context vectors, but {NO_CONTEXT}")
+
+    def perturbed(self, rho: float, n: int, seed: int, features: Tensor | None = None) -> Tensor:
+        """Class features of the prompt, then of n random perturbations of norm rho: (n + 1, 1, K, E), encoded once.
+
+        If they depend on the images with these view features, (B, V, E), (n + 1, B, K, E), encoded in each call.
+        """
+        raise InputError(f"perturbations are of the prompt's context vectors, but {NO_CONTEXT}")
 
     def encode(self, context: Tensor) -> Tensor:
         """Class features under R contexts, (R, L, D) or (R, K, L, D) -> (R, K, E); gradients flow to the contexts."""
@@ -95,6 +103,7 @@ class PromptClassifier(Classifier):
     def __init__(self, model: PromptedCLIP, autocast: Autocast = contextlib.nullcontext, loss_scale: float = 1.0):
         self.model = model
         self.ctx = model.prompt_learner.ctx.detach().clone()
+        self._kept: dict[tuple[float, int, int], Tensor] = {}  # by the arguments of `perturbed`
         super().__init__(torch.empty(0), logit_scale(model.clip), model.clip, autocast, loss_scale)
         with torch.no_grad():
             self.text_features = self.encode(self.ctx[None])[0]  # (K, E)
@@ -115,6 +124,21 @@ class PromptClassifier(Classifier):
         """Class features under R contexts: (R, K, E)."""
         with self.autocast():
             return self.model.encode_text(context)
+
+    def perturbed(self, rho: float, n: int, seed: int, features: Tensor | None = None) -> Tensor:
+        """Class features of the prompt and of its perturbations."""
+        if (rho, n, seed) not in self._kept:
+            self._kept[rho, n, seed] = self._around(self.ctx[None], self._directions(rho, n, seed))
+        return self._kept[rho, n, seed]
+
+    def _directions(self, rho: float, n: int, seed: int) -> Tensor:
+        return random_directions(tuple(self.ctx.shape), n, rho, seed).to(self.ctx)
+
+    def _around(self, contexts: Tensor, directions: Tensor) -> Tensor:
+        """Class features of B contexts and their perturbations: (B, L, D), (n, L, D) -> (n + 1, B, K, E)."""
+        perturbed = torch.cat([contexts[None], contexts + directions[:, None]])  # (n + 1, B, L, D)
+        text = self.encode(perturbed.flatten(0, 1))
+        return text.view(*perturbed.shape[:2], *text.shape[1:])
 
 
 class ConditionalClassifier(PromptClassifier):
@@ -142,6 +166,14 @@ class ConditionalClassifier(PromptClassifier):
         """Class features by image: (B, K, E)."""
         with torch.no_grad():
             return self.encode(self.context(features))
+
+    def perturbed(self, rho: float, n: int, seed: int, features: Tensor | None = None) -> Tensor:
+        """Class features of each image's prompt and of its perturbations, for all images in the same directions."""
+        if features is None:
+            raise InputError("CoCoOp's prompt depends on the image: its class features cannot be computed in advance")
+        if (rho, n, seed) not in self._kept:
+            self._kept[rho, n, seed] = self._directions(rho, n, seed)
+        return self._around(self.context(features), self._kept[rho, n, seed])
 
 
 def from_templates(

@@ -108,7 +108,9 @@ def training_of(trainer: str) -> str:
 
 def _node(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     node = content["config"]["TRAINER"].get(name)
-    return {key: value for key, value in node.items() if key != "SEED"} if isinstance(node, Mapping) else {}
+    return (
+        {key: value for key, value in node.items() if key not in ("SEED", "RULE")} if isinstance(node, Mapping) else {}
+    )
 
 
 def _own_template(content: Mapping[str, Any]) -> str:

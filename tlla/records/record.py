@@ -84,6 +84,13 @@ class Record:
         return {**found, "settings": old_records.with_precision(found["settings"], self.content)}
 
     @property
+    def rule(self) -> Mapping[str, Any]:
+        """The selection rule: name, own, whether it is the method's own, used_labels."""
+        found = self.content.get("method", {}).get("rule", {})
+        used, own = found.get("used_labels") is True, found.get("own") is not False
+        return {"name": str(found.get("name", "")), "own": own, "used_labels": used}
+
+    @property
     def precision(self) -> str:
         """The precision in which it was tested; "" if that is not known."""
         return str(self.content.get("precision") or old_records.precision_of(self.content))
@@ -201,6 +208,8 @@ def wrong_entry(content: Any) -> str:
     said = loaded.get("trained_by") or dict.fromkeys(TRAINED_BY, "")
     if not isinstance(said, dict) or not all(isinstance(said.get(key), str) for key in TRAINED_BY):
         return "its loaded_from does not say who has trained"
+    if not isinstance(content.get("method", {}).get("rule", {}), dict):
+        return "its rule is of another kind"
     if not isinstance(content.get("prompt", ""), str) or not isinstance(sha256, dict):
         return "its prompt or its split_sha256 is of another kind"
     return ""
@@ -225,7 +234,7 @@ def _untrustworthy(record: Record, records: Mapping[Path, Record]) -> str:
         missing = [part for part in record.test["parts"] if record.folder.joinpath(*part).resolve() not in records]
         return f"its parts {missing} are missing or cannot be read" if missing else ""
     if "prompt" in record.content:
-        part = [record.content["prompt"], record.trainer]
+        part = [record.content["prompt"], record.folder.resolve().name]
         top = record.folder.parents[1 if part[0] else 0].resolve()
         if top in records and part not in records[top].test.get("parts", ()):
             return "the newest Compare in this folder has no such part: it is of an earlier one"

@@ -12,6 +12,8 @@ from ..arguments import number
 from ..errors import InputError
 from ..methods.base import Method
 from ..precision import float32_products
+from ..rules import Known
+from ..selection import lead
 from .encode import ViewEncoder
 
 FIRST = 8  # views of the first round; each later round doubles their number
@@ -48,11 +50,12 @@ class BatchViews:
     Args:
         encode: Encodes them.
         views: As `make_views` returns them, (B, V, 3, H, W); may have no pixels, (B, V, 0), if the features are known.
+        known: Of the images, for rules that look at more than views.
         features: Of all views, (B, V, E), if they are known.
     """
 
-    def __init__(self, encode: ViewEncoder, views: Tensor, features: Tensor | None = None):
-        self.encode, self.views = encode, views
+    def __init__(self, encode: ViewEncoder, views: Tensor, known: Known | None = None, features: Tensor | None = None):
+        self.encode, self.views, self.known = encode, views, known
         self.n_images, self.n_views = views.shape[:2]
         self._known = [0 if features is None else self.n_views] * self.n_images  # how many views of each are encoded
         self._features = torch.empty(0) if features is None else features  # (B, V, E), when some are known
@@ -106,6 +109,7 @@ def predict_views(method: Method, batch: BatchViews, margin: float = 0.0) -> Ten
     if margin:
         return predict_in_rounds(method, batch, margin)
     features, pixels = batch.features(), batch.pixels() if method.needs_images else None
+    method.known = batch.known
     with float32_products(features.device):
         return method.predict(features, pixels)
 
@@ -133,6 +137,7 @@ def predict_in_rounds(method: Method, batch: BatchViews, margin: float) -> Tenso
     images = list(range(batch.n_images))
     for n in round_sizes(n_views):
         part = method.with_views(n, n_views)
+        part.known = batch.known[images] if batch.known else None
         features = batch.first(n, images)
         with float32_products(features.device):
             found = part.predict(features)
@@ -147,15 +152,3 @@ def predict_in_rounds(method: Method, batch: BatchViews, margin: float) -> Tenso
         if not images:
             break
     return probability
-
-
-def lead(probability: Tensor) -> Tensor:
-    """Difference of the two highest probabilities: (B, K) -> (B,); 1 if there is one class.
-
-    >>> lead(torch.tensor([[0.25, 0.75], [0.5, 0.5]]))
-    tensor([0.5000, 0.0000])
-    """
-    if probability.shape[1] == 1:
-        return torch.ones_like(probability[:, 0])
-    first, second = probability.topk(2).values.unbind(1)
-    return first - second

@@ -1,7 +1,7 @@
 """How images are tested with all their views: test-time methods on one or several text sides."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tlla.errors import InputError, within
 from tlla.fingerprint import key_of, source_sha256, tensor_sha256
 from tlla.methods import METHODS, Method, settings
 from tlla.prompts.classifier import FP16_LOSS_SCALE, Classifier
+from tlla.rules import Known
 from tlla.views.device import make_views_on_device
 from tlla.views.encode import ViewEncoder
 from tlla.views.rounds import BatchViews, predict_views
@@ -49,6 +50,13 @@ def configured_method(cfg: CfgNode, name: str, node_name: str, n_views: int) -> 
     return built
 
 
+def under_rules(method: Method, rules: Sequence[str]) -> list[Method]:
+    """The method under each rule; as it is, if there are none or if it chooses no views."""
+    if not rules or not method.chooses_views:
+        return [method]
+    return [dataclasses.replace(method, rule=rule) for rule in rules]
+
+
 class ViewTest(ImageTest):
     """Tests every method with every text side on the same views of the same images.
 
@@ -57,6 +65,7 @@ class ViewTest(ImageTest):
         cfg: Its config: what cannot work is refused before anything is loaded.
         views_name: TRAINER.<views_name> has the keys of the views.
         methods: Names of methods, and in which node the settings of each are.
+        rules: A method that chooses views is tested under each of these; (): under that of its settings.
         classifiers: Returns the text sides by name, when a test begins.
 
     Raises:
@@ -70,6 +79,7 @@ class ViewTest(ImageTest):
         views_name: str,
         methods: Mapping[str, str],
         classifiers: Callable[[], dict[str, Classifier]],
+        rules: Sequence[str] = (),
     ):
         super().__init__(trainer)
         self.node = cfg.TRAINER[views_name]
@@ -78,7 +88,8 @@ class ViewTest(ImageTest):
         self.classifiers = classifiers
         with within(f"TRAINER.{views_name}"):
             self.config = view_config(cfg, self.node)
-        self.methods = {name: configured_method(cfg, name, own, self.config.n_views) for name, own in methods.items()}
+        built = (configured_method(cfg, name, own, self.config.n_views) for name, own in methods.items())
+        self.methods = {method.title: method for one in built for method in under_rules(one, rules)}
         if self.node.MARGIN and not any(map(self._in_rounds, self.methods.values())):
             key, names = f"TRAINER.{views_name}.MARGIN", ", ".join(self.methods)
             raise InputError(f"{key} is {self.node.MARGIN}, but all views are needed by {names}: set it to 0")
@@ -87,19 +98,24 @@ class ViewTest(ImageTest):
 
     def describe(self) -> dict[str, Any]:
         """Of the one method, or of the first of several, each of which has a record of its own."""
-        return self.describe_one(*next(iter(self.methods.items())))
+        return self.describe_one(next(iter(self.methods.values())))
 
-    def describe_one(self, name: str, method: Method) -> dict[str, Any]:
-        """What is to be said of a method."""
+    def describe_one(self, method: Method) -> dict[str, Any]:
+        """What is to be said of a method; the setting RULE is in the entry "rule", which older records lack."""
         views = {key: value for key, value in plain(self.node).items() if key in VIEW_KEYS}
         if self._in_rounds(method):
             views["MARGIN"] = self.node.MARGIN
-        return {
-            "name": name,
-            "settings": {key: getattr(method, field) for key, (field, _) in settings(type(method)).items()},
+        values = {key: getattr(method, field) for key, (field, _) in settings(type(method)).items() if field != "rule"}
+        found = {
+            "name": type(method).__name__,
+            "settings": values,
             "views": views if method.uses_views else None,
             "deterministic": not method.uses_views,
         }
+        if method.chooses_views:
+            rule = method.build_rule()
+            found["rule"] = {"name": str(rule), "own": method.has_own_rule, "used_labels": rule.uses_labels}
+        return found
 
     def dataset(self, split: str) -> Dataset:
         """Images with all their views: img (V, 3, H, W); if they were kept, features (V, E)."""
@@ -167,13 +183,19 @@ class ViewTest(ImageTest):
         if "features" in batch:
             features = batch["features"].to(self.trainer.device, non_blocking=True)
             pixels = self.views(batch) if "img" in batch else features[..., :0]
-            return BatchViews(self.encode, pixels, features)
-        views = BatchViews(self.encode, self.views(batch))
+            return BatchViews(self.encode, pixels, self.known(batch), features)
+        views = BatchViews(self.encode, self.views(batch), self.known(batch))
         if not all(map(self._in_rounds, self.methods.values())):
             features = views.features()
             if self.kept:
                 self.kept.write(batch["index"], features)
         return views
+
+    def known(self, batch: dict[str, Any]) -> Known:
+        """What a batch says of its images; the labels only if a rule uses them."""
+        if not any(method.uses_labels for method in self.methods.values()):
+            return Known(batch["index"])
+        return Known(batch["index"], batch["label"].to(self.trainer.device, non_blocking=True))
 
     def _in_rounds(self, method: Method) -> bool:
         return bool(self.node.MARGIN and method.stops_early)
@@ -190,12 +212,12 @@ class ViewTest(ImageTest):
     def entries(self) -> list[Entry]:
         """Every method with every text side."""
         return [
-            self.entry(prompt, classifier, name, method)
+            self.entry(prompt, classifier, method)
             for prompt, classifier in self.classifiers().items()
-            for name, method in self.methods.items()
+            for method in self.methods.values()
         ]
 
-    def entry(self, prompt: str, classifier: Classifier, name: str, method: Method) -> Entry:
+    def entry(self, prompt: str, classifier: Classifier, method: Method) -> Entry:
         """One method with one text side, started."""
         trainer, seed = self.trainer, self.config.seed
         trainer.evaluator.reset()

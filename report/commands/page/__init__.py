@@ -44,7 +44,7 @@ def run_data(measured: Measured, limit: int) -> dict[str, Any]:
         "dataset": measured.record.content["dataset"],
         "facts": main_facts(measured),
         "versions": version_facts(measured),
-        "kept": measured.method.top_s,
+        "kept": measured.n_kept,
         "vote": vote_words(measured),
         "augmix": measured.trainer.tester.config.augmix,
         **run_tables(measured),

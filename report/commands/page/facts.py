@@ -24,13 +24,15 @@ def main_facts(measured: Measured) -> list[tuple[str, str]]:
         ("Seed", str(record.content["seed"])),
         ("Views", f"{views.n_views} an image, crops of {low:g} to {high:g} of its area{', AugMix' * views.augmix}"),
         ("Score", score_words(method)),
-        ("Vote", f"the {method.top_s} views of lowest score, by {vote_words(measured)}"),
+        ("Vote", f"the {measured.n_kept} views of lowest score, by {vote_words(measured)}"),
         ("Results of", f"{written:%Y-%m-%d %H:%M}"),
     ]
 
 
 def score_words(method: Method) -> str:
     """What the score of a view is: of STSS in words, of another method its name and settings."""
+    if not method.has_own_rule:
+        return f"the rule {method.build_rule()}{', which used labels' * method.uses_labels}"
     if isinstance(method, STSS):
         return (
             f"entropy + {method.lam:g} \u00d7 sharpness, from {method.n_perturb} perturbations of norm {method.rho:g}"

@@ -56,7 +56,7 @@ def _image(measured: Measured, row: int) -> dict[str, Any]:
         "sharpness": _rounded(views.sharpness[row]) if views.sharpness.any() else None,  # None: the method has none
         "view": views.view[row].tolist(),
         "sure": _rounded(views.view_confidence[row]),
-        "votes": votes(views, row, measured.method.top_s),
+        "votes": votes(views, row, measured.n_kept),
     }
 
 

@@ -29,6 +29,11 @@ class Measured:
     views: Views
 
     @property
+    def n_kept(self) -> int:
+        """How many views of an image vote."""
+        return self.method.n_kept(self.views.view.shape[1])
+
+    @property
     def items(self) -> list[Any]:
         """The tested images, in the order of `views`."""
         items = self.trainer.dm.dataset.test
@@ -62,7 +67,9 @@ def measure(folder: str | Path, root: str = "") -> Measured:
     )
     trainer.set_model_mode("eval")
     trainer.tester.start()
-    (entry,) = trainer.tester.entries()
+    entries = trainer.tester.entries()
+    title = f"{record.content.get('prompt')} {Path(folder).resolve().name}"  # of an entry of Compare
+    entry = next(one for one in entries if one.title == title or len(entries) == 1)
     _check_same(folder, "prompt", record.test, entry.facts, "prompt_sha256")
     method = cast(STSS, entry.method)
     measured = Measured(Path(folder), record, trainer, method, all_views(trainer, method))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tlla.methods.stss import STSS
 from tlla.metrics import score
+from tlla.rules import Known
 from tlla.selection import lowest, select_and_vote, vote
 from trainers.base import ClipTrainer
 
@@ -50,13 +51,14 @@ def all_views(trainer: ClipTrainer, method: STSS) -> Views:
 @torch.no_grad()
 def _views(method: STSS, batch: dict[str, Any], features: Tensor) -> Views:
     label = batch["label"].to(features.device)
-    scores = method.scores(features)
-    probability = select_and_vote(scores, method.top_s, method.vote)  # (B, K)
+    method.known = Known(batch["index"], label)
+    scores, s = method.scores(features), method.n_kept(features.shape[1])
+    probability = select_and_vote(scores, s, method.vote)  # (B, K)
     own = score(probability, label)
     view_confidence, view = scores.logits.softmax(dim=-1).max(dim=-1)  # (B, V)
     likeliest = probability.topk(min(TOP, probability.shape[1])).indices
     shown = torch.cat([likeliest, label[:, None], view[:, :1]], dim=1)
-    by_entropy = select_and_vote(replace(scores, score=scores.entropy), method.top_s, method.vote)
+    by_entropy = select_and_vote(replace(scores, score=scores.entropy), s, method.vote)
     views = Views(
         index=batch["index"],
         label=label,

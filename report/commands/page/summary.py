@@ -21,12 +21,13 @@ def outcomes(views: Views) -> Tensor:
 
 def methods_table(measured: Measured) -> list[tuple[str, int]]:
     """Name and number of right images of the run's method and of what it is to be compared with."""
-    views, method, trainer = measured.views, measured.method, measured.record.trainer
+    views, n_kept, method = measured.views, measured.n_kept, measured.method
+    rule = "" if method.has_own_rule else f" by the rule {method.build_rule()}{' (used labels)' * method.uses_labels}"
     rows = [
-        (f"{trainer}: {method.top_s} views of lowest score", views.prediction),
+        (f"{measured.record.trainer}: {n_kept} views of lowest score{rule}", views.prediction),
         ("one view with the same prompt", views.one),
         (f"mean of all {views.view.shape[1]} views", views.mean),
-        (f"entropy selection: {method.top_s} views of lowest entropy", views.surest),
+        (f"entropy selection: {n_kept} views of lowest entropy", views.surest),
     ]
     return [(name, int((prediction == views.label).sum())) for name, prediction in rows]
 

@@ -1,4 +1,4 @@
-r"""STSS's accuracy against rho', lambda, R, s, V and the vote, each varied alone around a run's own settings.
+r"""STSS's accuracy against rho', lambda, R, s, V, vote and rule, each varied alone around a run's own settings.
 
     python -m report settings output/tlla/seed1 output/tlla/seed2 --out output/report/settings
     python -m report settings CoOp=output/coop SAPT=output/sapt --set TRAINER.VIEWS.CROP_SCALE "(0.5, 1.0)"
@@ -19,13 +19,22 @@ from tabulate import tabulate
 from report.tables.render import escaped
 from tlla.errors import InputError
 from tlla.files import to_csv, write_text
+from tlla.rules import parse_rule
 
 from ...named import HELP, add_set_argument, named_runs
 from .bank import view_bank
 from .panels import Curves, draw
-from .variations import StssRun, correct_images, open_stss, variations
+from .variations import Setting, StssRun, correct_images, open_stss, variations
 
-KEYS = {"rho": "RHO", "lam": "LAMBDA", "n_perturb": "N_PERTURB", "top_s": "TOP_S", "n_views": "N_VIEWS", "vote": "VOTE"}
+KEYS = {
+    "rho": "RHO",
+    "lam": "LAMBDA",
+    "n_perturb": "N_PERTURB",
+    "top_s": "TOP_S",
+    "n_views": "N_VIEWS",
+    "vote": "VOTE",
+    "rule": "RULE",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,10 +78,16 @@ def measure(name: str, opened: StssRun, split: str, folder: Path) -> list[dict[s
     head = {"name": name, "run": str(opened.folder), "dataset": cfg.DATASET.NAME, "split": split, "seed": cfg.SEED}
     return [
         head
-        | {"varied": what, **{KEYS[field]: value for field, value in vars(setting).items()}}
+        | {"varied": what, **{key: shown(field, setting) for field, key in KEYS.items()}}
         | {"correct": correct[setting], "total": total, "accuracy": 100 * correct[setting] / total}
         for what, setting in ((KEYS.get(what, what), setting) for what, setting in varied)
     ]
+
+
+def shown(field: str, setting: Setting) -> Any:
+    """A setting's value; of a rule that uses labels, with a note."""
+    value = getattr(setting, field)
+    return f"{value} (used labels)" if field == "rule" and parse_rule(value).uses_labels else value
 
 
 def markdown(curves: Curves) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tlla.errors import InputError
+from tlla.rules import Known
 from trainers.base import ClipTrainer
 
 from ...view_batches import view_batches
@@ -22,14 +23,17 @@ class ViewBank:
 
     features: Tensor  # normalised, (N, V, E), float32; read from the disk piece by piece
     labels: Tensor  # (N,), int64
+    index: Tensor  # place of each image in the split, (N,), int64
     at_once: int  # images that a test takes at once
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.at_once)
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Features (B, V, E) and labels (B,), one batch of a test each."""
-        return zip(self.features.split(self.at_once), self.labels.split(self.at_once), strict=True)
+    def batches(self) -> Iterator[tuple[Tensor, Known]]:
+        """Features (B, V, E), and the index and the label of each image, one batch of a test each."""
+        for start in range(0, len(self.labels), self.at_once):
+            rows = slice(start, start + self.at_once)
+            yield self.features[rows], Known(self.index[rows], self.labels[rows])
 
 
 def view_bank(trainer: ClipTrainer, split: str, folder: Path) -> ViewBank:
@@ -54,6 +58,6 @@ def view_bank(trainer: ClipTrainer, split: str, folder: Path) -> ViewBank:
         for _ in view_batches(trainer, split):
             pass
         kept = tester.kept
-    features, labels = torch.from_numpy(kept.array), torch.tensor([item.label for item in items])
+    columns = [torch.from_numpy(kept.array), torch.tensor([item.label for item in items]), torch.arange(len(items))]
     good = kept.good()
-    return ViewBank(*((features, labels) if good.all() else (features[good], labels[good])), tester.batch_size())
+    return ViewBank(*(columns if good.all() else [column[good] for column in columns]), tester.batch_size())

@@ -24,7 +24,11 @@ PANELS = {
     "TOP_S": "views that vote, s",
     "N_VIEWS": "views, V (the same share votes)",
     "VOTE": "vote",
+    "RULE": "selection rule",
 }
+
+
+WORDS = ("VOTE", "RULE")  # not numbers
 
 
 class Curves:
@@ -72,13 +76,14 @@ def _over_seeds(seeds: Mapping[int, Sequence[float]]) -> Summary:
 
 def draw(curves: Curves, path: Path) -> list[Path]:
     """Accuracy against each setting; bands are one standard deviation over seeds. Returns the files."""
-    figure, axes = plt.subplots(2, 3, figsize=(9.5, 5.4), sharey=True)
-    for axis, (what, label) in zip(axes.flat, PANELS.items(), strict=True):
+    figure, axes = plt.subplots(2, 4, figsize=(12.5, 5.4), sharey=True)
+    axes[-1, -1].axis("off")
+    for axis, (what, label) in zip(axes.flat, PANELS.items(), strict=False):
         for i, name in enumerate(curves.names):
             _references(axis, curves, name, i)
-            (_votes if what == "VOTE" else _curve)(axis, curves.points[name, what], name, i, curves.own[name][what])
+            (_words if what in WORDS else _curve)(axis, curves.points[name, what], name, i, curves.own[name][what])
         axis.set_xlabel(label)
-        if what != "VOTE":
+        if what not in WORDS:
             _log2(axis, [value for name in curves.names for value in curves.points[name, what]])
     for axis in axes[:, 0]:
         axis.set_ylabel("top-1 accuracy, %")
@@ -102,14 +107,15 @@ def _means_and_stds(points: Mapping[Any, Summary]) -> np.ndarray:
     return np.array([(point.mean, point.std or 0.0) for point in points.values()]).T
 
 
-def _votes(axis: Axes, points: Mapping[str, Summary], name: str, i: int, own: str) -> None:
+def _words(axis: Axes, points: Mapping[str, Summary], name: str, i: int, own: str) -> None:
     look = style.line(i)
     x = [place + 0.12 * i for place in range(len(points))]
     axis.errorbar(x, *_means_and_stds(points), **{**look, "linestyle": "none"}, capsize=2)
     axis.plot(
         x[list(points).index(own)], points[own].mean, look["marker"], color=look["color"], markersize=9, mfc="none"
     )
-    axis.set_xticks(range(len(points)), [how.replace("_", " ") for how in points])
+    turn = {"rotation": 30, "ha": "right"} if len(points) > 4 else {}
+    axis.set_xticks(range(len(points)), [how.replace("_", " ").replace(" (", "\n(") for how in points], **turn)
     axis.set_xlim(-0.5, len(points) - 0.5)
 
 

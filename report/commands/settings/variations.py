@@ -17,8 +17,9 @@ from tqdm import tqdm
 from tlla.errors import InputError
 from tlla.methods.stss import STSS
 from tlla.prompts.classifier import Classifier
-from tlla.records.record import read_record
-from tlla.selection import VOTES, score_views, select_and_vote
+from tlla.records.record import Record, read_record
+from tlla.rules import RULES, Entropy, Known, Rule, Seen, Stss, parse_rule
+from tlla.selection import VOTES, ViewScores, select_and_vote
 from trainers.base import ClipTrainer
 
 from ...reopen import check_all_views, check_tested_prompt, class_of_run, open_run
@@ -34,19 +35,20 @@ TOP_S = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256)
 
 @dataclass(frozen=True, order=True)
 class Setting:
-    """STSS's settings: rho', lambda, perturbations R, views V, voting views s, vote."""
+    """STSS's settings: rho', lambda, perturbations R, views V, voting views s, vote, rule."""
 
     rho: float
     lam: float
     n_perturb: int
     n_views: int
+    rule: str
     top_s: int
     vote: str
 
     @property
-    def scoring(self) -> tuple[float, float, int, int]:
+    def scoring(self) -> tuple[float, float, int, int, str]:
         """What the scores of the views depend on."""
-        return self.rho, self.lam, self.n_perturb, self.n_views
+        return self.rho, self.lam, self.n_perturb, self.n_views, self.rule
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,19 @@ def open_stss(folder: Path, *opts: str) -> StssRun:
     classifier = prompts[record.content["prompt"]] if "prompt" in record.content else next(iter(prompts.values()))
     if classifier.conditional or not classifier.tunable:
         raise InputError(f"{folder} has no prompt that is the same for all images: STSS's settings cannot be varied")
-    own = Setting(n_views=trainer.tester.config.n_views, **dataclasses.asdict(trainer.tester.methods[STSS.__name__]))
+    own = own_setting(trainer, record)
     splits = record.content["splits"] if of_stss and not opts else {}
     recorded = {split: test["correct"] for split, test in splits.items()}
     return StssRun(folder, trainer, classifier, own, recorded)
+
+
+def own_setting(trainer: ClipTrainer, record: Record) -> Setting:
+    """The settings of a run, or of an entry of Compare, which may have tested STSS under several rules."""
+    found = [method for method in trainer.tester.methods.values() if type(method).__name__ == STSS.__name__]
+    method = next((m for m in found if str(m.build_rule()) == record.rule["name"]), found[0])
+    setting = Setting(n_views=trainer.tester.config.n_views, **dataclasses.asdict(method))
+    rule = method.build_rule()
+    return dataclasses.replace(setting, rule=rule.name, **vars(rule)) if rule.name == Stss.name else setting
 
 
 def variations(own: Setting) -> Iterator[tuple[str, Setting]]:
@@ -105,7 +116,7 @@ def variations(own: Setting) -> Iterator[tuple[str, Setting]]:
     yield "own", own
     yield "one view", change(own, lam=0.0, n_perturb=0, n_views=1, top_s=1, vote="mean_prob")
     yield "mean of all views", change(own, lam=0.0, n_perturb=0, top_s=own.n_views, vote="mean_prob")
-    yield "entropy selection", change(own, lam=0.0, n_perturb=0)
+    yield "entropy selection", change(own, lam=0.0, n_perturb=0, rule=Entropy.name)
     for name, values in (("rho", RHOS), ("lam", LAMBDAS), ("n_perturb", N_PERTURB)):
         yield from ((name, change(own, **{name: value})) for value in _with(values, getattr(own, name)))
     yield from (("top_s", change(own, top_s=s)) for s in _with(TOP_S, own.top_s) if s <= own.n_views)
@@ -113,6 +124,7 @@ def variations(own: Setting) -> Iterator[tuple[str, Setting]]:
         top_s = max(1, round(own.top_s * n_views / own.n_views))
         yield "n_views", change(own, n_views=n_views, top_s=top_s)
     yield from (("vote", change(own, vote=how)) for how in VOTES)
+    yield from (("rule", change(own, rule=rule)) for rule in dict.fromkeys((*RULES, own.rule)))
 
 
 def _with(values: Sequence, own: float) -> list:
@@ -123,15 +135,23 @@ def correct_images(run: StssRun, views: ViewBank, settings: Sequence[Setting]) -
     """How many images each setting classifies correctly."""
     texts = class_features(run, settings)
     correct = dict.fromkeys(sorted(settings), 0)
-    for features, labels in tqdm(views.batches(), total=len(views), desc="settings", leave=False):
-        features, labels = features.to(run.trainer.device), labels.to(run.trainer.device)
-        for (rho, lam, n_perturb, n_views), group in groupby(correct, lambda setting: setting.scoring):
-            text = texts[rho][: n_perturb + 1]
-            scores = score_views(features[:, :n_views], text, run.classifier.scale, lam)
+    for features, known in tqdm(views.batches(), total=len(views), desc="settings", leave=False):
+        features, labels = features.to(run.trainer.device), known.label.to(run.trainer.device)
+        for (rho, lam, n_perturb, n_views, text), group in groupby(correct, lambda setting: setting.scoring):
+            rule = parse_rule(text, Stss(rho, lam, n_perturb))
+            scores = view_scores(run, rule, features[:, :n_views], texts[rho][: n_perturb + 1], known)
             for setting in group:
-                prediction = select_and_vote(scores, setting.top_s, setting.vote).argmax(dim=-1)
+                s = n_views if rule.keeps_all else setting.top_s
+                prediction = select_and_vote(scores, s, setting.vote).argmax(dim=-1)
                 correct[setting] += int((prediction == labels).sum())
     return correct
+
+
+def view_scores(run: StssRun, rule: Rule, features: Tensor, text: Tensor, known: Known) -> ViewScores:
+    """Scores of the views, (B, V, E), under class features of the prompt and of perturbed ones, (R + 1, 1, K, E)."""
+    scale, seed = run.classifier.scale, run.trainer.tester.config.seed
+    seen = Seen(scale * features @ text[0].mT, features, scale, text[1:], known, seed)
+    return ViewScores(rule.scores(seen), seen.entropy, seen.sharpness, seen.logits)
 
 
 def class_features(run: StssRun, settings: Sequence[Setting]) -> dict[float, Tensor]:
@@ -142,7 +162,5 @@ def class_features(run: StssRun, settings: Sequence[Setting]) -> dict[float, Ten
     texts = {}
     for rho in sorted({setting.rho for setting in settings}):
         most = max(setting.n_perturb for setting in settings if setting.rho == rho)
-        stss = STSS(rho=rho, n_perturb=most)
-        stss.start(run.classifier, run.trainer.tester.config.seed)
-        texts[rho] = stss.text
+        texts[rho] = run.classifier.perturbed(rho, most, run.trainer.tester.config.seed)
     return texts
