@@ -8,6 +8,8 @@ from benchmark import CLASSES, Workplace
 from test_training_matrix import Cell, kill
 
 import train
+from scripts.emoji import variants as study
+from scripts.emoji.study import FAMILIES
 from tlla.errors import InputError
 from tlla.prompts.saved import Prompt
 from tlla.steps import VARIANTS, Task, momentum_of
@@ -223,6 +225,15 @@ def test_only_its_own_state_is_taken_from_a_checkpoint(name):
             variant.restored(bad, loss.p)
 
 
+def test_the_study_gives_every_step_the_same_text_passes(tmp_path):
+    trainings = {name: study.training(name, tmp_path, 1, FAMILIES["plain"]) for name in study.PASSES}
+    assert set(trainings) == {study.COOP, *VARIANTS}
+    passes = {name: job.config_values["OPTIM"]["MAX_EPOCH"] * study.PASSES[name] for name, job in trainings.items()}
+    assert max(passes.values()) == pytest.approx(min(passes.values()), rel=0.02)
+    assert trainings["gsam"].config_values["TRAINER"]["SAPT"]["VARIANT"] == "gsam"
+    assert len({job.folder for job in trainings.values()}) == len(trainings)
+
+
 # Training
 
 
@@ -232,10 +243,11 @@ def place(tmp_path_factory) -> Workplace:
 
 
 class OfVariant(Cell):
-    """Trains by one variant."""
+    """Trains by one variant; LookSAM trains class-specific contexts."""
 
     def argv(self, output, *flags):
-        variant = ("TRAINER.SAPT.VARIANT", self.final, "OPTIM.MAX_EPOCH", "2")
+        csc = str("looksam" in self.final)
+        variant = ("TRAINER.SAPT.VARIANT", self.final, "TRAINER.SAPT.CSC", csc, "OPTIM.MAX_EPOCH", "2")
         return self.place.argv(self.trainer, output, *flags, *variant)
 
 
