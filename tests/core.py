@@ -4,6 +4,7 @@ LACKS names modules that the system does not have, START its start method of pro
 A spawned worker imports everything anew: with START only TLLA's test has one; of other loaders what is sent is pickled.
 """
 
+import gc
 import json
 import multiprocessing
 import os
@@ -11,6 +12,8 @@ import pickle
 import sys
 import threading
 from pathlib import Path
+
+gc.disable()  # of what is imported nothing is free
 
 import psutil  # noqa: F401  first: on this system it needs modules that it does not need where they are lacking
 
