@@ -67,6 +67,7 @@ def pytest_collection_modifyitems(config, items):
 def pytest_collection_finish():
     """What is imported is not looked through again, nor copied by a fork that looks through it."""
     gc.freeze()
+    gc.set_threshold(5000, 5, 5)
     gc.enable()
 
 
