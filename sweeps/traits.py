@@ -70,7 +70,7 @@ def rho_key(name: str) -> str:
 def _has_rho(cls: type[ClipTrainer]) -> bool:
     cfg = get_cfg_default()
     trainers.add_configs(cfg)
-    return "RHO" in cfg.TRAINER.get(cls.config_node, {})
+    return cfg.TRAINER.get(cls.config_node, {}).get("RHO", 0.0) > 0  # CoCoOp's is 0, and stays
 
 
 def learner_of(name: str) -> str:

@@ -6,10 +6,8 @@ is up to the method.
 Letters in shapes: B images, V views, K classes, E joint space, R perturbations.
 """
 
-import ast
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -18,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .arguments import number, short, whole
-from .errors import InputError, nearest
+from .errors import InputError
+from .options import Option, parse_option
 from .prompts.classifier import Classifier
 from .selection import entropy, lead, sharpness
 
@@ -75,10 +73,9 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rule(Option):
     """A selection rule. A subclass has a name, its settings as fields (numbers, at least 0), and `scores`."""
 
-    name: ClassVar[str]
     keeps_all: ClassVar[bool] = False  # whatever number of views the method asks for
     needs_text_encoder: ClassVar[bool] = False  # looks at perturbed prompts
     uses_labels: ClassVar[bool] = False  # shows what is possible, not how to predict
@@ -86,16 +83,6 @@ class Rule:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         RULES[cls.name] = cls
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            check = whole if field.type is int else number
-            object.__setattr__(self, field.name, check(field.name, getattr(self, field.name)))
-
-    def __str__(self) -> str:
-        """What RULE says of it: the name, and the settings that are not the defaults."""
-        changed = [f"{f.name}={value}" for f in fields(self) if (value := getattr(self, f.name)) != f.default]
-        return self.name + (f"({','.join(changed)})" if changed else "")
 
     def text(self, classifier: Classifier, seed: int, features: Tensor | None = None) -> Tensor | None:
         """Class features of the prompt, then of perturbed ones, (R + 1, 1 or B, K, E); None if it needs none."""
@@ -257,33 +244,7 @@ def parse_rule(text: Any, own: Rule | None = None, key: str = "RULE") -> Rule:
     Traceback (most recent call last):
     tlla.errors.InputError: RULE 'entropie' is not a rule: did you mean 'entropy'? (known: all, entropy, ...
     """
-    said = f"{key} {short(text)}"
-    match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\)\s*)?", text) if isinstance(text, str) else None
-    if match is None:
-        example = "write a name, with settings as in 'tsallis(q=0.3)'"
-        raise InputError(f"{said} is not a rule: {example} (known: {', '.join(sorted(RULES))})")
-    name, inside = match[1].lower(), match[2] or ""
-    if name not in RULES:
-        raise InputError(f"{said} is not a rule: {nearest(name, [*RULES])}")
-    rule = own if own is not None and own.name == name else RULES[name]()
-    values = dict(_setting(part, rule, said) for part in inside.split(",") if part.strip())
-    try:
-        return replace(rule, **values)
-    except InputError as error:
-        raise InputError(f"{said}: {error}") from error
-
-
-def _setting(part: str, rule: Rule, said: str) -> tuple[str, Any]:
-    """The name and the value of a setting, NAME=VALUE."""
-    name, _, value = (word.strip() for word in part.partition("="))
-    known = [field.name for field in fields(rule)]
-    if name not in known:
-        has = f"no setting {name!r}: {nearest(name, known)}" if known else "no settings: leave them out"
-        raise InputError(f"{said} cannot be used, as the rule {rule.name} has {has}")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return name, value  # refused as no number
+    return parse_option(text, RULES, key, "rule", "tsallis(q=0.3)", own)
 
 
 class Chooser:

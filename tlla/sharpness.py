@@ -28,7 +28,8 @@ class SharpnessStep:
     Attributes:
         gradient: Descent direction, of the prompt's shape and dtype; times `loss_scale` if one was given.
         loss: l(p), a detached float32 scalar.
-        sharpness: l(p + eps*) - l(p), a detached scalar; 0 if the perturbed pass was not needed or not possible.
+        sharpness: l(p + eps*) - l(p), a detached scalar; 0 if the perturbed pass was not needed or not possible, NaN in
+            a step of `tlla.variants` that does not look at both.
         grad_norm: ||g(p)|| over the whole prompt, unscaled.
         finite: Whether both losses and both gradients are finite, a bool scalar on the device.
     """
@@ -88,7 +89,7 @@ def sharpness_step(
     >>> step.gradient, step.sharpness
     (tensor([6.6000, 8.8000]), tensor(5.2500))
     """
-    loss, grad = _loss_and_grad(loss_fn, prompt, loss_scale, reduce)
+    loss, grad = loss_and_gradient(loss_fn, prompt, loss_scale, reduce)
     norm = grad.norm()
     finite = torch.isfinite(loss) & torch.isfinite(norm)
     sharpness = torch.zeros_like(loss)
@@ -97,14 +98,21 @@ def sharpness_step(
     if lam > 0 and rho > 0 and bool(finite & (norm > 0)):
         start = prompt.detach()
         eps = perturbation(start, grad) if perturbation else ascent(start, grad, rho)
-        loss_up, grad_up = _loss_and_grad(loss_fn, start + eps, loss_scale, reduce)
+        loss_up, grad_up = loss_and_gradient(loss_fn, start + eps, loss_scale, reduce)
         finite = torch.isfinite(loss_up) & torch.isfinite(grad_up).all()
         sharpness = loss_up - loss
         direction = grad_up if lam == 1 else (1 - lam) * grad + lam * grad_up
     return SharpnessStep(direction, loss, sharpness, norm / loss_scale, finite)
 
 
-def _loss_and_grad(loss_fn: LossFn, prompt: Tensor, loss_scale: float, reduce: Reduce | None) -> tuple[Tensor, Tensor]:
+def loss_and_gradient(
+    loss_fn: LossFn, prompt: Tensor, loss_scale: float = 1.0, reduce: Reduce | None = None
+) -> tuple[Tensor, Tensor]:
+    """The loss at a prompt, and `loss_scale` times its gradient.
+
+    >>> loss_and_gradient(lambda p: p.square().sum(), torch.tensor([3.0, 4.0]))
+    (tensor(25.), tensor([6., 8.]))
+    """
     with torch.enable_grad():
         leaf = prompt.detach().requires_grad_(True)
         loss = loss_fn(leaf)

@@ -7,6 +7,9 @@ graph, and checkpoints hold the context and the meta-net alone and load strictly
 A step encodes B * K prompts, hence upstream's batch of one image. Here they pass the text encoder in chunks of bounded
 memory (`tlla.prompts.chunks`), in training and in a test. Each of several processes takes a share of the images of a
 batch, so that more than BATCH_SIZE of them gain nothing.
+
+With TRAINER.COCOOP.RHO the step is SAPT's, which the reviews of its paper ask for; nobody's published method. The
+perturbation's norm is over all that is learned, as SAM's is over all parameters.
 """
 
 import torch
@@ -17,6 +20,7 @@ from torch.nn.utils import parameters_to_vector
 from yacs.config import CfgNode
 
 from tlla.prompts.conditional import ConditionalCLIP, ConditionalPromptLearner
+from tlla.variants import SAM
 
 from .base import registered
 from .harness import distributed
@@ -31,16 +35,24 @@ def add_config(cfg: CfgNode) -> None:
     node.N_CTX = 16  # number of context vectors; not used with CTX_INIT, whose tokens are counted instead
     node.CTX_INIT = ""  # initial words, e.g. "a photo of a"; "": random
     node.PREC = "auto"  # auto (amp on a GPU), fp32, fp16, bf16, amp; context and meta-net are always fp32
+    node.RHO = 0.0  # radius of SAPT's perturbation, over context and meta-net together; 0 is CoCoOp
+    node.LAMBDA = 1.0  # weight of the sharpness, if RHO is positive
+    node.VARIANT = SAM.name  # of the sharpness-aware step, as in TRAINER.SAPT
     add_training_keys(node)
     cfg.TRAINER.COCOOP = node
 
 
 @registered
 class CoCoOp(PromptTrainer):
-    """Plain cross entropy on the context vectors and on the net that shifts them for each image."""
+    """Cross entropy on the context vectors and on the net that shifts them for each image; with RHO by SAPT's step."""
 
     config_node = "COCOOP"
     model_class = ConditionalCLIP
+
+    @property
+    def step_name(self) -> str:
+        """The sharpness-aware step; "" by default, which is CoCoOp's own."""
+        return str(self.variant) if self.rho > 0 and self.lam > 0 else ""
 
     def build_learner(self) -> ConditionalPromptLearner:
         """The context vectors and the meta-net."""
@@ -51,6 +63,11 @@ class CoCoOp(PromptTrainer):
 
     def take_step(self, image_features: Tensor, labels: Tensor) -> dict[str, float]:
         """One step on one batch; returns what to print. Each of several processes computes the logits of its share."""
+        if self.step_name:
+            return self.descend(
+                lambda learned: distributed.spread(image_features, lambda own: self.conditional_logits(own, learned)),
+                labels,
+            )
         logits = distributed.spread(image_features, self.conditional_logits)
         loss = F.cross_entropy(logits, labels)
         scale = self.scaler.get_scale() if self.scaler else 1.0
@@ -62,9 +79,9 @@ class CoCoOp(PromptTrainer):
         self.apply_gradients(gradients, loss, norm / scale, finite, scale)
         return {"loss": loss.item(), "acc": compute_accuracy(logits, labels)[0].item()}
 
-    def conditional_logits(self, image_features: Tensor) -> Tensor:
-        """Logits of images by their features, (B, E) -> (B, K), float32."""
-        context = self.model.prompt_learner.shifted(image_features)  # (B, L, D)
+    def conditional_logits(self, image_features: Tensor, learned: Tensor | None = None) -> Tensor:
+        """Logits of images by their features, (B, E) -> (B, K), float32; `learned` is what is learned in one vector."""
+        context = self.model.prompt_learner.shifted(image_features, learned)  # (B, L, D)
         with self.autocast():
             text_features = self.model.encode_text(context)  # (B, K, E)
         return self.model.logits(image_features, text_features)

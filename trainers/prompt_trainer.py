@@ -1,7 +1,9 @@
 """Training of context vectors: CoOp's loop with a step that can be sharpness-aware (lambda = 0 is CoOp's own)."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ import torch.nn.functional as F
 from dassl.metrics import compute_accuracy
 from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector
 from yacs.config import CfgNode
 
 from tlla.errors import InputError, within
@@ -17,7 +20,9 @@ from tlla.prompts.info import PromptInfo
 from tlla.prompts.learner import PromptLearner, check_prompt
 from tlla.prompts.prompted import PromptedCLIP
 from tlla.prompts.saved import Prompt
-from tlla.sharpness import ascent, check_sharpness, sharpness_step
+from tlla.sharpness import ascent, check_sharpness
+from tlla.steps import State, Task, momentum_of
+from tlla.variants import SAM, parse_variant
 
 from .base import ClipTrainer
 from .harness import distributed
@@ -48,6 +53,8 @@ class PromptTrainer(ClipTrainer):
     Attributes:
         rho: Radius of the perturbation, RHO.
         lam: Weight of the sharpness, LAMBDA.
+        variant: The sharpness-aware step, VARIANT.
+        step_state: What the step keeps from one batch to the next.
         model_class: The prompted CLIP.
     """
 
@@ -55,6 +62,7 @@ class PromptTrainer(ClipTrainer):
     learned = "prompt_learner"
     free_keys = ("TEXT_CHUNK",)
     kind = "prompt"
+    step_state: State = MappingProxyType({})
 
     def check_cfg(self, cfg: CfgNode) -> None:
         """Refuses a prompt that cannot be built before anything is loaded."""
@@ -66,6 +74,23 @@ class PromptTrainer(ClipTrainer):
                 raise InputError(f"TEXT_CHUNK must be at least 0, but got {node.TEXT_CHUNK}")
             self.rho, self.lam = node.get("RHO", 0.0), node.get("LAMBDA", 0.0)
             check_sharpness(self.rho, self.lam)
+            self.variant = parse_variant(node.get("VARIANT", SAM.name))
+            self.variant.check_lambda(self.lam)
+            if self.variant.needs_momentum and cfg.OPTIM.NAME in ("sgd", "rmsprop") and not cfg.OPTIM.MOMENTUM:
+                raise InputError(
+                    f"VARIANT {self.variant} looks along the optimizer's momentum, but OPTIM.MOMENTUM is 0: set it to "
+                    "0.9, or choose another VARIANT"
+                )
+
+    @property
+    def training_name(self) -> str:
+        """With the name of the step, if it is another one: then its runs are another method's."""
+        return "-".join(filter(None, (super().training_name, self.step_name)))
+
+    @property
+    def step_name(self) -> str:
+        """The sharpness-aware step, if it is not the usual one; "" if it is."""
+        return str(self.variant) if self.variant != SAM else ""
 
     def build_model(self) -> None:
         """Builds the prompted CLIP; only the prompt learner's parameters go to the optimizer."""
@@ -116,22 +141,46 @@ class PromptTrainer(ClipTrainer):
         Each of several processes encodes the prompts of its share of the classes.
         """
         classes = range(len(self.model.prompt_learner.classnames))
-        outputs = []
 
-        def loss_fn(ctx: Tensor) -> Tensor:
+        def logits(ctx: Tensor) -> Tensor:
             with self.autocast():
                 text_features = distributed.spread(classes, lambda own: self.model.encode_text(ctx, own))  # (K, E)
-            outputs.append(self.model.logits(image_features, text_features))  # (B, K)
+            return self.model.logits(image_features, text_features)  # (B, K)
+
+        return self.descend(logits, labels)
+
+    def descend(self, logits: Callable[[Tensor], Tensor], labels: Tensor) -> dict[str, float]:
+        """One step, sharpness-aware or plain; returns what to print, of the batch as the step first sees it.
+
+        Args:
+            logits: Maps the context vectors, or all that is learned in one vector if that is more, to (B, K).
+            labels: Of the batch, (B,).
+        """
+        outputs = []
+
+        def loss_fn(prompt: Tensor) -> Tensor:
+            outputs.append(logits(prompt))
             return F.cross_entropy(outputs[-1], labels)
 
-        ctx = self.model.prompt_learner.ctx
-        scale = self.scaler.get_scale() if self.scaler else 1.0
-        step = sharpness_step(loss_fn, ctx, self.rho, self.lam, scale, distributed.sum_gradient, self.perturbation)
+        prompt, parameters = self.learned_vector(), list(self.model.prompt_learner.parameters())
+        scale, momentum = self.scaler.get_scale() if self.scaler else 1.0, momentum_of(self.optim, parameters)
+        place = (prompt, self.rho, self.lam, scale, distributed.sum_gradient, self.perturbation, momentum)
+        step, state = self.variant.step(Task(loss_fn, *place, self.cfg.SEED), self.step_state)
         accuracy = compute_accuracy(outputs[0], labels)[0][0]
         # A GPU is waited for once.
         finite, loss, acc, sharpness = torch.stack([step.finite, step.loss, accuracy, step.sharpness]).tolist()
-        self.apply_gradients([step.gradient], step.loss, step.grad_norm, bool(finite), scale)
-        return {"loss": loss, "acc": acc} | ({"sharpness": sharpness} if self.lam > 0 else {})
+        sizes = [parameter.numel() for parameter in parameters]
+        parts = [g.view_as(p) for g, p in zip(step.gradient.flatten().split(sizes), parameters, strict=True)]
+        self.apply_gradients(parts, step.loss, step.grad_norm, bool(finite), scale)
+        if finite:
+            self.step_state = state
+        measured = self.lam > 0 and not (finite and math.isnan(sharpness))
+        return {"loss": loss, "acc": acc} | ({"sharpness": sharpness} if measured else {})
+
+    def learned_vector(self) -> Tensor:
+        """The context vectors, in their shape; with other parameters all of them in one vector."""
+        parameters = list(self.model.prompt_learner.parameters())
+        return parameters[0] if len(parameters) == 1 else parameters_to_vector(parameters)
 
     def perturbation(self, prompt: Tensor, gradient: Tensor) -> Tensor:
         """Hook: from the prompt to where the sharpness is looked for, of the prompt's shape; here steepest ascent.
@@ -181,7 +230,15 @@ class PromptTrainer(ClipTrainer):
     def trainer_state(self, epoch: int) -> dict[str, Any]:
         """Adds to a checkpoint which CLIP and which classes its prompt is for (our toolkit asks for it, not Dassl)."""
         entry = PromptInfo.of(self.model.prompt_learner, self.cfg.MODEL.BACKBONE.NAME).as_entry()
-        return {**super().trainer_state(epoch), "prompt": entry}
+        own = {"step": {"variant": self.variant.name, "state": dict(self.step_state)}} if self.step_state else {}
+        return {**super().trainer_state(epoch), "prompt": entry, **own}
+
+    def load_trainer_state(self, state: dict[str, Any]) -> None:
+        """Takes back what the step keeps, if it is the same step."""
+        super().load_trainer_state(state)
+        step = state.get("step")
+        if isinstance(step, dict) and step.get("variant") == self.variant.name:
+            self.step_state = self.variant.restored(step.get("state"), self.learned_vector().detach())
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Loads what a run has learned, exactly and strictly.

@@ -5,6 +5,8 @@ The authors' code is not public. Based on KaiyangZhou/CoOp@ff61507, trainers/coo
 
 from yacs.config import CfgNode
 
+from tlla.variants import SAM
+
 from .base import registered
 from .prompt_trainer import PromptTrainer, prompt_config
 
@@ -14,6 +16,7 @@ def sharpness_config() -> CfgNode:
     node = prompt_config(n_ctx=4)
     node.RHO = 0.05  # radius of the perturbation; the paper searches 0.05, 0.1, 0.3, 0.5, 0.7 on validation data
     node.LAMBDA = 1.0  # weight of the sharpness; 0 is CoOp, 1 is SAM
+    node.VARIANT = SAM.name  # sam, asam, fsam, gsam, looksam, msam, random; with settings: "gsam(alpha=0.2)"
     return node
 
 

@@ -79,7 +79,8 @@ def render(report: Report, form: str) -> str:
         title = f"{table.title}: {table.metric}{unit}, mean ± {spread} over seeds"
         blocks.append(_block(title, _wide(table, report.ci95, form), form))
         if paper := _beside_paper(table, form):
-            blocks.append(_block(f"{table.title}: ours / the paper's / difference", paper, form))
+            title = f"{table.title}: ours, from these runs / the paper's, copied / difference"
+            blocks.append(_block(title, paper, form))
     if report.pairs:
         title = f"McNemar's exact two-sided test of {' against '.join(report.names)}, p for each pair of runs by itself"
         blocks.append(_block(title, _paired_rows(report, form), form))

@@ -11,6 +11,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from .learner import PromptLearner
 from .prompted import PromptedCLIP
@@ -64,10 +65,22 @@ class ConditionalPromptLearner(PromptLearner):
         # Drawn on the CPU, like the context, so that a seed yields the same net on every device.
         self.meta_net = MetaNet(self._clip[0].embed_dim, self.ctx.shape[-1]).to(self.ctx.device)
 
-    def shifted(self, image_features: Tensor) -> Tensor:
-        """The context of each image, (B, E) -> (B, L, D)."""
-        shift: Tensor = self.meta_net(image_features)
-        return self.ctx + shift[:, None]
+    def shifted(self, image_features: Tensor, learned: Tensor | None = None) -> Tensor:
+        """The context of each image, (B, E) -> (B, L, D).
+
+        Args:
+            image_features: Normalised features.
+            learned: All parameters in one vector, in place of the own ones.
+        """
+        if learned is None:
+            shift: Tensor = self.meta_net(image_features)
+            return self.ctx + shift[:, None]
+        own = dict(self.named_parameters())
+        parts = torch.split(learned, [value.numel() for value in own.values()])
+        given = {name: part.view_as(own[name]) for name, part in zip(own, parts, strict=True)}
+        net = {name.removeprefix("meta_net."): value for name, value in given.items() if name != "ctx"}
+        moved: Tensor = given["ctx"] + functional_call(self.meta_net, net, (image_features,))[:, None]
+        return moved
 
 
 class ConditionalCLIP(PromptedCLIP):

@@ -12,6 +12,7 @@ CACHES = ("TipAdapter", "TipAdapterF")
 DETERMINISTIC = ("ZeroshotCLIP", "SingleView")
 NODES = {"ZeroshotCLIP": "ZSCLIP"}  # where a trainer's own settings are, if not in TRAINER.<NAME>
 VIEWS = ("N_VIEWS", "AUGMIX", "CROP_SCALE", "ON_DEVICE")
+STEP = {"RHO": 0.0, "LAMBDA": 1.0, "VARIANT": "sam"}  # of trainings before their nodes had these keys
 OF_FOLDERS = ("ImageFolder",)  # dataset classes that stand for many datasets
 
 
@@ -83,6 +84,15 @@ def with_precision(node: Mapping[str, Any], content: Mapping[str, Any]) -> dict[
     wanted = content.get("precision") if node["PREC"] == "auto" else node["PREC"]
     in_fp32 = wanted in ("fp16", "amp") and content["versions"].get("device") == "cpu"
     return {**node, "PREC": "fp32" if in_fp32 else wanted}
+
+
+def with_step(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The node of a prompt's training, with what its step was where it does not say so.
+
+    >>> with_step({"N_CTX": 4, "RHO": 0.05, "LAMBDA": 1.0})["VARIANT"]
+    'sam'
+    """
+    return (STEP if "N_CTX" in node else {}) | dict(node)
 
 
 def precision_of(content: Mapping[str, Any]) -> str:

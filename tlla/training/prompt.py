@@ -1,7 +1,8 @@
 """Trains a prompt on images and labels: CoOp's training with SAPT's step, without Dassl and yacs.
 
 SGD with momentum, a cosine schedule after one epoch at 1e-5, random resized crops and flips, as in CoOp's configs
-(Zhou et al., arXiv 2109.01134), with SAPT's step (arXiv 2501.18864, eq. 2-4). lam = 0 is CoOp.
+(Zhou et al., arXiv 2109.01134), with SAPT's step (arXiv 2501.18864, eq. 2-4) or one of its relatives
+(`tlla.variants`). lam = 0 is CoOp.
 
 Letters in shapes: B images, K classes, L context tokens, D text width, E joint space.
 """
@@ -9,7 +10,7 @@ Letters in shapes: B images, K classes, L context tokens, D text width, E joint 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -29,7 +30,9 @@ from ..prompts.info import PromptInfo
 from ..prompts.learner import PromptLearner
 from ..prompts.prompted import PromptedCLIP
 from ..prompts.saved import Prompt
-from ..sharpness import check_sharpness, sharpness_step
+from ..sharpness import check_sharpness
+from ..steps import State, Task, Variant, momentum_of
+from ..variants import parse_variant
 from ..views.loader import ImageLike
 from ..views.make import ViewConfig, draw_crops
 from ..views.read_image import read_image
@@ -48,6 +51,7 @@ def train_prompt(
     *,
     rho: float = 0.05,
     lam: float = 1.0,
+    variant: str = "sam",
     epochs: int = 50,
     lr: float = 0.002,
     n_ctx: int = 4,
@@ -69,6 +73,7 @@ def train_prompt(
         class_names: K class names.
         rho: Radius of the perturbation.
         lam: Weight of the sharpness: 0 is CoOp, 1 is SAPT as in the paper.
+        variant: The sharpness-aware step: "sam", "asam", "fsam", "gsam(alpha=0.2)", "looksam", "msam" or "random".
         epochs: Passes over the images.
         lr: Learning rate after the first epoch.
         n_ctx: Number of context tokens, if `ctx_init` is empty.
@@ -103,6 +108,8 @@ def train_prompt(
     for index, image in enumerate(images):
         arguments.check_image(f"image {index}", image)
     check_sharpness(rho, lam)
+    kind = parse_variant(variant, key="variant")
+    kind.check_lambda(lam)
     epochs, batch_size = (arguments.whole(*one, 1) for one in (("epochs", epochs), ("batch_size", batch_size)))
     seed, workers, n_ctx = (arguments.whole(*one) for one in (("seed", seed), ("workers", workers), ("n_ctx", n_ctx)))
     lr, crop_scale = arguments.number("lr", lr), arguments.pair("crop_scale", crop_scale)
@@ -115,12 +122,12 @@ def train_prompt(
     prompted = PromptedCLIP(model, learner)
     views = ViewConfig(image_size(model), epochs + 1, crop_scale, seed=seed)
     loader = _Crops(prompted, images, torch.tensor(targets), batch_size, views, workers)
-    losses = _fit_context(prompted, loader.batches, epochs, lr, rho, lam, progress)
+    losses = _fit_context(prompted, loader.batches, epochs, lr, _Step(kind, rho, lam, seed), progress)
     return Prompt(learner.ctx.detach().cpu(), PromptInfo.of(learner, as_backbone(model).name), epochs, losses)
 
 
 def _fit_context(
-    prompted: PromptedCLIP, batches: Batches, epochs: int, lr: float, rho: float, lam: float, progress: bool = False
+    prompted: PromptedCLIP, batches: Batches, epochs: int, lr: float, step: "_Step", progress: bool = False
 ) -> list[float]:
     """Trains a prompted CLIP's context in place.
 
@@ -129,8 +136,7 @@ def _fit_context(
         batches: Returns the batches of an epoch: normalised image features (B, E) and labels (B,).
         epochs: Number of epochs.
         lr: Base learning rate.
-        rho: Radius of the perturbation.
-        lam: Weight of the sharpness.
+        step: The step on a batch.
         progress: Whether to show a progress bar on stderr.
 
     Returns:
@@ -142,7 +148,7 @@ def _fit_context(
     with tqdm(total=epochs, unit="epoch", disable=not progress) as bar:
         for epoch in range(epochs):
             optimizer.param_groups[0]["lr"] = _learning_rate(epoch, epochs, lr)
-            losses.append(_mean([_step(prompted, optimizer, z, y, rho, lam) for z, y in batches(epoch)]))
+            losses.append(_mean([step(prompted, optimizer, z, y) for z, y in batches(epoch)]))
             bar.update()
             bar.set_postfix(loss=f"{losses[-1]:.3f}")
     return losses
@@ -153,23 +159,36 @@ def _learning_rate(epoch: int, epochs: int, base: float) -> float:
     return WARMUP_LR if epoch == 0 else 0.5 * base * (1 + math.cos(math.pi * (epoch - 1) / epochs))
 
 
-def _step(
-    prompted: PromptedCLIP, optimizer: torch.optim.Optimizer, features: Tensor, labels: Tensor, rho: float, lam: float
-) -> float:
-    def loss_fn(ctx: Tensor) -> Tensor:
-        return F.cross_entropy(prompted.logits(features, prompted.encode_text(ctx)), labels)
+@dataclass
+class _Step:
+    """A sharpness-aware step on a batch, and what it keeps for the next one."""
 
-    ctx = prompted.prompt_learner.ctx
-    scale = FP16_LOSS_SCALE if prompted.clip.dtype == torch.float16 else 1.0
-    step = sharpness_step(loss_fn, ctx, rho, lam, scale)
-    finite, loss = torch.stack([step.finite, step.loss]).tolist()  # one wait for a GPU
-    if not finite:
-        raise FloatingPointError(
-            f"the loss or its gradient is not finite (loss {loss:.4g}): lower the learning rate or rho"
-        )
-    ctx.grad = step.gradient / scale
-    optimizer.step()
-    return float(loss)
+    variant: Variant
+    rho: float
+    lam: float
+    seed: int
+    state: State = field(default_factory=dict)
+
+    def __call__(
+        self, prompted: PromptedCLIP, optimizer: torch.optim.Optimizer, features: Tensor, labels: Tensor
+    ) -> float:
+        """Steps the optimizer; returns the loss."""
+
+        def loss_fn(ctx: Tensor) -> Tensor:
+            return F.cross_entropy(prompted.logits(features, prompted.encode_text(ctx)), labels)
+
+        ctx = prompted.prompt_learner.ctx
+        scale = FP16_LOSS_SCALE if prompted.clip.dtype == torch.float16 else 1.0
+        task = Task(loss_fn, ctx, self.rho, self.lam, scale, momentum=momentum_of(optimizer, [ctx]), seed=self.seed)
+        step, self.state = self.variant.step(task, self.state)
+        finite, loss = torch.stack([step.finite, step.loss]).tolist()  # one wait for a GPU
+        if not finite:
+            raise FloatingPointError(
+                f"the loss or its gradient is not finite (loss {loss:.4g}): lower the learning rate or rho"
+            )
+        ctx.grad = step.gradient / scale
+        optimizer.step()
+        return float(loss)
 
 
 def _mean(values: list[float]) -> float:

@@ -12,6 +12,7 @@ from tlla.fingerprint import flat_config, split_sha256, weights_sha256
 from tlla.precision import choose_precision
 from tlla.prompts.checkpoint import epochs_in, find_checkpoint, read_checkpoint
 from tlla.prompts.learner import FIXED_TOKENS
+from tlla.records.older import STEP
 
 from . import distributed
 
@@ -123,6 +124,7 @@ def compare_with_checkpoint(
         there, identity = (
             {k: v for k, v in x.items() if k == NAME or not k.startswith("TRAINER.")} for x in (there, identity)
         )
+    there = {key: STEP[name] for key in identity if (name := key.rpartition(".")[2]) in STEP} | there
     younger = [key for key in identity if key.isupper() and key not in there]  # keys of the config
     identity = {key: value for key, value in identity.items() if key not in younger}
     there = {key: value for key, value in there.items() if value or key in identity}  # an older version's, switched off
