@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 from report.style import HATCHES, plt, save  # noqa: E402
 from scripts.emoji.study import (  # noqa: E402
     FAMILIES,
+    LEARNED,
     WORDS,
     Family,
     StudyTest,
@@ -63,15 +64,18 @@ class DemoTable:
         """The tests of a row on some styles."""
         return [self.found[(*ROWS[row], style, seed)] for style in styles]
 
+    def seeds_of(self, row: str) -> list[int]:
+        """All seeds, or one for the prompt that is not trained."""
+        return self.seeds if ROWS[row][0] in LEARNED else self.seeds[:1]
+
     def accuracies(self, row: str, styles: list[str]) -> list[float]:
-        """Accuracy in % of each seed, averaged over styles; of the row without randomness of one seed."""
-        seeds = self.seeds[:1] if row == "CLIP" else self.seeds
-        hits = [[t.correct for t in self.of(row, styles, seed)] for seed in seeds]
+        """Accuracy in % of each seed, averaged over styles."""
+        hits = [[t.correct for t in self.of(row, styles, seed)] for seed in self.seeds_of(row)]
         return [statistics.mean(100 * sum(h) / len(h) for h in of_seed) for of_seed in hits]
 
     def emoji(self, row: str, styles: list[str]) -> list[float]:
         """Of each emoji the share of correct images, over styles and seeds."""
-        return by_emoji([t for seed in self.seeds for t in self.of(row, styles, seed)])
+        return by_emoji([t for seed in self.seeds_of(row) for t in self.of(row, styles, seed)])
 
     def accuracy_rows(self) -> list[list[str]]:
         """Accuracy of each row on each style and on the mean of the shifted ones."""
@@ -90,7 +94,7 @@ class DemoTable:
         return [
             (row, t.style, seed, *map(t.test.get, HEAD[3:]))
             for row in ROWS
-            for seed in (self.seeds[:1] if row == "CLIP" else self.seeds)
+            for seed in self.seeds_of(row)
             for t in self.of(row, styles, seed)
         ]
 

@@ -47,6 +47,7 @@ def _weights(model: Backbone) -> list[tuple]:
 
 
 tlla.clip._load_openai = load_once
+Image.init()  # so that no forked worker imports PIL's formats
 
 REPO = Path(train.__file__).resolve().parent
 CLASSES = ("bird", "land vehicle", "tool")

@@ -5,9 +5,11 @@ What imports torch is imported in functions: pytest_configure must hide the GPU 
 
 import copy
 import functools
+import gc
 import os
 import re
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from tlla.backbones.openai_package import CLIP
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start jobs in the background with Ctrl-C ignored
+gc.disable()  # until all is imported: looking through a growing heap takes a quarter of that time
+# Containers often set it: then each process compiles the project and rewrites the assertions anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 TINY_VIT = (32, 32, 2, 64, 16, 77, 49408, 64, 1, 2)  # width must be at least 64: heads = width // 64
 TINY_RESNET = (32, 32, (1, 1, 1, 1), 8, None, 77, 49408, 64, 1, 2)
@@ -56,6 +62,13 @@ def pytest_collection_modifyitems(config, items):
     left_out = [item for item, mark in marks if mark and not mark.kwargs.get("dry")]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_collection_finish():
+    """What is imported is not looked through again, nor copied by a fork that looks through it."""
+    gc.freeze()
+    gc.set_threshold(5000, 5, 5)
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

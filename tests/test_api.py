@@ -353,7 +353,7 @@ def test_a_folder_is_no_image(model):
         tlla.Predictor(model, CLASSES, "a {}.", "single").predict(".")
 
 
-def test_a_saved_prompt_of_train_py_goes_on_after_it(place, model, train_set, tmp_path):
+def test_train_py_resumes_from_a_saved_prompt(place, model, train_set, tmp_path):
     """train.py resumes from such a folder as from any run without an optimizer's state."""
     tlla.train_prompt(model, *train_set, CLASSES, epochs=1, ctx_init="", n_ctx=3).save(place.folder / "onwards")
     place.run("SAPT", "onwards")
@@ -409,7 +409,8 @@ def test_a_training_that_diverges_says_so(model):
 
 
 FRESH = """
-import sys
+import gc, sys
+gc.disable()
 class Missing:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] == "pkg_resources":
@@ -437,7 +438,7 @@ runpy.run_module("tlla.predict", run_name="__main__")
 """
 
 
-def test_a_new_process_imports_little_takes_a_forks_lines_and_predicts_from_anywhere(place, photos):
+def test_a_new_process_imports_little_accepts_a_forks_lines_and_predicts_from_anywhere(place, photos):
     """In one process, as each costs seconds. `import tlla` needs neither the toolkit nor pkg_resources."""
     text = (REPO / "docs/upstream_dassl.md").read_text(encoding="utf-8")
     lines = text.partition("```python\n")[2].partition("```")[0]

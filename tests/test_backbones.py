@@ -10,7 +10,7 @@ from tlla.clip import available_models, encode_images, image_size, load_clip
 from tlla.errors import InputError
 from tlla.prompts.templates import zeroshot_features
 
-VIT_B_32 = (512, 224, 12, 768, 32, 77, 49408, 512, 8, 12)
+VIT_B_32 = (512, 224, 2, 768, 32, 77, 49408, 512, 8, 1)  # of two layers instead of twelve, and of one
 OPENAI = {  # arXiv 2103.00020, tables 19 and 20: E, pixels, text width, millions of parameters; then the constructor's
     "RN50": (1024, 224, 512, 102.0, (3, 4, 6, 3), 64, None),
     "RN101": (512, 224, 512, 119.7, (3, 4, 23, 3), 64, None),

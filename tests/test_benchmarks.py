@@ -19,7 +19,7 @@ from tlla.errors import InputError
 
 SMALL = {  # name: arguments that make it quick
     "class_set": ["--classes", "3", "--perturbations", "1", "--naive-prompts", "2", "3"],
-    "memory": ["--images", "20", "--views", "2"],
+    "memory": ["--images", "8", "--views", "2"],
     "training": ["--classes", "3", "--naive-classes", "2", "3", "--batch", "2"],
     "tpt_and_tlla": ["--classes", "3", "--naive-classes", "2", "3"],
 }

@@ -45,7 +45,7 @@ def as_coops(source, target, epoch=3):
 
 
 @pytest.mark.parametrize("trainer", LEARNERS)
-def test_a_run_goes_on_from_coops_own_checkpoint_and_says_so(place, capsys, trainer):
+def test_a_run_resumes_from_coops_own_checkpoint_and_says_so(place, capsys, trainer):
     own = place.folder / f"own_{trainer}"
     place.run(trainer, f"first_{trainer}", "OPTIM.MAX_EPOCH", "1")
     as_coops(place.folder / f"first_{trainer}", own, epoch=1)
@@ -56,7 +56,7 @@ def test_a_run_goes_on_from_coops_own_checkpoint_and_says_so(place, capsys, trai
     assert place.predictions(own.name) == place.predictions(f"first_{trainer}") and "train_seconds" in record
 
 
-def test_training_goes_on_after_the_epochs_of_coops_own_checkpoint(place):
+def test_training_resumes_after_the_epochs_of_coops_own_checkpoint(place):
     as_coops(place.folder / "coop", place.folder / "more", epoch=2)
     place.run("CoOp", "more")
     epochs = set(re.findall(r"epoch \[(\d)/3\]", (place.folder / "more/log.txt").read_text()))

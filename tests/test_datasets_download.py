@@ -114,14 +114,14 @@ def test_a_download_is_whole_checked_and_not_repeated(server, source, tmp_path):
     assert names(tmp_path) == ["file.bin"] and server.ranges == [None]
 
 
-def test_a_connection_that_ends_early_goes_on_where_it_stopped(server, source, tmp_path):
+def test_a_connection_that_ends_early_resumes_where_it_stopped(server, source, tmp_path):
     server.script = ["hang up", "hang up", 503]
     get(source, tmp_path)
     assert (tmp_path / "file.bin").read_bytes() == BODY
     assert server.ranges == [None, "bytes=5120000-", "bytes=7680000-", "bytes=7680000-"]
 
 
-def test_a_second_try_goes_on_after_the_first_has_given_up(server, source, tmp_path):
+def test_a_second_try_resumes_after_the_first_has_given_up(server, source, tmp_path):
     server.script = ["hang up"] + [503] * 4
     with pytest.raises(DownloadError, match="failed 5 times, at last: HTTP Error 503.*resumes where it stopped"):
         get(source, tmp_path)
@@ -233,7 +233,7 @@ def test_an_archive_in_an_archive_is_unpacked(server, tmp_path):
     assert names(folder) == [".o.zip.unpacked", "101", "inner.tar.gz", "o.zip"]
 
 
-def test_unpacking_goes_on_and_overwrites_nothing(tmp_path):
+def test_unpacking_resumes_and_overwrites_nothing(tmp_path):
     path = make_tar(tmp_path / "a.tgz", ("a.jpg", b"11"), ("b.jpg", b"22"), ("c/d.jpg", b"33"))
     folder = tmp_path / "data"
     folder.mkdir()

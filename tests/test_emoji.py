@@ -104,7 +104,7 @@ def test_emoji_clip_is_openais_layout_and_small():
     ("change", "message"),
     [({"args": {"lr": 0.1}}, "lr is 0.001 there and 0.1 here"), ({"tokens": ["b", "a"]}, "another vocabulary")],
 )
-def test_pre_training_goes_on_under_its_own_settings_alone(change, message):
+def test_pre_training_resumes_under_its_own_settings_alone(change, message):
     args = {"work": Path("a"), "name": "run", "samples": 100, "every": 1, "lr": 0.001, "start": None}
     trainer = mock.Mock(args=argparse.Namespace(**args), step=0)
     trainer.vocabulary.tokens = ["a", "b"]

@@ -110,7 +110,7 @@ def images_encoded(monkeypatch):
     return counted
 
 
-def test_a_stopped_test_goes_on_where_it_was_and_says_so(place, interrupted, monkeypatch, capsys):
+def test_a_stopped_test_resumes_where_it_was_and_says_so(place, interrupted, monkeypatch, capsys):
     name, argv = interrupted
     counted = images_encoded(monkeypatch)
     assert train.main(argv) == 0

@@ -64,7 +64,7 @@ def test_probabilities_are_the_cpus(device, clip_model, inputs, name):
 
 
 @pytest.mark.parametrize("name", marked(ONLINE))
-def test_a_saved_state_goes_on_to_the_same_bits(device, clip_model, inputs, name):
+def test_a_saved_state_resumes_to_the_same_bits(device, clip_model, inputs, name):
     whole, first, second = (started(name, clip_model, device) for _ in range(3))
     expected = predicted(whole, inputs)
     predicted(first, inputs, slice(3))

@@ -22,6 +22,7 @@ from tlla.views.encode import ViewEncoder
 
 pytestmark = pytest.mark.gpu
 dry = pytest.mark.gpu(dry=True)
+LAYER_VIT = (*TINY_VIT[:2], 1, *TINY_VIT[3:9], 1)  # of one layer: a second one shows nothing more
 
 
 @pytest.fixture
@@ -36,10 +37,10 @@ def training_host(device):
         yield host
 
 
-def prompted(host, arch=TINY_VIT, text_chunk=0, **settings):
+def prompted(host, arch=LAYER_VIT, text_chunk=0, **settings):
     clip_model = as_backbone(make_clip(arch))
     clip_model = clip_model if host.mode else clip_model.to(host.device)
-    model = PromptedCLIP(clip_model, PromptLearner(clip_model, CLASSNAMES, n_ctx=4, **settings), text_chunk)
+    model = PromptedCLIP(clip_model, PromptLearner(clip_model, CLASSNAMES[:3], n_ctx=4, **settings), text_chunk)
     return host.move(model) if host.mode else model
 
 
@@ -71,7 +72,7 @@ def test_class_features_are_encoded_without_a_wait_from_the_second_time_on(host,
     with torch.no_grad():
         host.waits(model.encode_text)
         assert host.waits(model.encode_text) == []
-        contexts = model.prompt_learner.ctx.expand(3, *model.prompt_learner.ctx.shape)
+        contexts = model.prompt_learner.ctx.expand(2, *model.prompt_learner.ctx.shape)
         host.waits(lambda: model.encode_text(contexts))
         assert host.waits(lambda: model.encode_text(contexts + 1)) == []
 
@@ -100,7 +101,7 @@ def test_methods_predict_without_a_wait(host):
 
 
 @dry
-@pytest.mark.parametrize("arch", (TINY_VIT, TINY_RESNET), ids=("ViT", "ResNet"))
+@pytest.mark.parametrize("arch", (LAYER_VIT, TINY_RESNET), ids=("ViT", "ResNet"))
 def test_views_in_pinned_memory_are_encoded_without_a_wait(host, arch):
     encode = ViewEncoder(prompted(host, arch).clip, at_once=8)
     views = host.pinned(torch.zeros(2, 6, 3, 32, 32, dtype=torch.uint8))

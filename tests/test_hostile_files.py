@@ -129,7 +129,7 @@ def test_a_hostile_archive_is_one_sentence_and_leaves_nothing_half_written(tmp_p
         *(("predict.py", 0), ("predict.py", 700)),
     ),
 )
-def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(place, trainer, largest):
+def test_a_full_disk_is_one_sentence_and_the_run_resumes_later(place, trainer, largest):
     """A file can have no more than `largest` bytes; what is written then fails as on a disk without space."""
     output, entry = f"full_{trainer}_{largest}", "predict" if trainer == "predict.py" else "train"
     folder = place.folder / output

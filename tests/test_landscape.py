@@ -89,7 +89,7 @@ def test_surface_equals_a_double_loop(tiny_clip):
     assert found.losses.std() > 1e-3
 
 
-def test_surface_takes_several_losses_and_class_specific_contexts(tiny_clip):
+def test_surface_accepts_several_losses_and_class_specific_contexts(tiny_clip):
     loss, ctx = clip_task(tiny_clip, csc=True, n_ctx=2)
     plane = filter_normalised_plane(ctx, seed=0)
     both = surface(lambda c: torch.stack([loss(c), -2 * loss(c)], dim=1), ctx, *plane, span=1, steps=3)

@@ -40,9 +40,10 @@ def test_training_and_tests_equal_those_with_openais_code(workplace):
 
 
 @pytest.mark.parametrize("trainer", ("ZeroshotCLIP", "CoCoOp", "SAR", "TipAdapter", "TPT"))
-def test_all_kinds_of_trainers_take_it(workplace, trainer):
-    ours = workplace.run(trainer, f"ours/{trainer}")["splits"]["test"]
-    theirs = workplace.run(trainer, f"theirs/{trainer}", "--backbone", backbone(workplace))["splits"]["test"]
+def test_all_kinds_of_trainers_accept_it(workplace, trainer):
+    short = ("OPTIM.MAX_EPOCH", "1")
+    ours = workplace.run(trainer, f"ours/{trainer}", *short)["splits"]["test"]
+    theirs = workplace.run(trainer, f"theirs/{trainer}", "--backbone", backbone(workplace), *short)["splits"]["test"]
     assert theirs["nll"] == pytest.approx(ours["nll"], abs=2e-3) and math.isfinite(ours["nll"])
 
 

@@ -148,7 +148,7 @@ def test_folders_are_searched_for_what_is_named_as_images_are(tmp_path):
     assert find_images([str(tmp_path / "notes.txt")]) == [str(tmp_path / "notes.txt")]
 
 
-def test_bad_files_are_reported_and_the_rest_goes_on(place, cli, tmp_path, photos):
+def test_bad_files_are_reported_and_the_rest_is_predicted(place, cli, tmp_path, photos):
     cut, text, pipe = tmp_path / "cut.png", tmp_path / "text.jpg", tmp_path / "pipe.png"
     cut.write_bytes(photos[0].read_bytes()[:400])
     text.write_text("hello")
@@ -193,7 +193,7 @@ def stops_after(n):
     return batches
 
 
-def test_a_stopped_run_goes_on_and_ends_the_same(place, cli, tmp_path, photos, monkeypatch):
+def test_a_stopped_run_resumes_and_ends_the_same(place, cli, tmp_path, photos, monkeypatch):
     argv = [*photos, "--prompt", place.folder / "sapt", *VIEWS, "--batch-views", "24"]
     assert cli(*argv, "--csv", tmp_path / "whole.csv")[0] == 0
     with monkeypatch.context() as patch:

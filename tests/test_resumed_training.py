@@ -139,7 +139,7 @@ def test_what_changes_no_result_may_change(place):
     assert "resumed" not in after
 
 
-def test_resume_goes_on_in_spite_of_other_settings_and_says_so(place, capfd):
+def test_a_run_resumes_in_spite_of_other_settings_and_says_so(place, capfd):
     """The settings of this run count from there on, and the record tells them from those of the epochs before."""
     resume = ("--resume", str(place.folder / "SAPT"))
     other = ("OPTIM.LR", "0.5", "OPTIM.MOMENTUM", "0.5", "OPTIM.MAX_EPOCH", "3")

@@ -314,12 +314,15 @@ def test_compare_crosses_methods_with_rules_as_single_runs_would(place, call):
     assert "LEFT OUT" not in found
 
 
-def test_the_page_of_an_entry_of_compare_names_its_rule(place, tmp_path):
+def test_the_page_of_an_entry_of_compare_names_its_rule(place, tmp_path, capsys):
     place.run("Compare", "paged", METHODS_KEY, "['ZERO', 'STSS']", RULES_KEY, "['stss', 'oracle', 'all']")
     for name, says in (("STSS+oracle", "the rule oracle, which used labels"), ("STSS+all", "6 views of lowest score")):
         argv = ["page", str(place.folder / f"paged/template/{name}"), "--out", str(tmp_path / name)]
         assert report.__main__.main(argv) == 0
         assert says in (tmp_path / name / "index.html").read_text()
+    moved = (place.folder / "paged/template/STSS+all").rename(place.folder / "paged/template/moved")
+    assert report.__main__.main(["page", str(moved), "--out", str(tmp_path)]) == 2
+    assert "moved is none of the entries of its Compare (template/ZERO+stss, " in capsys.readouterr().err
 
 
 def test_a_drawing_names_the_rule(tiny_clip, pictures):
@@ -335,6 +338,17 @@ def scores_of(predictor, batch):
     """Tsallis entropies of a batch's views."""
     p = predictor.classifier.logits(batch.features).softmax(dim=-1)
     return (p.pow(0.3).sum(dim=-1) - 1) / 0.7
+
+
+def test_an_entry_is_kept_whatever_rule_the_methods_own_setting_names(place, capsys):
+    """So are those of versions that did not have the setting."""
+    zero = (METHODS_KEY, "['ZERO']", RULES_KEY, "['entropy']")
+    place.run("Compare", "kept", *zero)
+    capsys.readouterr()
+    place.run("Compare", "kept", *zero, "TRAINER.ZERO.RULE", "margin")
+    assert "kept (--fresh: not): template ZERO\n" in capsys.readouterr().out
+    record = place.run("Compare", "kept", METHODS_KEY, "['ZERO']", "TRAINER.ZERO.RULE", "margin")
+    assert record["splits"]["test"]["parts"] == [["template", "ZERO+margin"]]
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_the_summary_says_in_which_state_the_cluster_left_a_job(fake, slurm, cap
     assert f"SAPT emoji seed 1: it was ended by the cluster ({state.split()[0]})" in capsys.readouterr().out
 
 
-def test_a_cluster_that_takes_no_more_jobs_is_asked_again(fake, slurm, capsys, monkeypatch):  # noqa: F811
+def test_a_cluster_that_accepts_no_more_jobs_is_asked_again(fake, slurm, capsys, monkeypatch):  # noqa: F811
     monkeypatch.setattr(cluster, "RETRY", 0.1)
     (slurm / "full").touch()
     assert sweep(fake, *CROSS_EMOJI, "--submit", "slurm") == 2  # the first job has ended, and still none is taken
@@ -109,7 +109,7 @@ def test_jobs_are_cancelled_when_the_sweep_is_stopped(fake, slurm, monkeypatch):
     assert sorted((slurm / "cancelled").read_text().split()) == ["1", "2", "3"]
 
 
-def test_a_job_that_slurm_warns_of_its_limit_goes_on_by_itself(fake, nodes, slurm, capsys):  # noqa: F811
+def test_a_job_that_slurm_warns_of_its_limit_resumes_by_itself(fake, nodes, slurm, capsys):  # noqa: F811
     """USR2 reaches all processes of a step, as at SLURM's; what train.py itself saves then: test_hostile_signals.py."""
     (slurm / "runs").touch()
     (slurm / "state").write_text("RUNNING")

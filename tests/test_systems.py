@@ -1,12 +1,12 @@
 """Other systems than the developer's: without POSIX modules, with small shared memory, other encodings and threads."""
 
 import ast
+import functools
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -89,11 +89,11 @@ def test_a_batch_is_the_same_by_shared_memory_and_by_pipe(monkeypatch, capfd, fr
     assert capfd.readouterr().err.count("note: /dev/shm (67 MB)") == (free == 1000)
 
 
-def calls() -> Iterator[tuple[Path, ast.Call]]:
-    for file in [*REPO.glob("*.py"), *(p for folder in PROGRAM for p in (REPO / folder).rglob("*.py"))]:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call):
-                yield file, node
+@functools.cache
+def calls() -> list[tuple[Path, ast.Call]]:
+    files = [*REPO.glob("*.py"), *(p for folder in PROGRAM for p in (REPO / folder).rglob("*.py"))]
+    nodes = ((file, node) for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    return [(file, node) for file, node in nodes if isinstance(node, ast.Call)]
 
 
 def test_every_loader_passes_where_batches_are_fitted():

@@ -337,7 +337,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(place, monkeypatch, tip_adapt
     assert place.predictions("whole") == place.predictions("stopped")
 
 
-def test_a_finished_run_that_goes_on_trains_as_before_its_search(place, monkeypatch, tip_adapter_f):
+def test_a_finished_run_that_resumes_trains_as_before_its_search(place, monkeypatch, tip_adapter_f):
     place.run("TipAdapterF", "goes_on", *ADAMW)
     assert saved(place, "goes_on")["beta"] != 1.0
     place.run("TipAdapterF", "goes_on", *ADAMW, "TRAINER.TIPADAPTERF.SEARCH", "False")  # no epoch is left to train

@@ -93,9 +93,11 @@ class CompareTest(ViewTest):
         return [entry for entry in entries if entry.title not in kept]
 
     def _without(self, entry: Entry) -> list[str]:
-        """Config nodes that change nothing for an entry: those of all other methods and trainers."""
-        own = ("NAME", self.trainer.config_node, self.trainer.views_name, entry.record.content["trainer"].upper())
-        return [f"TRAINER.{name}" for name in self.trainer.cfg.TRAINER if name not in own]
+        """What in the config changes nothing for an entry: other methods' nodes, and the rule, which its title has."""
+        node = entry.record.content["trainer"].upper()
+        own = ("NAME", self.trainer.config_node, self.trainer.views_name, node)
+        others = [f"TRAINER.{name}" for name in self.trainer.cfg.TRAINER if name not in own]
+        return [*others, f"TRAINER.{node}.RULE"]
 
     def _record(self, entry: Entry, split: str) -> dict[str, Any]:
         """What an earlier process has recorded of the same test; empty if there is nothing, or of other settings."""

@@ -2,7 +2,8 @@
 
 A study is a plan of runs of train.py, each with its folder below <output>/runs (log.txt, results.json, predictions).
 Complete runs are skipped, interrupted ones resume, those of other settings are moved aside. The features of all views
-are kept in <output>/features, so that studies that share an output folder encode no view twice.
+are kept in <output>/features, so that studies that share an output folder encode no view twice. The views are the same
+for all prompts: a seed is that of a training.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from . import split
 WORDS = "hand-written"
 LEARNED = ("CoOp", "SAPT")
 PROMPTS = (WORDS, *LEARNED)
+VIEWS_SEED = 1
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def comparison(
     output: Path, seed: int, prompts: dict[str, Job | None], family: Family, *opts: str, name: str = ""
 ) -> list[Job]:
     """All methods, or those of `opts`, on some prompts (None: the hand-written one), in one pass over each style."""
-    more = {"prompts": tuple(prompts.items()), "opts": (*opts, "TEST.FEATURES", str(output / "features"))}
+    own = ("TRAINER.VIEWS.SEED", str(VIEWS_SEED), "TEST.FEATURES", str(output / "features"))
+    more = {"prompts": tuple(prompts.items()), "opts": (*opts, *own)}
     return [job("Compare", output, seed, style, name, **more) for style in family.titles]
 
 
@@ -99,7 +102,8 @@ def study_plan(output: Path, seeds: Sequence[int], family: Family, *opts: str, n
     """Trains the prompts, and compares methods on them and on the hand-written one, for each seed."""
     jobs = []
     for seed in seeds:
-        prompts = {WORDS: None, **{name: training(name, output, seed, family) for name in LEARNED}}
+        words: dict[str, Job | None] = {WORDS: None} if seed == seeds[0] else {}
+        prompts = words | {name: training(name, output, seed, family) for name in LEARNED}
         jobs += comparison(output, seed, prompts, family, *opts, name=name)
     return jobs
 

@@ -69,7 +69,10 @@ def measure(folder: str | Path, root: str = "") -> Measured:
     trainer.tester.start()
     entries = trainer.tester.entries()
     title = f"{record.content.get('prompt')} {Path(folder).resolve().name}"  # of an entry of Compare
-    entry = next(one for one in entries if one.title == title or len(entries) == 1)
+    entry = next((one for one in entries if one.title == title or len(entries) == 1), None)
+    if entry is None:
+        names = ", ".join(one.title.replace(" ", "/", 1) for one in entries)
+        raise InputError(f"{folder} is none of the entries of its Compare ({names}): give the folder its name again")
     _check_same(folder, "prompt", record.test, entry.facts, "prompt_sha256")
     method = cast(STSS, entry.method)
     measured = Measured(Path(folder), record, trainer, method, all_views(trainer, method))
