@@ -4,7 +4,7 @@ Three parts: with --start, a new text encoder learns names from the earlier one;
 Looks only at the pre-training images and at the source's val split. The learning rate falls as a cosine over the
 number of pictures asked for. The same command resumes an interrupted run.
 
-    python -m scripts.emoji.pretrain --work DIR --samples 400000 --start assets/emoji_clip.pt.gz
+    python -m scripts.emoji.pretrain --work DIR --samples 400000 --start first.pt.gz
 """
 
 import argparse
@@ -238,7 +238,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--samples", type=int, default=400_000, help="pictures to see")
     parser.add_argument("--every", type=int, default=50, help="steps between checkpoints")
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument(
         "--image-rate", type=float, default=0.4, help="factor on --lr for an image encoder from --start"
     )
