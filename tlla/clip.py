@@ -136,7 +136,7 @@ def logit_scale(model: nn.Module) -> Tensor:
     """The inverse temperature, exp of the stored logarithm: a float32 scalar.
 
     >>> round(logit_scale(model).item(), 1)
-    19.0
+    16.7
     """
     return as_backbone(model).logit_scale.float().exp().reshape(())
 

@@ -22,7 +22,7 @@ def token_limit(clip_model: nn.Module) -> int:
     """Number of tokens whose activations fit into the budget; shared tokens are few and do not count.
 
     >>> token_limit(model)
-    279620
+    209715
     """
     backbone = as_backbone(clip_model)
     width = backbone.token_weight.shape[1]

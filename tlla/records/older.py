@@ -13,6 +13,7 @@ DETERMINISTIC = ("ZeroshotCLIP", "SingleView")
 NODES = {"ZeroshotCLIP": "ZSCLIP"}  # where a trainer's own settings are, if not in TRAINER.<NAME>
 VIEWS = ("N_VIEWS", "AUGMIX", "CROP_SCALE", "ON_DEVICE")
 STEP = {"RHO": 0.0, "LAMBDA": 1.0, "VARIANT": "sam"}  # of trainings before their nodes had these keys
+STEP_NODES = ("SAPT", "COCOOP")
 OF_FOLDERS = ("ImageFolder",)  # dataset classes that stand for many datasets
 
 
@@ -86,13 +87,13 @@ def with_precision(node: Mapping[str, Any], content: Mapping[str, Any]) -> dict[
     return {**node, "PREC": "fp32" if in_fp32 else wanted}
 
 
-def with_step(node: Mapping[str, Any]) -> dict[str, Any]:
-    """The node of a prompt's training, with what its step was where it does not say so.
+def with_step(name: str, node: Mapping[str, Any]) -> dict[str, Any]:
+    """TRAINER.<name>; of a sharpness-aware training with what its step was where it does not say so.
 
-    >>> with_step({"N_CTX": 4, "RHO": 0.05, "LAMBDA": 1.0})["VARIANT"]
-    'sam'
+    >>> with_step("SAPT", {"RHO": 0.05, "LAMBDA": 1.0})["VARIANT"], with_step("COOP", {})
+    ('sam', {})
     """
-    return (STEP if "N_CTX" in node else {}) | dict(node)
+    return (STEP if name in STEP_NODES else {}) | dict(node)
 
 
 def precision_of(content: Mapping[str, Any]) -> str:

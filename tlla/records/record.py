@@ -52,7 +52,7 @@ class Record:
         """The whole config of the run, with the precision in which it was computed, and the step of the training."""
         config = self.content["config"]
         nodes = {
-            name: old_records.with_step(old_records.with_precision(node, self.content))
+            name: old_records.with_step(name, old_records.with_precision(node, self.content))
             if isinstance(node, Mapping)
             else node
             for name, node in config["TRAINER"].items()
