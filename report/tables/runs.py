@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from tlla.paper import BENCHMARKS
-from tlla.records.older import with_step
 from tlla.records.origins import UNKNOWN, Origin, Origins, with_classes
 from tlla.records.record import Defect, Record, read_records
 
@@ -148,10 +147,9 @@ def _training_settings(record: Record, origin: Origin | None) -> dict[str, str]:
     if origin.record is None or origin.record.training is None:
         known = {"": "of an unknown run", "results.json": "of a run that is gone"}
         return {"prompt": known.get(origin.said_by, f"without results.json, {origin.name}'s by {origin.said_by}")}
-    config, node = origin.record.config, origin.record.training["node"]
-    config = {**config, "TRAINER": {node: with_step(config["TRAINER"].get(node, {}))}}
+    config = origin.record.config
     found = {"prompt": "with results.json"}
-    for key in (*TRAINING, f"TRAINER.{node}"):
+    for key in (*TRAINING, f"TRAINER.{origin.record.training['node']}"):
         found |= {f"training {k}": v for k, v in leaves(config, key).items()}
     epoch, last = record.content.get("loaded_from", {}).get("epoch"), origin.record.training["epochs"]
     chosen = config["TEST"].get("FINAL_MODEL") == "best_val"  # another epoch for each seed
