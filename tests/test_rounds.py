@@ -154,7 +154,8 @@ def test_the_command_measures_what_runs_do(compared, capsys):
     assert float(own["accuracy"]) == pytest.approx(found["accuracy"])
     assert not any("TPT" in row["name"] for row in rows)
     assert (out / "margin.png").is_file()
-    argv = ["margin", f"one={place.folder / 'compare/template/ZERO'}", "--split", "test", "--out", str(out)]
+    (entry,) = (place.folder / "compare").glob("*/EntropyMean")
+    argv = ["margin", f"one={entry}", "--split", "test", "--out", str(out)]
     assert report.__main__.main(argv) == 0
     assert {row["name"] for row in csv.DictReader((out / "margin.csv").read_text().splitlines())} == {"one"}
 
