@@ -18,11 +18,14 @@ from trainers.harness import distributed
 TOLERANCE = 1e-5  # of sums in another order; by processor and number of processes 2e-7 to 2e-6 were seen
 # Divisible neither by 2 nor by 3. With the tests' usual learning rate of 0.1 a prompt grows to 30 and rounding to 3e-5.
 SEVEN = ("DATALOADER.TRAIN_X.BATCH_SIZE", "7", "OPTIM.LR", "0.002")
+FEW = ("DATALOADER.TRAIN_X.BATCH_SIZE", "2", "OPTIM.MAX_EPOCH", "1", "OPTIM.WARMUP_CONS_LR", "0.002")
 # Of two classes and of CoCoOp's two images, one of three processes has none.
 RUNS = {
     "sapt": ("SAPT", *SEVEN, "TEST.FINAL_MODEL", "best_val", "DATALOADER.NUM_WORKERS", "1"),
     "csc": ("CoOp", *SEVEN, "TRAINER.COOP.CSC", "True", "OPTIM.MAX_EPOCH", "2"),
-    "cocoop": ("CoCoOp", "DATALOADER.TRAIN_X.BATCH_SIZE", "2", "OPTIM.MAX_EPOCH", "1", "OPTIM.WARMUP_CONS_LR", "0.002"),
+    "cocoop": ("CoCoOp", *FEW),
+    "random": ("CoCoOp", *FEW, "TRAINER.COCOOP.RHO", "0.05", "TRAINER.COCOOP.VARIANT", "random"),
+    "fsam": ("SAPT", *SEVEN, "TRAINER.SAPT.VARIANT", "fsam", "OPTIM.MAX_EPOCH", "2"),
     "tip": ("TipAdapterF", *SEVEN, "OPTIM.NAME", "adamw", "OPTIM.LR", "0.001", "OPTIM.MAX_EPOCH", "2"),
 }
 FOLDERS = {"tip": "tip_adapter"}
