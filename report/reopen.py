@@ -21,6 +21,7 @@ from tlla.fingerprint import flat_config, tensor_sha256
 from tlla.precision import keep_bits
 from tlla.records.record import Record, read_record
 from trainers.base import ClipTrainer
+from trainers.harness.entries import Entry
 
 
 def open_run(folder: str | Path, *opts: str) -> ClipTrainer:
@@ -43,6 +44,25 @@ def open_run(folder: str | Path, *opts: str) -> ClipTrainer:
         elif getattr(trainer, "learned", True):
             trainer.load_model(str(folder))
     return trainer
+
+
+def tested_entries(record: Record, trainer: ClipTrainer) -> list[Entry]:
+    """What a run has tested: one method, all entries of a Compare, or the one entry whose folder was opened.
+
+    Raises:
+        InputError: The folder does not have the name of its entry.
+    """
+    entries = list(trainer.tester.entries())
+    if "prompt" not in record.content or len(entries) == 1:
+        return entries
+    title = f"{record.content['prompt']} {record.folder.resolve().name}"
+    own = [entry for entry in entries if entry.title == title]
+    if not own:
+        names = ", ".join(entry.title.replace(" ", "/", 1) for entry in entries)
+        raise InputError(
+            f"{record.folder} is none of the entries of its Compare ({names}): give the folder its name again"
+        )
+    return own
 
 
 def class_of_run(record: Record) -> type[ClipTrainer]:

@@ -154,6 +154,10 @@ def test_the_command_measures_what_runs_do(compared, capsys):
     assert float(own["accuracy"]) == pytest.approx(found["accuracy"])
     assert not any("TPT" in row["name"] for row in rows)
     assert (out / "margin.png").is_file()
+    (entry,) = (place.folder / "compare").glob("*/EntropyMean")
+    argv = ["margin", f"one={entry}", "--split", "test", "--out", str(out)]
+    assert report.__main__.main(argv) == 0
+    assert {row["name"] for row in csv.DictReader((out / "margin.csv").read_text().splitlines())} == {"one"}
 
 
 def test_predict_says_how_many_views_an_image_needed(place, tmp_path):

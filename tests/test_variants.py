@@ -8,7 +8,7 @@ from benchmark import CLASSES, Workplace
 from test_training_matrix import Cell, kill
 
 import train
-from scripts.emoji import variants as study
+from scripts.emoji import relatives as study
 from scripts.emoji.study import FAMILIES
 from tlla.errors import InputError
 from tlla.prompts.saved import Prompt
@@ -226,7 +226,7 @@ def test_only_its_own_state_is_taken_from_a_checkpoint(name):
 
 
 def test_the_study_gives_every_step_the_same_text_passes(tmp_path):
-    trainings = {name: study.training(name, tmp_path, 1, FAMILIES["plain"]) for name in study.PASSES}
+    trainings = {name: study.step_training(name, tmp_path, 1, FAMILIES["plain"]) for name in study.PASSES}
     assert set(trainings) == {study.COOP, *VARIANTS}
     passes = {name: job.config_values["OPTIM"]["MAX_EPOCH"] * study.PASSES[name] for name, job in trainings.items()}
     assert max(passes.values()) == pytest.approx(min(passes.values()), rel=0.02)

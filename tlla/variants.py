@@ -155,7 +155,7 @@ class Msam(Variant):
 
 
 @dataclass(frozen=True)
-class Random(Variant):
+class RandomPlace(Variant):
     """A random place on the sphere of radius rho, the neighbourhood that STSS looks at (arXiv 2501.18864, eq. 5).
 
     Known as random smoothing; an ablation, of nobody's code.

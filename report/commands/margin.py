@@ -23,12 +23,13 @@ from tlla.arguments import number
 from tlla.errors import InputError
 from tlla.files import to_csv, write_text
 from tlla.methods import Method
+from tlla.records.record import read_record
 from tlla.selection import lead
 from tlla.views.rounds import round_sizes
 
 from .. import style
 from ..named import HELP, add_set_argument, named_runs
-from ..reopen import open_run
+from ..reopen import open_run, tested_entries
 from ..style import plt
 from .settings.bank import ViewBank, view_bank
 
@@ -74,7 +75,8 @@ def measure(name: str, folder: Path, split: str, kept: Path, opts: Sequence[str]
     if trainer.kind != "views":
         raise InputError(f"{folder} is a run of {type(trainer).__name__}: name one of a test-time method, such as TLLA")
     bank, rows = view_bank(trainer, split, kept), []
-    for entry in trainer.tester.entries():
+    entries = tested_entries(read_record(folder), trainer)
+    for entry in entries:
         if not entry.method.stops_early:
             continue
         leads, right = rounds(entry.method, bank, trainer.device)
@@ -85,7 +87,7 @@ def measure(name: str, folder: Path, split: str, kept: Path, opts: Sequence[str]
             last = done.int().argmax(dim=0)  # (N,): the first round in which an image is done
             rows.append(
                 {
-                    "name": f"{name} {entry.title}".strip(),
+                    "name": f"{name} {entry.title}".strip() if len(entries) > 1 else name,
                     "run": str(folder),
                     "split": split,
                     "images": len(bank.labels),

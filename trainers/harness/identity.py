@@ -124,7 +124,8 @@ def compare_with_checkpoint(
         there, identity = (
             {k: v for k, v in x.items() if k == NAME or not k.startswith("TRAINER.")} for x in (there, identity)
         )
-    there = {key: STEP[name] for key in identity if (name := key.rpartition(".")[2]) in STEP} | there
+    if not any(key.endswith(".VARIANT") for key in there):
+        there = {key: STEP[name] for key in identity if (name := key.rpartition(".")[2]) in STEP} | there
     younger = [key for key in identity if key.isupper() and key not in there]  # keys of the config
     identity = {key: value for key, value in identity.items() if key not in younger}
     there = {key: value for key, value in there.items() if value or key in identity}  # an older version's, switched off

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from report.reopen import check_all_views, open_run
+from report.reopen import check_all_views, open_run, tested_entries
 from tlla.errors import InputError
 from tlla.fingerprint import versions
 from tlla.methods import METHODS
@@ -67,12 +67,7 @@ def measure(folder: str | Path, root: str = "") -> Measured:
     )
     trainer.set_model_mode("eval")
     trainer.tester.start()
-    entries = trainer.tester.entries()
-    title = f"{record.content.get('prompt')} {Path(folder).resolve().name}"  # of an entry of Compare
-    entry = next((one for one in entries if one.title == title or len(entries) == 1), None)
-    if entry is None:
-        names = ", ".join(one.title.replace(" ", "/", 1) for one in entries)
-        raise InputError(f"{folder} is none of the entries of its Compare ({names}): give the folder its name again")
+    entry = tested_entries(record, trainer)[0]
     _check_same(folder, "prompt", record.test, entry.facts, "prompt_sha256")
     method = cast(STSS, entry.method)
     measured = Measured(Path(folder), record, trainer, method, all_views(trainer, method))

@@ -4,8 +4,8 @@ Trains CoOp's prompt by each sharpness-aware step on the source, tests it on one
 flat the minima are (python -m report sharpness). A step that asks the text encoder once has twice SAPT's epochs. Runs
 that are complete are skipped, interrupted ones resume. Writes <output>/<family>/variants.md and sharpness.md.
 
-    python -m scripts.emoji.variants --output output/variants --seeds 1 2 3
-    python -m scripts.emoji.variants --output output/variants --seeds 1 2 3 --scenes
+    python -m scripts.emoji.relatives --output output/variants --seeds 1 2 3
+    python -m scripts.emoji.relatives --output output/variants --seeds 1 2 3 --scenes
 """
 
 import argparse
@@ -31,7 +31,7 @@ PASSES = {COOP: 1.0, "msam": 1.0, "random": 1.0, "looksam": 1.2, SAPT: 2.0, "asa
 RHO = {"asam": 1.0, "msam": 0.75}
 
 
-def training(name: str, output: Path, seed: int, family: Family) -> Job:
+def step_training(name: str, output: Path, seed: int, family: Family) -> Job:
     """A training of a row on the source, with the text passes of SAPT's config."""
     trainer = COOP if name == COOP else "SAPT"
     one = job(trainer, output, seed, family.source)
@@ -48,13 +48,13 @@ def folder(output: Path, name: str, seed: int, style: str) -> Path:
     return output / "runs" / name / f"seed{seed}" / style
 
 
-def plan(output: Path, seeds: Sequence[int], family: Family) -> dict[str, list[Job]]:
+def step_plan(output: Path, seeds: Sequence[int], family: Family) -> dict[str, list[Job]]:
     """For each row its trainings, which test the source, and its tests on the shifted styles."""
     jobs: dict[str, list[Job]] = {}
     for name in PASSES:
         jobs[name] = []
         for seed in seeds:
-            own = training(name, output, seed, family)
+            own = step_training(name, output, seed, family)
             jobs[name].append(own)
             for style in family.shifted:
                 test = job(own.trainer, output, seed, style, source=own)
@@ -85,7 +85,7 @@ def main() -> int:
     add_family(parser)
     args = parser.parse_args()
     family = chosen_family(args)
-    jobs = plan(args.output.resolve(), args.seeds, family)
+    jobs = step_plan(args.output.resolve(), args.seeds, family)
     if not run([one for found in jobs.values() for one in found]):
         return 1
     tests = {name: tested(found) for name, found in jobs.items()}
