@@ -23,7 +23,7 @@ from tlla.rules import parse_rule
 
 from ...named import HELP, add_set_argument, named_runs
 from .bank import view_bank
-from .panels import Curves, draw
+from .panels import LABELS, Curves, draw
 from .variations import Setting, StssRun, correct_images, open_stss, variations
 
 KEYS = {
@@ -87,7 +87,7 @@ def measure(name: str, opened: StssRun, split: str, folder: Path) -> list[dict[s
 def shown(field: str, setting: Setting) -> Any:
     """A setting's value; of a rule that uses labels, with a note."""
     value = getattr(setting, field)
-    return f"{value} (used labels)" if field == "rule" and parse_rule(value).uses_labels else value
+    return f"{value} ({LABELS})" if field == "rule" and parse_rule(value).uses_labels else value
 
 
 def markdown(curves: Curves) -> str:

@@ -26,9 +26,8 @@ PANELS = {
     "VOTE": "vote",
     "RULE": "selection rule",
 }
-
-
 WORDS = ("VOTE", "RULE")  # not numbers
+LABELS = "used labels"  # in the name of a rule that has
 
 
 class Curves:
@@ -109,13 +108,19 @@ def _means_and_stds(points: Mapping[Any, Summary]) -> np.ndarray:
 
 def _words(axis: Axes, points: Mapping[str, Summary], name: str, i: int, own: str) -> None:
     look = style.line(i)
+    # What used labels is far above all others, which could not be told apart beside it: its number, in the empty place.
+    above = {how: point for how, point in points.items() if LABELS in how and how != own}
+    points = {how: point for how, point in points.items() if how not in above}
+    for how, point in above.items():
+        said = f"{how}: {point.mean:.1f}"
+        axis.text(1.08, 0.98 - 0.1 * i, said, color=look["color"], transform=axis.transAxes, va="top")
     x = [place + 0.12 * i for place in range(len(points))]
     axis.errorbar(x, *_means_and_stds(points), **{**look, "linestyle": "none"}, capsize=2)
     axis.plot(
         x[list(points).index(own)], points[own].mean, look["marker"], color=look["color"], markersize=9, mfc="none"
     )
     turn = {"rotation": 30, "ha": "right"} if len(points) > 4 else {}
-    axis.set_xticks(range(len(points)), [how.replace("_", " ").replace(" (", "\n(") for how in points], **turn)
+    axis.set_xticks(range(len(points)), [how.replace("_", " ") for how in points], **turn)
     axis.set_xlim(-0.5, len(points) - 0.5)
 
 
