@@ -26,7 +26,7 @@ from .study import Family, StudyTest, add_family, by_emoji, chosen_family, inter
 
 COOP, SAPT = "CoOp", "sam"  # the rows that the others are compared with
 PASSES = {COOP: 1.0, "msam": 1.0, "random": 1.0, "looksam": 1.2, SAPT: 2.0, "asam": 2.0, "fsam": 2.0, "gsam": 2.0}
-# Else the config's, 0.05. asam's is in units of the prompt's numbers, here some 0.04; msam's is 15 times sam's, as in
+# Else the config's, 0.05. asam's is in units of the prompt's numbers, here some 0.03; msam's is 15 times sam's, as in
 # its README. None was chosen on images.
 RHO = {"asam": 1.0, "msam": 0.75}
 
