@@ -27,7 +27,8 @@ from tlla.prompts.classifier import from_templates
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
 from tlla.prompts.templates import IMAGENET_7, zeroshot_features
-from tlla.training.prompt import _fit_context, _learning_rate
+from tlla.training.prompt import _fit_context, _learning_rate, _Step
+from tlla.variants import Sam
 from tlla.views.make import centre_crop
 
 SMALL = {"n_views": 6, "top_s": 3, "n_perturb": 2}
@@ -289,7 +290,7 @@ def by_autograd(model, batches, epochs, lr, rho=0.0):
 def test_lambda_0_is_plain_sgd_and_lambda_1_is_sam(model, lam, rho):
     batches, prompted = feature_batches(), prompted_by(model)
     start = prompted.prompt_learner.ctx.detach().clone()
-    _fit_context(prompted, lambda epoch: iter(batches), 4, 0.02, rho or 0.05, lam)
+    _fit_context(prompted, lambda epoch: iter(batches), 4, 0.02, _Step(Sam(), rho or 0.05, lam, 0))
     expected = by_autograd(model, batches, 4, 0.02, rho)
     moved = (expected - start).norm()
     assert moved > 1e-3 and (prompted.prompt_learner.ctx - expected).norm() < 1e-3 * moved
@@ -402,7 +403,7 @@ def test_wrong_training_input_is_named(model, train_set, change, message):
 def test_a_training_that_diverges_says_so(model):
     z, y = feature_batches(1)[0]
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
-        _fit_context(prompted_by(model), lambda epoch: iter([(z * math.inf, y)]), 1, 0.02, 0.05, 1.0)
+        _fit_context(prompted_by(model), lambda epoch: iter([(z * math.inf, y)]), 1, 0.02, _Step(Sam(), 0.05, 1.0, 0))
 
 
 # The package

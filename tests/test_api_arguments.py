@@ -189,6 +189,7 @@ CASES = {
         "class_names": NO_NAMES,
         "rho": NO_NUMBER,
         "lam": NO_NUMBER,
+        "variant": [None, 3, "samm", ["sam"], "gsam(alpha=x)", "sam(k=2)"],
         "epochs": NO_COUNT,
         "lr": NO_NUMBER,
         "n_ctx": [*NO_COUNT, 100],

@@ -16,6 +16,7 @@ from scripts.docs import check_site, config_reference, pages
 from tlla.backbones import BACKBONES
 from tlla.errors import InputError
 from tlla.methods import METHODS
+from tlla.rules import RULES
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 PROGRAMS = r"^(\$ )?(python3?|pip|bash|git|torchrun|mkdocs|export) "
@@ -61,7 +62,11 @@ def test_every_command_of_a_page_works(file, store, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tlla.trainers", trainers)  # as installed
     monkeypatch.setitem(sys.modules, "tlla.datasets", datasets)
     names: dict = {}
-    with mock.patch.dict(METHODS), mock.patch.dict(BACKBONES):  # what a page registers is not the project's
+    with (
+        mock.patch.dict(METHODS),
+        mock.patch.dict(RULES),
+        mock.patch.dict(BACKBONES),
+    ):  # what a page registers is not the project's
         for block in blocks(file):
             named = re.match(r"# (\w\S*\.(?:yaml|csv|txt))\n", block.text)
             if block.language in SHELL:
