@@ -52,17 +52,21 @@ def tested_entries(record: Record, trainer: ClipTrainer) -> list[Entry]:
     Raises:
         InputError: The folder does not have the name of its entry.
     """
-    entries = list(trainer.tester.entries())
-    if "prompt" not in record.content or len(entries) == 1:
-        return entries
-    title = f"{record.content['prompt']} {record.folder.resolve().name}"
-    own = [entry for entry in entries if entry.title == title]
-    if not own:
-        names = ", ".join(entry.title.replace(" ", "/", 1) for entry in entries)
+    tester = trainer.tester
+    if "prompt" not in record.content:
+        return list(tester.entries())
+    places = {
+        f"{prompt}/{method.title}": (prompt, classifier, method)
+        for prompt, classifier in tester.classifiers().items()
+        for method in tester.methods.values()
+    }
+    own = f"{record.content['prompt']}/{record.folder.resolve().name}" if len(places) > 1 else next(iter(places))
+    if own not in places:
         raise InputError(
-            f"{record.folder} is none of the entries of its Compare ({names}): give the folder its name again"
+            f"{record.folder} is none of the entries of its Compare ({', '.join(places)}): give the folder its name "
+            "again"
         )
-    return own
+    return [tester.entry(*places[own])]
 
 
 def class_of_run(record: Record) -> type[ClipTrainer]:
