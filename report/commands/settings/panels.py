@@ -113,7 +113,8 @@ def _words(axis: Axes, points: Mapping[str, Summary], name: str, i: int, own: st
     points = {how: point for how, point in points.items() if how not in above}
     for how, point in above.items():
         said = f"{how}: {point.mean:.1f}"
-        axis.text(1.08, 0.98 - 0.1 * i, said, color=look["color"], transform=axis.transAxes, va="top")
+        text = axis.text(1.08, 0.98 - 0.1 * i, said, color=look["color"], transform=axis.transAxes, va="top")
+        text.set_in_layout(False)  # or the column would make room for it
     x = [place + 0.12 * i for place in range(len(points))]
     axis.errorbar(x, *_means_and_stds(points), **{**look, "linestyle": "none"}, capsize=2)
     axis.plot(
