@@ -32,6 +32,7 @@ from tlla.selection import VOTES, ViewScores, lowest, score_views, select_and_vo
 from tlla.sharpness import random_directions
 
 from .assets import FOLDER, WEIGHTS
+from .study import add_family
 from .tuning import SourceImages, accuracy, mean_and_std, source_parts, tune_prompts
 
 CTX_INIT = "an icon of a"
@@ -246,7 +247,7 @@ def main() -> None:
     """Runs all stages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("output/ablation"), help="folder of the results")
-    parser.add_argument("--scenes", action="store_true", help="the emoji in scenes instead of alone")
+    add_family(parser)
     args = parser.parse_args()
     clip_model = load_clip("EmojiCLIP")
     names, *parts = source_parts("EmojiScenes" if args.scenes else "Emoji")

@@ -8,7 +8,6 @@ methods.csv with every run, and the picture, to <output>/plain or <output>/scene
     python -m scripts.emoji.methods --output output/emoji --seeds 1 2 3 --scenes
 """
 
-import argparse
 import statistics
 import sys
 from collections import defaultdict
@@ -28,11 +27,11 @@ from .study import (
     PROMPTS,
     Family,
     StudyTest,
-    add_family,
     chosen_family,
     job,
     mean_std,
     run,
+    study_parser,
     study_plan,
     tested,
     training,
@@ -151,11 +150,7 @@ def cells(tests: list[StudyTest]) -> list[list[object]]:
 
 def main() -> int:
     """Runs what is missing, then writes and prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("output/emoji"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    add_family(parser)
-    args = parser.parse_args()
+    args = study_parser(__doc__, "output/emoji").parse_args()
     family = chosen_family(args)
     jobs = plan_all(args.output.resolve(), args.seeds, family)
     if not run(jobs):

@@ -8,7 +8,6 @@ that are complete are skipped, interrupted ones resume. Writes <output>/<family>
     python -m scripts.emoji.relatives --output output/variants --seeds 1 2 3 --scenes
 """
 
-import argparse
 import dataclasses
 import statistics
 import sys
@@ -22,7 +21,7 @@ from sweeps.job import Job
 from tlla.command_line import call
 from tlla.files import write_text
 
-from .study import Family, StudyTest, add_family, by_emoji, chosen_family, interval, job, mean_std, run, tested
+from .study import Family, StudyTest, by_emoji, chosen_family, interval, job, mean_std, run, study_parser, tested
 
 COOP, SAPT = "CoOp", "sam"  # the rows that the others are compared with
 PASSES = {COOP: 1.0, "msam": 1.0, "random": 1.0, "looksam": 1.2, SAPT: 2.0, "asam": 2.0, "fsam": 2.0, "gsam": 2.0}
@@ -34,18 +33,13 @@ RHO = {"asam": 1.0, "msam": 0.75}
 def step_training(name: str, output: Path, seed: int, family: Family) -> Job:
     """A training of a row on the source, with the text passes of SAPT's config."""
     trainer = COOP if name == COOP else "SAPT"
-    one = job(trainer, output, seed, family.source)
+    one = job(trainer, output, seed, family.source, name)
     epochs = one.config_values["OPTIM"]["MAX_EPOCH"] * PASSES[SAPT] / PASSES[name]
     opts = ["OPTIM.MAX_EPOCH", str(round(epochs))]
     if trainer == "SAPT":
         opts += ["TRAINER.SAPT.VARIANT", name]
         opts += ["TRAINER.SAPT.RHO", str(RHO[name])] if name in RHO else []
-    return dataclasses.replace(one, folder=folder(output, name, seed, family.source), opts=tuple(opts))
-
-
-def folder(output: Path, name: str, seed: int, style: str) -> Path:
-    """Of a run."""
-    return output / "runs" / name / f"seed{seed}" / style
+    return dataclasses.replace(one, opts=tuple(opts))
 
 
 def step_plan(output: Path, seeds: Sequence[int], family: Family) -> dict[str, list[Job]]:
@@ -56,9 +50,7 @@ def step_plan(output: Path, seeds: Sequence[int], family: Family) -> dict[str, l
         for seed in seeds:
             own = step_training(name, output, seed, family)
             jobs[name].append(own)
-            for style in family.shifted:
-                test = job(own.trainer, output, seed, style, source=own)
-                jobs[name].append(dataclasses.replace(test, folder=folder(output, name, seed, style)))
+            jobs[name] += [job(own.trainer, output, seed, style, name, source=own) for style in family.shifted]
     return jobs
 
 
@@ -79,11 +71,7 @@ def row(name: str, tests: dict[str, list[StudyTest]], jobs: Sequence[Job], famil
 
 def main() -> int:
     """Runs what is missing, then writes and prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("output/variants"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    add_family(parser)
-    args = parser.parse_args()
+    args = study_parser(__doc__, "output/variants").parse_args()
     family = chosen_family(args)
     jobs = step_plan(args.output.resolve(), args.seeds, family)
     if not run([one for found in jobs.values() for one in found]):

@@ -8,19 +8,28 @@ the shifted styles. The rule `oracle` uses the test labels: it is the ceiling, n
     python -m scripts.emoji.rule_table --output output/emoji --seeds 1 2 3 --scenes
 """
 
-import argparse
 import sys
-from pathlib import Path
 
 from tabulate import tabulate
 
 from tlla.command_line import call
 from tlla.files import write_text
+from tlla.methods import METHODS
 from tlla.rules import RULES
 
-from .study import PROMPTS, Family, StudyTest, add_family, by_emoji, chosen_family, interval, run, study_plan, tested
+from .study import (
+    PROMPTS,
+    Family,
+    StudyTest,
+    by_emoji,
+    chosen_family,
+    interval,
+    run,
+    study_parser,
+    study_plan,
+    tested,
+)
 
-OWN = {"STSS": "stss"}  # rule of a method that is not entropy
 OTHERS = ("SingleView", "MeanViews", "MTA")  # choose no views
 
 
@@ -33,7 +42,7 @@ def keys(methods: list[str]) -> tuple[str, ...]:
 
 def entry(method: str, rule: str) -> str:
     """Name of Compare's entry."""
-    return method if OWN.get(method, "entropy") == rule else f"{method}+{rule}"
+    return METHODS[method](rule=rule).title
 
 
 def rule_rows(tests: list[StudyTest], prompt: str, methods: list[str], family: Family) -> list[list[str]]:
@@ -54,18 +63,15 @@ def rule_rows(tests: list[StudyTest], prompt: str, methods: list[str], family: F
         for rule in RULES:
             name = entry(method, rule)
             gain = "-" if rule == "stss" else interval(stss, shares(name, family.shifted))
-            said = f"{method}, {rule}{' (uses labels)' if rule == 'oracle' else ''}"
+            said = f"{method}, {rule}{' (uses labels)' * RULES[rule].uses_labels}"
             rows.append([said, *(accuracy(name, styles) for styles in places), gain])
     return rows
 
 
 def main() -> int:
     """Tests what is missing and prints a table for each prompt."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("output/emoji"), help="folder of the study")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser = study_parser(__doc__, "output/emoji")
     parser.add_argument("--methods", nargs="+", default=["STSS", "ZERO", "VTE"], help="that choose views")
-    add_family(parser)
     args = parser.parse_args()
     family = chosen_family(args)
     jobs = study_plan(args.output.resolve(), args.seeds, family, *keys(args.methods), name="Rules")

@@ -68,6 +68,15 @@ def add_family(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenes", action="store_true", help="the emoji in scenes instead of alone")
 
 
+def study_parser(text: str, output: str) -> argparse.ArgumentParser:
+    """The arguments of a study: the folder of its runs, the seeds of its trainings, which pictures it is about."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path(output), help="folder of the study")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of the trainings")
+    add_family(parser)
+    return parser
+
+
 def chosen_family(args: argparse.Namespace) -> Family:
     """What the argument says."""
     return FAMILIES["scenes" if args.scenes else "plain"]
