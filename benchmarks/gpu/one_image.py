@@ -3,12 +3,12 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from tlla.clip import encode_images
 from tlla.methods import METHODS
 
 from .. import common
+from ..naive import openai_features
 from ..tpt_and_tlla import NAIVE, predict_by
 from .sizes import Rows, Sizes
 
@@ -32,7 +32,7 @@ def method_cost(what: str, n_classes: int, encoding: bool, sizes: Sizes) -> dict
     def encode() -> torch.Tensor:
         with common.in_precision(sizes.device, "amp"):
             if what == NAIVE:  # by OpenAI's own code
-                return F.normalize(model.encode_image(pixels[0]).float(), dim=-1)[None]
+                return openai_features(model, pixels[0])[None]
             return encode_images(model, pixels[0])[None]
 
     features = encode()
