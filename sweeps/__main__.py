@@ -125,11 +125,11 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if lacks := missing(jobs, s.out, fetch=True):
         raise InputError(f"nothing is run, as not all is there: {'; '.join(lacks)}")
+    slots = args.jobs or (len(jobs) if args.submit else 1)
     if args.submit:
         backend = cluster.Cluster(args.submit, s.out / "submitit", cluster.parameters(args.submit_with))
     else:
-        backend = Local()
-    slots = args.jobs or (len(jobs) if args.submit else 1)
+        backend = Local(slots)
     summary = Sweep(jobs, backend, slots, args.redo).run()
     print(summary.text())
     if args.plan == "rho-grid" and summary.good:

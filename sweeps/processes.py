@@ -58,6 +58,11 @@ class Backend(Protocol):
         """Starts a job; None if another process is in its folder."""
 
 
+def n_cores() -> int:
+    """Of the CPU's cores, those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def from_outside(code: int) -> str:
     """What an exit code says of an end that train.py has not chosen itself; "" if it has."""
     if code < 0:
@@ -156,11 +161,16 @@ class Here:
 
 
 class Local:
-    """Runs jobs on this machine; with GPUs, the job in a slot sees one of them, by turns."""
+    """Runs jobs on this machine; with GPUs, the job in a slot sees one of them, by turns.
+
+    Args:
+        jobs: How many run side by side. On a CPU they share its cores, unless OMP_NUM_THREADS says otherwise.
+    """
 
     pause = 0.1
 
-    def __init__(self) -> None:
+    def __init__(self, jobs: int = 1) -> None:
+        self.jobs = jobs
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         named = visible.split(",") if visible else map(str, range(torch.cuda.device_count()))
         self.devices = [name.strip() for name in named]
@@ -173,4 +183,6 @@ class Local:
         env = dict(os.environ)
         if self.devices:
             env["CUDA_VISIBLE_DEVICES"] = self.devices[slot % len(self.devices)]
+        elif self.jobs > 1:
+            env.setdefault("OMP_NUM_THREADS", str(max(1, n_cores() // self.jobs)))
         return Process(launch(job, held, env))

@@ -221,6 +221,19 @@ def test_jobs_run_side_by_side_one_a_gpu_and_a_test_after_its_training(fake, mon
         assert float(test[2]) > ends[training[3]]
 
 
+@pytest.mark.parametrize(("own", "jobs", "expected"), [(None, 2, "2"), (None, 8, "1"), (None, 1, None), ("3", 2, "3")])
+def test_jobs_side_by_side_share_the_cores(fake, monkeypatch, own, jobs, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if own:
+        monkeypatch.setenv("OMP_NUM_THREADS", own)
+    monkeypatch.setattr(processes, "n_cores", lambda: 4)
+    given = []
+    monkeypatch.setattr(processes, "launch", lambda job, held, env: given.append(env.get("OMP_NUM_THREADS")))
+    processes.Local(jobs).start(job_of(fake)[0], 0)
+    assert given == [expected]
+
+
 def job_of(fake: Path, *opts: str) -> list:
     settings = plans.Settings(fake / "out", "", (1,), 16, "emoji", ("emoji_twemoji",), None, opts)
     return ordered(plans.cross_dataset(settings, "emoji"))
@@ -380,7 +393,7 @@ def test_a_sweep_killed_in_the_middle_ends_with_the_same_results(tmp_path, monke
     place.run("SAPT", "training", "DATASET.NUM_SHOTS", "16", "OPTIM.MAX_EPOCH", "8")
     words = ["train", "emoji", str(place.config), "--seeds", "1", "--data", str(tmp_path / "data")]
     words += ["--out", str(tmp_path / "out"), "--opts", "OPTIM.MAX_EPOCH", "8"]
-    monkeypatch.setattr(cli, "Local", processes.Here)  # which imports nothing anew
+    monkeypatch.setattr(cli, "Local", lambda jobs: processes.Here())  # which imports nothing anew
     first = fork("sweeps", words)
     deadline = time.monotonic() + 300
     while not (checkpoints := list(tmp_path.glob("out/**/prompt_learner/model.pth.tar-*"))):

@@ -15,9 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from datasets.emoji_scenes import SCENES
 from sweeps.job import Job, check_jobs, ordered
-from sweeps.processes import Here
+from sweeps.processes import Here, Local, n_cores
 from sweeps.runner import Sweep
 from tlla.records.record import read_test
 from tlla.records.store import read_rows
@@ -28,6 +30,7 @@ WORDS = "hand-written"
 LEARNED = ("CoOp", "SAPT")
 PROMPTS = (WORDS, *LEARNED)
 VIEWS_SEED = 1
+MOST_AT_ONCE = 4  # runs on a CPU: each needs 1 GB of memory
 
 
 @dataclass(frozen=True)
@@ -118,10 +121,11 @@ def study_plan(output: Path, seeds: Sequence[int], family: Family, *opts: str, n
 
 
 def run(jobs: Sequence[Job]) -> bool:
-    """Runs what is missing, in this process; whether all is complete."""
+    """Runs what is missing, one on each GPU or core; whether all is complete."""
     jobs = ordered(list(jobs))
     check_jobs(jobs)
-    summary = Sweep(jobs, Here(), redo=True).run()
+    at_once = torch.cuda.device_count() or min(n_cores(), MOST_AT_ONCE)
+    summary = Sweep(jobs, Local(at_once) if at_once > 1 else Here(), at_once, redo=True).run()
     print(summary.text())
     return summary.good
 
