@@ -135,6 +135,15 @@ def place(tmp_path_factory):
     return Workplace(tmp_path_factory.mktemp("work"))
 
 
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """The folder of a stand-in of train.py."""
+    import sweep_stand_in
+
+    sweep_stand_in.install(tmp_path, monkeypatch)
+    return tmp_path
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     import torch

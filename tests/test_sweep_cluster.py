@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from forked import fork
-from test_sweeps import CROSS_EMOJI, calls, fake, nodes, sweep  # noqa: F401 (fixtures)
+from sweep_stand_in import CROSS_EMOJI, calls, install_on_nodes, sweep
 
 import train
 from sweeps import __main__ as cli
@@ -47,6 +47,11 @@ SLURM = {  # each stands in $HERE, where it writes what it was asked
 
 
 @pytest.fixture
+def nodes(fake, monkeypatch) -> None:
+    install_on_nodes(fake, monkeypatch)
+
+
+@pytest.fixture
 def slurm(tmp_path, monkeypatch):
     """A SLURM whose jobs are only noted, unless there is a file "runs"; it says the state in the file "state"."""
     submitit = pytest.importorskip("submitit")
@@ -70,7 +75,7 @@ def queue(slurm):
 
 
 @pytest.mark.parametrize(("words", "count"), [((), 3), (("--jobs", "1"), 1)])
-def test_as_many_jobs_are_submitted_as_there_are_unless_jobs_says_less(fake, slurm, capsys, words, count):  # noqa: F811
+def test_as_many_jobs_are_submitted_as_there_are_unless_jobs_says_less(fake, slurm, capsys, words, count):
     (slurm / "wanted").write_text(str(count))
     assert sweep(fake, *CROSS_EMOJI, "--submit", "slurm", *words) == 1
     text = capsys.readouterr().out
@@ -80,13 +85,13 @@ def test_as_many_jobs_are_submitted_as_there_are_unless_jobs_says_less(fake, slu
 
 
 @pytest.mark.parametrize("state", ("TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "CANCELLED by 1000"))
-def test_the_summary_says_in_which_state_the_cluster_left_a_job(fake, slurm, capsys, state):  # noqa: F811
+def test_the_summary_says_in_which_state_the_cluster_left_a_job(fake, slurm, capsys, state):
     (slurm / "state").write_text(state)
     assert sweep(fake, *CROSS_EMOJI, "--seeds", "1", "--submit", "slurm") == 1
     assert f"SAPT emoji seed 1: it was ended by the cluster ({state.split()[0]})" in capsys.readouterr().out
 
 
-def test_a_cluster_that_accepts_no_more_jobs_is_asked_again(fake, slurm, capsys, monkeypatch):  # noqa: F811
+def test_a_cluster_that_accepts_no_more_jobs_is_asked_again(fake, slurm, capsys, monkeypatch):
     monkeypatch.setattr(cluster, "RETRY", 0.1)
     (slurm / "full").touch()
     assert sweep(fake, *CROSS_EMOJI, "--submit", "slurm") == 2  # the first job has ended, and still none is taken
@@ -98,7 +103,7 @@ def test_a_cluster_that_accepts_no_more_jobs_is_asked_again(fake, slurm, capsys,
     assert "invalid partition" in capsys.readouterr().err
 
 
-def test_jobs_are_cancelled_when_the_sweep_is_stopped(fake, slurm, monkeypatch):  # noqa: F811
+def test_jobs_are_cancelled_when_the_sweep_is_stopped(fake, slurm, monkeypatch):
     (slurm / "state").write_text("RUNNING")
 
     def stop(self, slot=0):
@@ -109,7 +114,7 @@ def test_jobs_are_cancelled_when_the_sweep_is_stopped(fake, slurm, monkeypatch):
     assert sorted((slurm / "cancelled").read_text().split()) == ["1", "2", "3"]
 
 
-def test_a_job_that_slurm_warns_of_its_limit_resumes_by_itself(fake, nodes, slurm, capsys):  # noqa: F811
+def test_a_job_that_slurm_warns_of_its_limit_resumes_by_itself(fake, nodes, slurm, capsys):
     """USR2 reaches all processes of a step, as at SLURM's; what train.py itself saves then: test_hostile_signals.py."""
     (slurm / "runs").touch()
     (slurm / "state").write_text("RUNNING")
@@ -150,7 +155,7 @@ def test_an_end_from_outside_is_no_error_of_the_run(code, said):
     assert processes.from_outside(code) == said
 
 
-def test_a_run_that_is_killed_is_not_blamed_on_the_last_line_of_its_log(fake, capsys):  # noqa: F811
+def test_a_run_that_is_killed_is_not_blamed_on_the_last_line_of_its_log(fake, capsys):
     text = (fake / "train.py").read_text()
     (fake / "train.py").write_text("print('Checkpoint saved', flush=True)\nimport os; os.kill(os.getpid(), 9)\n" + text)
     assert sweep(fake, *CROSS_EMOJI, "--seeds", "1") == 1
@@ -166,7 +171,7 @@ def small(tmp_path, *words, dry=True):
     return cli.main(argv)
 
 
-def test_what_is_missing_is_said_before_the_first_run(tmp_path, fake, capsys, monkeypatch):  # noqa: F811
+def test_what_is_missing_is_said_before_the_first_run(tmp_path, fake, capsys, monkeypatch):
     monkeypatch.setenv("CLIP_CACHE", str(tmp_path / "cache"))
     data = tmp_path / "data"
     (data / "food-101").mkdir(parents=True)
@@ -194,7 +199,7 @@ def test_no_room_and_no_right_to_write_are_said(tmp_path, capsys, monkeypatch):
     assert f"missing: {tmp_path / 'out'} cannot be written to" in capsys.readouterr().err
 
 
-def test_data_of_complete_runs_is_not_asked_for(tmp_path, fake, monkeypatch):  # noqa: F811
+def test_data_of_complete_runs_is_not_asked_for(tmp_path, fake, monkeypatch):
     assert small(fake, *CROSS_EMOJI, dry=False) == 0
     monkeypatch.setattr(train, "build_cfg", None)
     _, jobs = cli.make_plan(cli.parse_args([*CROSS_EMOJI, "--seeds", "1", "--out", str(fake / "out")]))
