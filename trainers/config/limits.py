@@ -45,11 +45,10 @@ def check_limits(cfg: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
 
     Args:
         cfg: The config.
-        defaults: The tree of defaults, which says what kind a value is of.
+        defaults: By key, as `leaves` has them; they say what kind a value is of.
     """
-    known = dict(_leaves(defaults))
-    for key, value in _leaves(cfg):
-        _check_kind(key, value, known.get(key))
+    for key, value in leaves(cfg):
+        _check_kind(key, value, defaults.get(key))
         fits, wanted = RULES.get(key, (None, ""))
         if fits and not fits(value):
             raise InputError(f"{key} must be {wanted}, but got {_shown(value)}")
@@ -82,9 +81,10 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys and values of a config, the nodes' names before the dots."""
     for name, value in node.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

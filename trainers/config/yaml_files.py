@@ -12,7 +12,7 @@ from tlla.files import read_text
 MOST_NODES = 100_000  # values with all aliases written out; the largest config here has some hundred
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # libyaml's is faster, where PyYAML has it
     """Refuses what SafeLoader takes without a word: a key that comes twice, and aliases that grow without bounds."""
 
     def get_single_node(self) -> yaml.Node | None:
