@@ -29,13 +29,16 @@ def load_once(name: str) -> Backbone:
     path = assets_dir() / EMBEDDED[name] if name in EMBEDDED else Path(name)
     if not path.is_file() or path.stat().st_size > 100e6:
         return _load(name)
-    draws, stat, source = torch.get_rng_state(), path.stat(), (tlla.clip.read_state_dict, tlla.clip.build_model)
-    key = (str(path), stat.st_mtime_ns, stat.st_size, source, draws.numpy().tobytes())
-    model, weights, later = _loaded.pop(key, (None, None, None))
+    draws, stat = torch.get_rng_state().numpy().tobytes(), path.stat()
+    key = (str(path), stat.st_mtime_ns, stat.st_size, tlla.clip.read_state_dict, tlla.clip.build_model)
+    model, weights, later = _loaded.pop(key, (None, None, {}))
     if model is None or weights != _weights(model):
-        model = _load(name)
-        weights, later = _weights(model), torch.get_rng_state()
-    torch.set_rng_state(later)
+        model, later = _load(name), {draws: torch.get_rng_state()}
+        weights = _weights(model)
+    elif draws not in later:
+        tlla.clip.build_model(dict(model.state_dict()))  # draws what loading draws
+        later[draws] = torch.get_rng_state()
+    torch.set_rng_state(later[draws])
     _loaded[key] = model, weights, later
     if len(_loaded) > 3:
         del _loaded[next(iter(_loaded))]
