@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from test_tables import change, record
+from table_records import change, record
 
 from report.tables.numbers import mcnemar
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from benchmark import CLASSES, REPO, Workplace
 from dassl.engine import TRAINER_REGISTRY
-from test_tables import rows_of
+from table_records import rows_of
 
 from report.tables.runs import read_runs
 from tlla.errors import InputError

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from benchmark import REPO
 from logs import train_log
-from test_tables import change, record, rows_of
+from table_records import change, record, rows_of
 
 from report.tables.numbers import harmonic_mean
 from report.tables.render import FORMATS

@@ -9,16 +9,15 @@ or of a field of a test-time method.
 import inspect
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dassl.config import defaults, get_cfg_default
-from yacs.config import CfgNode
 
 import datasets
 import trainers
 from tlla.methods import METHODS, settings
+from trainers.config.limits import config_leaves
 
 ACCEPTED = "accepted for upstream's files, used by no trainer here"
 HEAD = """# All settings
@@ -70,15 +69,6 @@ def _of_fields(method: type) -> dict[str, str]:
     for cls in reversed(method.__mro__[:-1]):
         found |= dict(re.findall(r"^ +(\w+): [^=#]+ = .*?  # (.*)", inspect.getsource(cls), re.M))
     return found
-
-
-def config_leaves(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Full key and value of every setting."""
-    for name, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from config_leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def read_descriptions() -> tuple[dict[str, Any], dict[str, str]]:

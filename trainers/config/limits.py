@@ -45,9 +45,9 @@ def check_limits(cfg: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
 
     Args:
         cfg: The config.
-        defaults: By key, as `leaves` has them; they say what kind a value is of.
+        defaults: By key, as `config_leaves` has them; they say what kind a value is of.
     """
-    for key, value in leaves(cfg):
+    for key, value in config_leaves(cfg):
         _check_kind(key, value, defaults.get(key))
         fits, wanted = RULES.get(key, (None, ""))
         if fits and not fits(value):
@@ -81,10 +81,10 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def config_leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Keys and values of a config, the nodes' names before the dots."""
     for name, value in node.items():
         if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{name}.")
+            yield from config_leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

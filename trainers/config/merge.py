@@ -14,7 +14,7 @@ from yacs.config import CfgNode
 from tlla.command_line import take_pairs, take_texts
 from tlla.errors import InputError, nearest
 
-from .limits import check_limits, leaves
+from .limits import check_limits, config_leaves
 from .yaml_files import load_yaml
 
 
@@ -32,7 +32,7 @@ def merge(args: argparse.Namespace, add_configs: Sequence[Callable[[CfgNode], No
     cfg = get_cfg_default()
     for add in add_configs:
         add(cfg)
-    defaults = dict(leaves(cfg))
+    defaults = dict(config_leaves(cfg))
     for file in filter(None, (args.dataset_config_file, *args.config_file)):
         _merge_file(cfg, file, folder)
     _merge_flags(cfg, args)
