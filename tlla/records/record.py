@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tlla.errors import InputError
+from tlla.protocols import COMMON
 
 from . import older as old_records
 from .store import RESULTS, has_result, read_results
@@ -25,6 +26,7 @@ ENTRIES: dict[str, dict[str, type | tuple[type, ...]]] = {  # of newer records
     },
     "training": {"name": str, "node": str, "epochs": int},
 }
+PROTOCOL = ("name", "source", "lacks")
 TRAINED_BY = ("name", "dataset", "said_by")
 NODES = {"TRAINER", "DATASET", "OPTIM", "TEST"}  # of its config
 
@@ -91,6 +93,11 @@ class Record:
         found = self.content.get("method", {}).get("rule", {})
         used, own = found.get("used_labels") is True, found.get("own") is not False
         return {"name": str(found.get("name", "")), "own": own, "used_labels": used}
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """The protocol: name; of authors also source, lacks, and set, the keys that it has set with their values."""
+        return dict(self.content.get("method", {}).get("protocol", {"name": COMMON}))
 
     @property
     def precision(self) -> str:
@@ -210,8 +217,11 @@ def wrong_entry(content: Any) -> str:
     said = loaded.get("trained_by") or dict.fromkeys(TRAINED_BY, "")
     if not isinstance(said, dict) or not all(isinstance(said.get(key), str) for key in TRAINED_BY):
         return "its loaded_from does not say who has trained"
-    if not isinstance(content.get("method", {}).get("rule", {}), dict):
-        return "its rule is of another kind"
+    if not all(isinstance(content.get("method", {}).get(key, {}), dict) for key in ("rule", "protocol")):
+        return "its rule or its protocol is of another kind"
+    protocol = {**dict.fromkeys(PROTOCOL, ""), "set": {}, **content.get("method", {}).get("protocol", {})}
+    if not all(isinstance(protocol[key], str) for key in PROTOCOL) or not isinstance(protocol["set"], dict):
+        return "its protocol is of another kind"
     if not isinstance(content.get("prompt", ""), str) or not isinstance(sha256, dict):
         return "its prompt or its split_sha256 is of another kind"
     return ""
