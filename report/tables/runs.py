@@ -146,7 +146,7 @@ def _method_settings(record: Record, origin: Origin | None) -> dict[str, str]:
     found = {"PREC": record.precision, **method["settings"], **(method["views"] or {})}
     if origin is None and not method["learns"] and "TEMPLATE" not in found:
         found["TEMPLATE"] = method["template"]
-    without = {*NO_SETTINGS, *(key.rpartition(".")[2] for key in record.protocol.get("set", ()))}
+    without = {*NO_SETTINGS, *(key.rpartition(".")[2] for key in record.protocol["set"])}
     return {key: str(value) for key, value in found.items() if key not in without}
 
 

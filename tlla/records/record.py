@@ -26,7 +26,7 @@ ENTRIES: dict[str, dict[str, type | tuple[type, ...]]] = {  # of newer records
     },
     "training": {"name": str, "node": str, "epochs": int},
 }
-PROTOCOL = ("name", "source", "lacks")
+PROTOCOL: Mapping[str, Any] = {"name": COMMON, "source": "", "lacks": "", "set": {}}
 TRAINED_BY = ("name", "dataset", "said_by")
 NODES = {"TRAINER", "DATASET", "OPTIM", "TEST"}  # of its config
 
@@ -96,8 +96,8 @@ class Record:
 
     @property
     def protocol(self) -> Mapping[str, Any]:
-        """The protocol: name; of authors also source, lacks, and set, the keys that it has set with their values."""
-        return dict(self.content.get("method", {}).get("protocol", {"name": COMMON}))
+        """The protocol: name; of the authors' also source, lacks, and set, its values by key."""
+        return {**PROTOCOL, **self.content.get("method", {}).get("protocol", {})}
 
     @property
     def precision(self) -> str:
@@ -217,10 +217,10 @@ def wrong_entry(content: Any) -> str:
     said = loaded.get("trained_by") or dict.fromkeys(TRAINED_BY, "")
     if not isinstance(said, dict) or not all(isinstance(said.get(key), str) for key in TRAINED_BY):
         return "its loaded_from does not say who has trained"
-    if not all(isinstance(content.get("method", {}).get(key, {}), dict) for key in ("rule", "protocol")):
-        return "its rule or its protocol is of another kind"
-    protocol = {**dict.fromkeys(PROTOCOL, ""), "set": {}, **content.get("method", {}).get("protocol", {})}
-    if not all(isinstance(protocol[key], str) for key in PROTOCOL) or not isinstance(protocol["set"], dict):
+    if not isinstance(content.get("method", {}).get("rule", {}), dict):
+        return "its rule is of another kind"
+    protocol = content.get("method", {}).get("protocol", {})
+    if not isinstance(protocol, dict) or any(not isinstance(protocol.get(k, v), type(v)) for k, v in PROTOCOL.items()):
         return "its protocol is of another kind"
     if not isinstance(content.get("prompt", ""), str) or not isinstance(sha256, dict):
         return "its prompt or its split_sha256 is of another kind"
