@@ -5,7 +5,7 @@ Precision, and the order of the images for online methods, are the run's in both
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .paper import CROSS_DATASET, IMAGENET
 
@@ -59,12 +59,12 @@ class AuthorsProtocol:
     lacks: str = ""
 
 
-def _on(names: Iterable[str], **how) -> dict[str, Setup]:
-    return dict.fromkeys(names, Setup(**how))
+def _on(names: Iterable[str], setup: Setup) -> dict[str, Setup]:
+    return dict.fromkeys(names, setup)
 
 
-_TPT = _on(IMAGENET.columns) | _on(TEN, augmix=True)
-_PLAIN = _on(CONFIGS)
+_TPT = _on(IMAGENET.columns, Setup()) | _on(TEN, Setup(augmix=True))
+_PLAIN = _on(CONFIGS, Setup())
 # CoOp's own templates on these; the seven of Tip-Adapter on the others, or all 80.
 _OWN = ("OxfordPets", "OxfordFlowers", "FGVCAircraft", "DescribableTextures", "EuroSAT", "Food101", "UCF101")
 _ALL_80 = ("ImageNetR", "ImageNetSketch")
@@ -72,14 +72,11 @@ _ALL_80 = ("ImageNetR", "ImageNetSketch")
 
 def _cache_setups(with_views: Iterable[str]) -> dict[str, Setup]:
     """TDA's and DPE's: AugMix views on some datasets, one crop on the others."""
-    views = {"n_views": 64, "augmix": True}
-    return {
-        name: Setup(
-            **(views if name in with_views else {"n_views": 1}),
-            template="" if name in _OWN else "imagenet80" if name in _ALL_80 else "imagenet7",
-        )
-        for name in CONFIGS
-    }
+    found = {}
+    for name in CONFIGS:
+        template = "" if name in _OWN else "imagenet80" if name in _ALL_80 else "imagenet7"
+        found[name] = Setup(64, True, template) if name in with_views else Setup(1, False, template)
+    return found
 
 
 PROTOCOLS = {
@@ -88,28 +85,28 @@ PROTOCOLS = {
     "CTPT": AuthorsProtocol(
         "hee-suk-yoon/C-TPT@085e6c2",
         {
-            **_on(IMAGENET.columns[:1], settings={"LAMBDA": 50.0}),  # by their script for the fine-grained sets
-            **_on(SHIFTED, augmix=True, settings={"LAMBDA": 20.0}),
-            **_on(TEN, augmix=True, settings={"LAMBDA": 50.0}),
+            "ImageNet": Setup(settings={"LAMBDA": 50.0}),  # by their script for the fine-grained sets
+            **_on(SHIFTED, Setup(augmix=True, settings={"LAMBDA": 20.0})),
+            **_on(TEN, Setup(augmix=True, settings={"LAMBDA": 50.0})),
         },
     ),
     "RTPT": AuthorsProtocol("TomSheng21/R-TPT@e085f13", _TPT, lacks="its attack on the test images"),
     "TPS": AuthorsProtocol(
         "elaine-sui/TPS@556db0f",
-        _on(IMAGENET.columns, template="imagenet80") | _on(TEN, augmix=True, template="imagenet80"),
+        {name: replace(setup, template="imagenet80") for name, setup in _TPT.items()},
         lacks="its class descriptions by GPT-4: this is its script without them",
     ),
     "ZERO": AuthorsProtocol("FarinaMatteo/zero@c609f7c", _PLAIN),
     "MTA": AuthorsProtocol("MaxZanella/MTA@cafafdf", _PLAIN),
     "VTE": AuthorsProtocol(
         "mariodoebler/test-time-adaptation@8b2ed63",
-        _on(IMAGENET.columns, template="imagenet80"),
+        _on(IMAGENET.columns, Setup(template="imagenet80")),
         lacks="its ensembles for the fine-grained sets",
     ),
     "TDA": AuthorsProtocol("kdiAAA/TDA@e697fb0", _cache_setups(SHIFTED), ("POS_ALPHA", "POS_BETA")),
     "DPE": AuthorsProtocol(
         "zhangce01/DPE-CLIP@fecae5a",
-        _cache_setups(IMAGENET.columns) | _on(("StanfordCars",), n_views=1),
+        _cache_setups(IMAGENET.columns) | {"StanfordCars": Setup(n_views=1)},
         ("ALPHA", "BETA", "LR", "ALIGN", "PREDICT_ON"),
         "CuPL's sentences on each class, and on StanfordCars a second template",
     ),
