@@ -41,6 +41,7 @@ class ZooDataset(DatasetBase):
     takes_split_file = False  # whether DATASET.SPLIT_FILE can name another split
     split_file_sha256: str | None = None  # of the split file(s) in use; None for a dataset that has none
     fingerprint = ""  # what a few-shot draw depends on; `prepare` sets it
+    class_ids: tuple[str, ...] = ()  # of a dataset whose names repeat: what tells its classes apart, by label
     own_names = False  # whether the class names are the user's, who can rename classes that share one prompt
     val_is_test = False  # whether no val images lie apart from the test images, so that nothing can be chosen on val
 
@@ -50,6 +51,8 @@ class ZooDataset(DatasetBase):
         parts = subsample(self.parts(cfg.DATASET.NUM_SHOTS, cfg.SEED), choice)
         check_labels(parts, self.dataset_dir)
         lists = {part: to_datums(items, self.image_dir, self.advice()) for part, items in parts.items()}
+        if choice != "all":
+            self.class_ids = ()  # they are of all classes
         super().__init__(**self.arrange(lists))
 
     def open(self, options: CfgNode) -> None:

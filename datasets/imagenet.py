@@ -100,6 +100,7 @@ class ImageNet(ImageNetFamily):
         """Reads names and class folders; what they hold is listed when it is needed."""
         super().prepare(options)
         self.folders = self.class_folders(f"{self.image_dir}/train")
+        self.class_ids = tuple(self.folders)
         found = self.class_folders(f"{self.image_dir}/val")
         if different := sorted(set(self.folders) ^ set(found)):
             raise InputError(

@@ -30,7 +30,9 @@ class ImageNetVariant(ImageNetFamily):
 
     def read(self, part: str) -> list[Item]:
         """Lists the images."""
-        return self.list_folders(self.class_folders(self.image_dir))
+        folders = self.class_folders(self.image_dir)
+        self.class_ids = tuple(folders)
+        return self.list_folders(folders)
 
     def list_folders(self, folders: list[str]) -> list[Item]:
         """All images of the class folders."""
@@ -73,6 +75,11 @@ class ImageNetV2(ImageNetVariant):
 
     dataset_dir = "imagenetv2"
     image_folder = "imagenetv2-matched-frequency-format-val"
+
+    def prepare(self, options: CfgNode) -> None:
+        """The synsets are the names' file's, in its order."""
+        super().prepare(options)
+        self.class_ids = tuple(self.folder_names)
 
     def read(self, part: str) -> list[Item]:
         """Lists the images by number of class, not in the folders' sorted order (0, 1, 10, 100 ...)."""

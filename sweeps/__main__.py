@@ -17,7 +17,7 @@ if __name__ == "__main__":
 import train
 from tlla.errors import InputError
 
-from . import cluster, plans, rho, traits
+from . import cluster, paper_tables, plans, rho, traits
 from .grid import grid
 from .job import COMPLETE, Job, check_jobs, ordered
 from .plans import PromptPlan, Settings
@@ -44,9 +44,10 @@ def make_plan(args: argparse.Namespace) -> tuple[Settings, list[Job]]:
         opts=tuple(args.opts),
         prompts=given_prompts(args.prompts),
         also=tuple(getattr(args, "also", ())),
+        protocol=getattr(args, "protocol", "common"),
     )
     if getattr(args, "smoke", False):
-        s = plans.rehearsal(s)
+        s = paper_tables.rehearsal(s)
     if args.rho is not None:
         if args.plan == "rho-grid":
             raise InputError("rho-grid tries several rho: give them by --values, and leave --rho out")
@@ -102,7 +103,7 @@ def _jobs(args: argparse.Namespace, s: Settings) -> list[Job]:
         return plans.evaluations(s, prompt, args.trainer, args.test_cfg or args.cfg, [args.dataset])
     if args.plan == "grid":
         return grid(s, args.file)
-    plan = getattr(plans, args.plan.replace("-", "_"))
+    plan = getattr(paper_tables if args.plan in ("table1", "table2") else plans, args.plan.replace("-", "_"))
     return plan(s, args.cfg) if "cfg" in args else plan(s)
 
 

@@ -83,6 +83,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     for name in ("table1", "table2"):
         text = "more rows: methods at test time; NAME=<cfg> for a trainer that trains"
         parsers[name].add_argument("--also", **several, metavar="NAME", help=text)
+        text = "authors: each method at test time with the views, templates and settings of its authors"
+        parsers[name].add_argument("--protocol", choices=("common", "authors"), default="common", help=text)
         text = "rehearse on the embedded benchmark, in minutes"
         parsers[name].add_argument("--smoke", action="store_true", help=text)
     parsers["grid"].add_argument("file")

@@ -1,15 +1,14 @@
-"""The protocols of the paper as lists of jobs. Folders and the order of arguments are CoOp's."""
+"""The experiments of the paper as lists of jobs. Folders and the order of arguments are CoOp's."""
 
 import functools
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import train
 from tlla.errors import InputError, nearest
-from tlla.methods import METHODS
+from tlla.protocols import AUTHORS, COMMON, PROTOCOLS
 
 from . import traits
 from .flags import LONG, SHORT
@@ -20,15 +19,11 @@ TEN = (
     *("caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "fgvc_aircraft"),
     *("sun397", "dtd", "eurosat", "food101", "ucf101"),
 )
-TABLE1 = {  # methods at test time in the paper's tables, by the prompt that they run on
-    "template": ("TPT", "CTPT", "ZERO", "MTA", "TDA", "DPE"),
-    "CoOp": ("TPT", "CTPT", "ZERO", "MTA", "SAR"),
-}
-TABLE2 = {"template": ("TPT", "ZERO"), "CoOp": ("TPT",)}
 CONFIGS = {  # of the tables, by trainer
     **{"SAPT": LONG, "CoCoOp": "vit_b16_c4_ep10_batch1_ctxv1"},
     **dict.fromkeys(("TipAdapter", "ZeroshotCLIP", "Compare"), "vit_b16"),
 }
+PROTOCOL_KEY = "TRAINER.VIEWS.PROTOCOL"
 YAML = (".yaml", ".yml")
 LEARNED = "prompt_learner"  # the folder of a run that CoOp and all like it keep the prompt in
 PLANNED = {  # keys that a plan sets for each run, and what sets them
@@ -51,6 +46,7 @@ class Settings:
     prompts: tuple[tuple[str, str], ...] = ()  # trainer and folder: prompts that are there, and are not trained
     cfg: str = ""  # a config for all trainers of a table; "": each has its own
     also: tuple[str, ...] = ()  # further rows of a table: methods at test time; trainer=config for one that trains
+    protocol: str = COMMON  # of a table's methods at test time; authors: each as its authors had it
 
     def job(
         self, trainer: str, cfg: str, dataset: str, seed: int, folder: str, *opts: str, source: Job | None = None
@@ -84,6 +80,10 @@ class Settings:
     def config(self, trainer: str) -> str:
         """A trainer's config in the tables."""
         return self.cfg or CONFIGS[trainer]
+
+    def as_authors(self, trainer: str) -> bool:
+        """Whether a method at test time is tested as its authors had it."""
+        return self.protocol == AUTHORS and trainer in PROTOCOLS
 
 
 def find(folder: str, name: str, *more: str) -> str:
@@ -201,16 +201,27 @@ def evaluations(
             if trainer == prompt.trainer and target == s.source and not source.given:
                 jobs.append(source)  # has tested it already
                 continue
-            folder = f"evaluation/{label}/{prompt.tag(s)}/{Path(target).stem}"
-            more = (*prompt.opts(trainer, cfg), *augmix_keys(s, trainer, target), *opts)
+            folder = f"{evaluation(s, trainer)}/{label}/{prompt.tag(s)}/{Path(target).stem}"
+            more = (*prompt.opts(trainer, cfg), *protocol_keys(s, trainer, target), *opts)
             jobs.append(s.job(trainer, cfg, target, seed, folder, *more, source=source))
     return jobs
 
 
-def augmix_keys(s: Settings, trainer: str, target: str) -> tuple[str, ...]:
-    """AugMix on the fine-grained sets, as TPT and the paper have it, unless --opts says otherwise."""
+def evaluation(s: Settings, trainer: str) -> str:
+    """The folder of tests."""
+    return "evaluation_authors" if s.as_authors(trainer) else "evaluation"
+
+
+def protocol_keys(s: Settings, trainer: str, target: str) -> tuple[str, ...]:
+    """The authors' protocol; or the common one: AugMix on the fine-grained sets, as TPT and the paper have it.
+
+    What --opts sets stays, also the protocol.
+    """
+    if s.as_authors(trainer):
+        return PROTOCOL_KEY, AUTHORS
     key = f"{node}.AUGMIX" if (node := traits.views_node(trainer)) else ""
-    return (key, "True") if key and Path(target).stem in TEN and key not in s.opts else ()
+    free = key and Path(target).stem in TEN and not {key, PROTOCOL_KEY} & set(s.opts)
+    return (key, "True") if free else ()
 
 
 def domain_generalization(s: Settings, cfg: str = LONG) -> list[Job]:
@@ -252,95 +263,3 @@ def base2new_test(s: Settings, dataset: str, cfg: str, trainer: str = "SAPT") ->
         source = base if base.trains else None
         jobs += [base, s.job(trainer, cfg, dataset, base.seed, folder, *opts, source=source)]
     return jobs
-
-
-def zeroshot(s: Settings, targets: Sequence[str]) -> list[Job]:
-    """CoOp's zeroshot.sh. Nothing is random: one seed."""
-    cfg = s.config("ZeroshotCLIP")
-    return [
-        s.job("ZeroshotCLIP", cfg, target, s.seeds[0], f"ZeroshotCLIP/{cfg}/{Path(target).stem}") for target in targets
-    ]
-
-
-def compare_plan(s: Settings, targets: Sequence[str], methods: Mapping[str, Sequence[str]]) -> list[Job]:
-    """Methods at test time on the hand-written prompt and on CoOp's, all in one pass over a dataset, for each seed."""
-    also = [name for name in s.also if name in METHODS]
-    chosen = {
-        prompt: json.dumps(list(dict.fromkeys((*names, *also))), separators=(",", ":"))
-        for prompt, names in methods.items()
-    }
-    cfg, key = s.config("Compare"), "TRAINER.COMPARE.METHODS"
-    jobs = []
-    for target in targets:
-        folder, opts = f"evaluation/Compare/{cfg}/{Path(target).stem}", augmix_keys(s, "Compare", target)
-        jobs += [s.job("Compare", cfg, target, seed, folder, *opts, key, chosen["template"]) for seed in s.seeds]
-    return jobs + evaluations(s, coop_prompt(s.config("SAPT")), "Compare", cfg, targets, key, chosen["CoOp"])
-
-
-def trained(s: Settings, trainer: str, cfg: str, targets: Sequence[str]) -> list[Job]:
-    """CoCoOp's xd_train.sh and xd_test.sh: trained (and tested) on the source, tested on the targets."""
-    tag, source = f"{Path(cfg).stem}_{s.shots}shots", Path(s.source).stem
-    prompt = PromptPlan(trainer, cfg)
-    if given := trainer in dict(s.prompts):
-        tag, targets = prompt.tag(s), (s.source, *targets)
-    jobs = []
-    for seed in s.seeds:
-        if given:
-            training = prompt.train(s, s.source, seed)
-        else:
-            training = s.job(trainer, cfg, s.source, seed, f"{source}/{trainer}/{tag}", *shots(s))
-        jobs.append(training)
-        for target in targets:
-            folder = f"evaluation/{trainer}/{tag}/{Path(target).stem}"
-            jobs.append(s.job(trainer, cfg, target, seed, folder, source=training))
-    return jobs
-
-
-def added(s: Settings, targets: Sequence[str]) -> list[Job]:
-    """The further rows that are trained: name=config."""
-    jobs = []
-    for name, _, cfg in (entry.partition("=") for entry in s.also):
-        if name in METHODS:
-            continue  # an entry of Compare
-        if not traits.trains(name):
-            raise InputError(f"--also {name}: it is no method at test time and trains nothing")
-        if not cfg and not s.cfg:
-            raise InputError(f"--also {name}: it is trained, so say with which config: {name}=<cfg>")
-        jobs += trained(s, name, cfg or s.cfg, targets)
-    return jobs
-
-
-def table1(s: Settings) -> list[Job]:
-    """The paper's domain generalization, ViT-B/16, with all rows that this project has."""
-    targets = s.targets or SHIFTED
-    everywhere = (s.source, *targets)
-    jobs = zeroshot(s, everywhere) + ablation(s, s.config("SAPT"))
-    jobs += [job for name in ("CoCoOp", "TipAdapter") for job in trained(s, name, s.config(name), targets)]
-    return jobs + compare_plan(s, everywhere, TABLE1) + added(s, targets)
-
-
-def table2(s: Settings) -> list[Job]:
-    """The paper's cross-dataset transfer, ViT-B/16, with all rows that this project has."""
-    targets, coop = s.targets or TEN, coop_prompt(s.config("SAPT"))
-    jobs = zeroshot(s, targets) + evaluations(s, coop, "CoOp", coop.cfg, targets) + cross_dataset(s, s.cfg or SHORT)
-    return jobs + compare_plan(s, targets, TABLE2) + added(s, targets)
-
-
-def rehearsal(s: Settings) -> Settings:
-    """A table on the embedded benchmark, which needs no data and no weights: few views, one shot, one epoch."""
-    few = {
-        **{"OPTIM.MAX_EPOCH": "1", "DATASET.SUBSAMPLE_CLASSES": "base", "TRAINER.TIPADAPTER.AUGMENT_EPOCH": "1"},
-        **dict.fromkeys(("TRAINER.VIEWS.N_VIEWS", "TRAINER.TLLA.N_VIEWS"), "4"),
-        **dict.fromkeys(("TRAINER.STSS.TOP_S", "TRAINER.TLLA.TOP_S"), "2"),
-    }
-    return replace(
-        s,
-        out=s.out / "smoke",
-        data="",
-        seeds=s.seeds[:1],
-        shots=1,
-        source="emoji",
-        targets=("emoji_twemoji",),
-        opts=(*(word for pair in few.items() for word in pair), *s.opts),
-        cfg="emoji",
-    )

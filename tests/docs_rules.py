@@ -36,7 +36,7 @@ COUNTS = {"noto": {"train": 4, "val": 2, "test": 3}, **{style: {"test": 3} for s
 SMALL = """
     INPUT.SIZE (32,32)  DATALOADER.NUM_WORKERS 0  OPTIM.MAX_EPOCH 1  TEST.SAVE_EVERY 600.0  TRAINER.SAPT.N_CTX 4
     TRAINER.TIPADAPTER.AUGMENT_EPOCH 1  TRAINER.TIPADAPTERF.AUGMENT_EPOCH 1  TRAINER.VIEWS.N_VIEWS 4
-    TRAINER.STSS.TOP_S 2  TRAINER.TLLA.N_VIEWS 4  TRAINER.TLLA.TOP_S 2
+    TRAINER.STSS.TOP_S 2  TRAINER.TLLA.N_VIEWS 4  TRAINER.TLLA.TOP_S 2  TRAINER.VIEWS.PROTOCOL common
 """.split()
 SMALL += ["INPUT.PIXEL_MEAN", str(list(PIXEL_MEAN)), "INPUT.PIXEL_STD", str(list(PIXEL_STD))]
 FEW = {"sharpness": "--ascent 1 --iterations 2 --directions 2", "curves": "--directions 2", "landscape": "--steps 3"}

@@ -68,6 +68,7 @@ ENTRIES = {
     "method": ("SAPT",),
     "method/settings": (3,),
     "method/views": (3,),
+    "method/protocol": (3, {"name": 1}, {"name": "authors", "set": 3}),
     "training": (3, {"name": "SAPT"}),
 }
 for path, values in ENTRIES.items():

@@ -393,9 +393,38 @@ def test_a_wrong_checkpoint_is_explained(place, capfd, tmp_path):
     shutil.copytree(place.folder / "coop/prompt_learner", tmp_path / "coop/tip_adapter")
     message = fails(capfd, place.argv("TipAdapter", "x", *load, str(tmp_path / "coop")))
     assert "holds ['ctx'], expected a cache of Tip-Adapter: ['keys', 'labels'" in message
-    base = ("DATASET.SUBSAMPLE_CLASSES", "new")
-    message = fails(capfd, place.argv("TipAdapter", "x", *load, str(place.folder / "tip"), *base))
-    assert "is for 3 classes (bird, land vehicle, tool), but this run has 1 (tool)" in message
+    place.run("TipAdapter", "base", "DATASET.SUBSAMPLE_CLASSES", "base")
+    message = fails(capfd, place.argv("TipAdapter", "x", *load, str(place.folder / "base")))
+    assert "is for 2 classes (bird, land vehicle), but this run has 3 (tool, bird, land vehicle)" in message
+
+
+def test_a_target_with_some_of_the_classes_is_tested_with_their_images(place, capsys):
+    load = ("--eval-only", "--model-dir", str(place.folder / "tip"))
+    found = place.run("TipAdapter", "some", *load, "DATASET.SUBSAMPLE_CLASSES", "new")["splits"]["test"]
+    assert "Of the 24 images of the cache, the 8 of this run's classes are used" in capsys.readouterr().out
+    whole = place.results["splits"]["test"]
+    assert all(found[key] == whole[key] for key in ("cache_sha256", "beta", "alpha"))  # it is the same cache
+
+
+def test_the_images_of_a_class_are_found_by_its_id_where_names_repeat(tiny_clip, tmp_path):
+    """As ImageNet has two classes "missile", of which ImageNet-R has the first."""
+    names, ids, labels = ["missile", "dog", "missile"], ["n1", "n2", "n3"], torch.tensor([2, 0, 1, 0])
+    cache = Cache(4, 32, names, 1.0, 1.17, ids)
+    cache.fill(F.normalize(torch.randn(4, 32), dim=-1), labels)
+    torch.save({"state_dict": cache.state_dict()}, tmp_path / "m")
+    checkpoint = read_checkpoint(tmp_path / "m")
+    z = F.normalize(torch.randn(5, 32), dim=-1)
+    some = Cache(0, 32, ["dog", "missile"], 1.0, 1.17, ["n2", "n1"])
+    with pytest.warns(UserWarning, match="for which CLIP"):
+        tlla.training.cache_model.load_cache(checkpoint, some, tiny_clip)
+        torch.testing.assert_close(some(z, torch.zeros(5, 2)), cache(z, torch.zeros(5, 3))[:, [1, 0]])
+        for names, ids, part in (
+            (["dog", "cat"], ["n2", "n4"], r"for 3 classes \(n1, n3, n2\), but this run has 2 \(n4, n2\)"),
+            (["dog", "cat"], [], r"for 3 classes \(missile, missile, dog\), but this run has 2 \(cat, dog\)"),
+            (["dog", "missile"], [], "more than one class named 'missile', and no ids: make it anew"),
+        ):
+            with pytest.raises(ValueError, match=part):
+                tlla.training.cache_model.load_cache(checkpoint, Cache(0, 32, names, 1.0, 1.17, ids), tiny_clip)
 
 
 @pytest.mark.parametrize(

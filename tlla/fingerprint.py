@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import weakref
+from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -88,26 +89,37 @@ def names_sha256(names: Sequence[str]) -> str:
     return _lines_sha256(name.replace("\n", "\\n") for name in names)
 
 
-def class_order(what: str, there: Sequence[str], here: Sequence[str]) -> list[int]:
+def class_order(what: str, there: Sequence[str], here: Sequence[str], some: bool = False) -> list[int]:
     """Index in `there` of each class of `here`, to reorder what is stored by class.
+
+    Args:
+        what: Whose classes `there` are, for the message.
+        there: Names of the classes that something is stored for.
+        here: Those of this run.
+        some: Whether these may be only some of those.
 
     Raises:
         InputError: the two lists hold different names, or differ in order while a name is repeated.
 
     >>> class_order("the cache", ["cat", "dog"], ["dog", "cat"])
     [1, 0]
+    >>> class_order("the cache", ["cat", "cow", "dog"], ["dog", "cat"], some=True)
+    [2, 0]
     """
     there, here = ([name.replace("_", " ") for name in names] for names in (there, here))
     if there == here:
         return list(range(len(here)))
     places = {name: place for place, name in enumerate(there)}
-    if len(places) == len(there) == len(here) and all(name in places for name in here):
-        order = [places[name] for name in here]
-        if len(set(order)) == len(order):
-            return order
+    count = Counter(there)
+    if (some or len(there) == len(here)) and all(name in places for name in here):
+        repeated = [name for name in here if count[name] > 1]
+        if not repeated and len(set(here)) == len(here):
+            return [places[name] for name in here]
+        if repeated and some:
+            raise InputError(f"{what} has more than one class named {repeated[0]!r}, and no ids: make it anew")
     raise InputError(
         f"{what} is for {len(there)} classes ({_some(there, here)}), but this run has {len(here)} "
-        f"({_some(here, there)}): use it with the classes that it was made for"
+        f"({_some(here, there)}): use it with the classes that it was made for{', or some of them' if some else ''}"
     )
 
 

@@ -13,6 +13,7 @@ from tlla.prompts.classifier import Classifier
 from tlla.prompts.learner import check_position
 
 from .base import ClipTrainer, registered
+from .config.choose_protocol import describe_protocol
 from .harness.view_data import add_view_keys
 from .harness.view_test import ViewTest, add_method_keys
 from .prompt_source import PromptReader, said_of_prompt
@@ -51,8 +52,9 @@ class TestTimeTrainer(ClipTrainer):
         self.classifier: Classifier | None = None
 
     def describe_method(self) -> dict[str, Any]:
-        """Also the template, which counts unless a learned prompt is loaded."""
-        return super().describe_method() | {"template": self.template_name(self.cfg.TRAINER.PROMPT.TEMPLATE)}
+        """Also the template, which counts unless a learned prompt is loaded, and the protocol."""
+        template = self.template_name(self.cfg.TRAINER.PROMPT.TEMPLATE)
+        return super().describe_method() | {"template": template, "protocol": describe_protocol(self.cfg)}
 
     def template_name(self, name: str) -> str:
         """A template as a row of the tables has it; "": each dataset's own."""
@@ -75,6 +77,7 @@ def add_config(cfg: CfgNode) -> None:
     """Adds TRAINER.VIEWS, TRAINER.PROMPT, and a node for each method."""
     cfg.TRAINER.VIEWS = CfgNode()
     add_view_keys(cfg.TRAINER.VIEWS)
+    cfg.TRAINER.VIEWS.PROTOCOL = "common"  # authors: views, template, settings as the method's authors had them
     cfg.TRAINER.PROMPT = CfgNode()
     cfg.TRAINER.PROMPT.TEMPLATE = ""  # "": the dataset's own; or a template, or an ensemble: imagenet7, imagenet80
     cfg.TRAINER.PROMPT.CLASS_TOKEN_POSITION = "end"  # of a learned prompt: end, middle or front

@@ -4,6 +4,7 @@ arXiv 2111.03930 and 2207.09519; gaopengcuhk/Tip-Adapter@d0e2d6f, main.py and ut
 training steps these are. Differences:
 - Upstream's F keeps its best epoch by TEST accuracy, and reports the better of the test accuracies before and after the
   search. Here the epoch is the best on val (TEST.FINAL_MODEL best_val) or the last, and one model is tested once.
+- A test set with some of the cache's classes (ImageNet-A, -R) is tested with the images of those.
 - Upstream's ImageNet has its test images as val. Where val and test share images, nothing is chosen: BETA and ALPHA
   stay and the last epoch is tested. A cache of test images (ImageNet's variants) is refused.
 - Features, keys and the search are fp32; the logit scale is the model's; the training loader drops an incomplete last
@@ -98,7 +99,9 @@ class CacheTrainer(ClipTrainer):
                 self.clip_model, dataset.classnames, templates, self.on_shared
             )
         embed_dim = self.text_features.shape[1]
-        self.cache = Cache(len(dataset.train_x), embed_dim, dataset.classnames, node.BETA, node.ALPHA).to(self.device)
+        ids = getattr(dataset, "class_ids", ())
+        cache = Cache(len(dataset.train_x), embed_dim, dataset.classnames, node.BETA, node.ALPHA, ids)
+        self.cache, self.loaded = cache.to(self.device), None
         self.optim, self.sched = self.build_optim()
         self.register_model(self.learned, self.cache, self.optim, self.sched)
 
@@ -169,6 +172,9 @@ class CacheTrainer(ClipTrainer):
         best = self.cfg.TEST.FINAL_MODEL == "best_val"
         found = read_checkpoint(find_checkpoint(directory, epoch, best, self.learned))
         load_cache(found, self.cache, self.clip_model)
+        self.loaded = found.state["keys"]
+        if (count := len(self.cache.keys)) < len(self.loaded):
+            print(f"Of the {len(self.loaded)} images of the cache, the {count} of this run's classes are used")
         self.trained = found.epoch
         self.note_loaded("cache", found.path, found.epoch, found.trained_by)
 
@@ -188,11 +194,12 @@ class CacheTrainer(ClipTrainer):
         return self.cache(features, self.clip_logits(features))
 
     def describe_tested(self) -> dict[str, Any]:
-        """Also the cache and its strength."""
+        """Also the cache, the whole one that was loaded, and its strength."""
+        keys = self.cache.keys if self.loaded is None else self.loaded
         return super().describe_tested() | {
             "beta": self.cache.beta.item(),
             "alpha": self.cache.alpha.item(),
-            "cache_sha256": tensor_sha256(self.cache.keys),
+            "cache_sha256": tensor_sha256(keys),
             "cache_labels_sha256": tensor_sha256(self.cache.labels),
         }
 

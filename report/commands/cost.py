@@ -100,7 +100,7 @@ def points(found: Sequence[tuple[Record, Run]], datasets: Sequence[str]) -> list
     """The point of each method, which must have every dataset, as often as each other one; else it is left out."""
     members: dict[str, list[tuple[Record, Run]]] = {}
     for record, run in found:
-        members.setdefault(run.method, []).append((record, run))
+        members.setdefault(run.title, []).append((record, run))
     costs = []
     for method, own in members.items():
         if reason := _why_not(own, datasets):

@@ -98,7 +98,7 @@ def _reject(runs: Sequence[Run], metric: str) -> tuple[list[Run], list[Defect]]:
     cells: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
     for run in runs:
         if id(run) not in defects:
-            cells[run.method, _frozen(run.settings), run.source, run.dataset].append(run)
+            cells[run.title, _frozen(run.settings), run.source, run.dataset].append(run)
     for members in cells.values():
         count = Counter(run.seed for run in members)
         usual = _usual(members)
@@ -206,18 +206,18 @@ def _table(benchmark: Benchmark, runs: list[Run], metric: str, expected: list[in
 
 
 def _rows(runs: Sequence[Run]) -> Iterator[Row]:
-    """One for each method and set of settings; where a method has several, the name says what differs."""
+    """One for each method, protocol and set of settings; where a method has several, the name says what differs."""
     methods: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        methods[run.method][_frozen(run.settings)].append(run)
-    for method, variants in methods.items():
+        methods[run.title][_frozen(run.settings)].append(run)
+    for title, variants in methods.items():
         settings = [group[0].settings for group in variants.values()]
         keys = sorted({key for s in settings for key in s})
         differing = [key for key in keys if len({s.get(key, _absent(key, s)) for s in settings} - {None}) > 1]
         for group in variants.values():
             found = {key: group[0].settings.get(key, _absent(key, group[0].settings)) for key in differing}
             what = ", ".join(f"{key} {value}" for key, value in found.items() if value is not None)
-            yield Row(f"{method} [{what}]" if what else method, method, group)
+            yield Row(f"{title} [{what}]" if what else title, group[0].method, group)
 
 
 def _absent(key: str, settings: Mapping[str, str]) -> str | None:

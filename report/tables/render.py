@@ -1,7 +1,7 @@
 """Tables as text, markdown, latex, csv or json: best bold, second underlined, and notes on all that does not count."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,7 @@ class Report:
                         f"USED LABELS: {row.name}: the true classes chose the views, which no prediction knows"
                     )
                 notes += [_origin_note(row.name, origin) for origin in origins if origin.record is None]
+                notes += _protocol_notes(row)
         return list(dict.fromkeys(notes))
 
 
@@ -64,6 +65,18 @@ def _origin_note(name: str, origin: Origin) -> str:
     if UNKNOWN in (origin.name, origin.data):
         return f"UNKNOWN PROMPT: {name}: nothing in {origin.folder} says who has trained it, or on what"
     return f"PROMPT WITHOUT ITS RECORD, {origin.name}'s on {origin.data} by {origin.said_by}: {name}: {origin.folder}"
+
+
+def _protocol_notes(row: Row) -> Iterator[str]:
+    """What the authors' protocol has set on each dataset; those on which it is the same together."""
+    columns: dict[tuple[str, str, str], list[str]] = {}
+    for run in row.runs:
+        if run.protocol:
+            what = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in run.protocol["set"].items())
+            columns.setdefault((run.protocol["source"], run.protocol["lacks"], what), []).append(run.dataset)
+    for (source, lacks, what), datasets in columns.items():
+        names = ", ".join(dict.fromkeys(datasets))
+        yield f"AUTHORS' PROTOCOL ({source}): {row.name} on {names}: {what}" + f"; without {lacks}" * bool(lacks)
 
 
 def render(report: Report, form: str) -> str:

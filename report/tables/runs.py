@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tlla.paper import BENCHMARKS
+from tlla.protocols import COMMON
 from tlla.records.origins import UNKNOWN, Origin, Origins, with_classes
 from tlla.records.record import Defect, Record, read_records
 
@@ -34,10 +35,16 @@ class Run:
     source: str = ""
     origin: Origin | None = None  # who has trained it
     used_labels: bool = False  # its views were chosen by the true classes
+    protocol: Mapping[str, Any] = field(default_factory=dict, repr=False)  # see `Record.protocol`; {} if it is common
     root: str = ""  # folder of the data
     metrics: Mapping[str, float] = field(default_factory=dict, repr=False)  # numbers of the test split by name
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)  # what must agree among the runs of a row
     facts: Mapping[str, str] = field(default_factory=dict, repr=False)  # what must agree among the rows of a column
+
+    @property
+    def title(self) -> str:
+        """Its row, but for settings: the method, which under its authors' protocol is not the same."""
+        return f"{self.method} (authors' protocol)" if self.protocol else self.method
 
     @property
     def dataset(self) -> str:
@@ -97,6 +104,7 @@ def _make_run(record: Record, origin: Origin | None, names: DataNames) -> Run:
         source=source,
         origin=origin,
         used_labels=record.rule["used_labels"],
+        protocol={} if record.protocol["name"] == COMMON else record.protocol,
         root=str(record.config["DATASET"].get("ROOT", "")),
         metrics={name: float(v) for name, v in record.test.items() if isinstance(v, (int, float))},
         settings=_data_settings(record) | _method_settings(record, origin) | _training_settings(record, origin),
@@ -133,12 +141,13 @@ def _data_settings(record: Record) -> dict[str, str]:
 
 
 def _method_settings(record: Record, origin: Origin | None) -> dict[str, str]:
-    """Of the test: the method's own, its views, its template."""
+    """Of the test: the method's own, its views, its template; without those that the authors' protocol has set."""
     method = record.method
     found = {"PREC": record.precision, **method["settings"], **(method["views"] or {})}
     if origin is None and not method["learns"] and "TEMPLATE" not in found:
         found["TEMPLATE"] = method["template"]
-    return {key: str(value) for key, value in found.items() if key not in NO_SETTINGS}
+    without = {*NO_SETTINGS, *(key.rpartition(".")[2] for key in record.protocol["set"])}
+    return {key: str(value) for key, value in found.items() if key not in without}
 
 
 def _training_settings(record: Record, origin: Origin | None) -> dict[str, str]:
@@ -169,7 +178,7 @@ def _facts(record: Record) -> dict[str, str]:
     }
     if record.data["own"] and "classes_sha256" in record.data:
         facts["hash of the class names"] = str(record.data["classes_sha256"])[:12]
-    if views := record.method["views"]:
+    if (views := record.method["views"]) and record.protocol["name"] == COMMON:
         # With a margin the views are the same; not all are seen.
         facts["views"] = ", ".join(f"{key} {value}" for key, value in views.items() if key != "MARGIN")
     return facts

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tlla.errors import InputError
+from tlla.protocols import COMMON
 
 from . import older as old_records
 from .store import RESULTS, has_result, read_results
@@ -25,6 +26,7 @@ ENTRIES: dict[str, dict[str, type | tuple[type, ...]]] = {  # of newer records
     },
     "training": {"name": str, "node": str, "epochs": int},
 }
+PROTOCOL: Mapping[str, Any] = {"name": COMMON, "source": "", "lacks": "", "set": {}}
 TRAINED_BY = ("name", "dataset", "said_by")
 NODES = {"TRAINER", "DATASET", "OPTIM", "TEST"}  # of its config
 
@@ -91,6 +93,11 @@ class Record:
         found = self.content.get("method", {}).get("rule", {})
         used, own = found.get("used_labels") is True, found.get("own") is not False
         return {"name": str(found.get("name", "")), "own": own, "used_labels": used}
+
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """The protocol: name; of the authors' also source, lacks, and set, its values by key."""
+        return {**PROTOCOL, **self.content.get("method", {}).get("protocol", {})}
 
     @property
     def precision(self) -> str:
@@ -212,6 +219,9 @@ def wrong_entry(content: Any) -> str:
         return "its loaded_from does not say who has trained"
     if not isinstance(content.get("method", {}).get("rule", {}), dict):
         return "its rule is of another kind"
+    protocol = content.get("method", {}).get("protocol", {})
+    if not isinstance(protocol, dict) or any(not isinstance(protocol.get(k, v), type(v)) for k, v in PROTOCOL.items()):
+        return "its protocol is of another kind"
     if not isinstance(content.get("prompt", ""), str) or not isinstance(sha256, dict):
         return "its prompt or its split_sha256 is of another kind"
     return ""

@@ -101,15 +101,24 @@ class Cache(nn.Module):
         classnames: K class names.
         beta: Sharpness of the affinities.
         alpha: Weight of the cache.
+        class_ids: What tells the classes apart, if names repeat; () if the names do.
     """
 
     labels: Tensor
     beta: Tensor
     alpha: Tensor
 
-    def __init__(self, n_images: int, embed_dim: int, classnames: Sequence[str], beta: float, alpha: float):
+    def __init__(
+        self,
+        n_images: int,
+        embed_dim: int,
+        classnames: Sequence[str],
+        beta: float,
+        alpha: float,
+        class_ids: Sequence[str] = (),
+    ):
         super().__init__()
-        self.classnames = list(classnames)
+        self.classnames, self.class_ids = list(classnames), list(class_ids)
         self.keys = nn.Parameter(torch.zeros(n_images, embed_dim))
         self.register_buffer("labels", torch.zeros(n_images, dtype=torch.int64))
         self.register_buffer("beta", torch.tensor(float(beta)))
@@ -136,8 +145,8 @@ class Cache(nn.Module):
         return clip_logits + self.alpha * _cache_logits(features @ self.keys.t(), self.values, self.beta)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The class names."""
-        return {"classnames": self.classnames}
+        """The class names and ids."""
+        return {"classnames": self.classnames, "class_ids": self.class_ids}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Refuses a cache for other classes, or for the same in another order, which `load_cache` can sort."""
@@ -146,10 +155,12 @@ class Cache(nn.Module):
 
 
 def load_cache(checkpoint: Checkpoint, cache: Cache, clip_model: nn.Module) -> None:
-    """Loads a checkpoint's cache, with any number of images, into `cache`.
+    """Loads a checkpoint's cache, with any number of images, into `cache`: those of the classes that `cache` has.
+
+    Classes are the same by their ids, if both have them, else by their names.
 
     Raises:
-        InputError: the file does not hold a cache, or one for another backbone or other classes.
+        InputError: the file does not hold a cache, or one for another backbone, or one without a class of `cache`.
 
     >>> cache = Cache(2, 128, ["cat", "dog"], beta=5.5, alpha=1.0)
     >>> load_cache(Checkpoint(Path("a.pt"), cache.state_dict()), cache, model)
@@ -171,11 +182,15 @@ def load_cache(checkpoint: Checkpoint, cache: Cache, clip_model: nn.Module) -> N
     info = PromptInfo.read(checkpoint)
     info.note_unknown(path)
     info.check_weights(path, clip_model)
-    names = state["_extra_state"].get("classnames") if isinstance(state["_extra_state"], dict) else None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    extra = state["_extra_state"] if isinstance(state["_extra_state"], dict) else {}
+    names, ids = extra.get("classnames"), extra.get("class_ids", [])
+    if not isinstance(names, list) or not isinstance(ids, list) or not all(isinstance(x, str) for x in (*names, *ids)):
         raise InputError(f"{path} does not name the classes of its cache: train again")
-    places = torch.tensor(class_order(f"{path}: the cache", names, cache.classnames)).argsort()
-    if labels.is_floating_point() or not all(0 <= label < len(places) for label in labels.tolist()):
-        raise InputError(f"{path} has labels that are not numbers of its {len(places)} classes: train again")
-    cache.fill(keys, places[labels])
+    there, here = (ids, cache.class_ids) if ids and cache.class_ids else (names, cache.classnames)
+    if labels.is_floating_point() or not all(0 <= label < len(there) for label in labels.tolist()):
+        raise InputError(f"{path} has labels that are not numbers of its {len(there)} classes: train again")
+    places = torch.full((len(there),), -1)
+    places[class_order(f"{path}: the cache", there, here, some=True)] = torch.arange(len(here))
+    own = places[labels] >= 0
+    cache.fill(keys[own], places[labels[own]])
     cache.set_strength(state["beta"].item(), state["alpha"].item())

@@ -13,7 +13,9 @@ from yacs.config import CfgNode
 
 from tlla.command_line import take_pairs, take_texts
 from tlla.errors import InputError, nearest
+from tlla.fingerprint import flat_config
 
+from .choose_protocol import apply_protocol
 from .limits import check_limits, config_leaves
 from .yaml_files import load_yaml
 
@@ -33,19 +35,22 @@ def merge(args: argparse.Namespace, add_configs: Sequence[Callable[[CfgNode], No
     for add in add_configs:
         add(cfg)
     defaults = dict(config_leaves(cfg))
+    given: set[str] = set()
     for file in filter(None, (args.dataset_config_file, *args.config_file)):
-        _merge_file(cfg, file, folder)
+        given |= _merge_file(cfg, file, folder)
     _merge_flags(cfg, args)
     pairs = take_pairs(cfg, args.opts)
     _merge(cfg, lambda: _merge_pairs(cfg, pairs), "the command line")
     check_limits(cfg, defaults)
     _check_registered("--trainer (TRAINER.NAME)", cfg.TRAINER.NAME, TRAINER_REGISTRY.registered_names())
     _check_registered("DATASET.NAME", cfg.DATASET.NAME, DATASET_REGISTRY.registered_names())
+    apply_protocol(cfg, given | set(args.opts[::2]), folder)
     cfg.freeze()
     return cfg
 
 
-def _merge_file(cfg: CfgNode, file: str, folder: Path) -> None:
+def _merge_file(cfg: CfgNode, file: str, folder: Path) -> set[str]:
+    """Merges a file, and returns the keys that it sets."""
     path = next((p for p in (Path(file), folder / file) if p.is_file()), None)
     if path is None:
         inside = Path(file).parent if Path(file).parent.is_dir() else folder / Path(file).parent
@@ -57,8 +62,9 @@ def _merge_file(cfg: CfgNode, file: str, folder: Path) -> None:
     if not isinstance(content, dict):
         what = "is empty" if content is None else f"holds a {type(content).__name__}"
         raise InputError(f"the config file {path} {what}: keys and values were expected, such as SEED: 1")
-    content = take_texts(cfg, content)
-    _merge(cfg, lambda: cfg.merge_from_other_cfg(CfgNode(_with_floats(content, cfg))), str(path))
+    others = take_texts(cfg, content)
+    _merge(cfg, lambda: cfg.merge_from_other_cfg(CfgNode(_with_floats(others, cfg))), str(path))
+    return set(flat_config(content))
 
 
 def _with_floats(content: dict, node: CfgNode) -> dict:

@@ -39,6 +39,7 @@ VOLATILE = (
     "TEST.SAVE_EVERY",
     "TRAINER.PROMPT.NAME",
     "TRAINER.PROMPT.SOURCE",
+    "TRAINER.VIEWS.PROTOCOL",  # but what it sets
 )
 
 
