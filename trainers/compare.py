@@ -24,6 +24,7 @@ from tlla.errors import InputError, nearest
 from tlla.files import to_csv, write_text
 from tlla.fingerprint import flat_config
 from tlla.methods import METHODS, Method
+from tlla.metrics import ECE_BINS
 from tlla.prompts.classifier import Classifier
 from tlla.prompts.templates import ENSEMBLES
 from tlla.records.store import peek, predictions_file
@@ -41,13 +42,13 @@ COLUMNS = (  # of the table: heading, key of the record, format
     ("top-5 %", "top5", ".1f"),
     ("macro F1 %", "macro_f1", ".1f"),
     ("NLL", "nll", ".3f"),
-    ("ECE %", "ece", ".1f"),
+    (f"ECE % ({ECE_BINS} bins)", "ece", ".1f"),
     ("Brier", "brier", ".3f"),
     ("s/image", "seconds_per_image", ".4f"),
     ("of it own", "method_seconds_per_image", ".4f"),
     ("peak MB", "peak_memory_mb", ".0f"),
 )
-
+IN_CSV = (*(key for _, key, _ in COLUMNS), "adaptive_ece", "classwise_ece", "aurc")
 
 USED_LABELS = "Used labels: the views were chosen by the true classes, which no prediction knows."
 
@@ -135,9 +136,8 @@ class CompareTest(ViewTest):
             table += f"\n\n{USED_LABELS}"
         print(f"\n{table}")
         write_text(self.trainer.record.folder / "table.md", table + "\n")
-        keys = [key for _, key, _ in COLUMNS]
-        values = [[*name, *map(row.get, keys)] for name, row in zip(shown, found, strict=True)]
-        write_text(self.trainer.record.folder / "table.csv", to_csv([["prompt", "method", *keys], *values]))
+        values = [[*name, *map(row.get, IN_CSV)] for name, row in zip(shown, found, strict=True)]
+        write_text(self.trainer.record.folder / "table.csv", to_csv([["prompt", "method", *IN_CSV], *values]))
         self.trainer.record.content["splits"][split] = {"total": found[0]["total"], "parts": names}
         self.trainer.record.write()
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tlla.metrics import WITH_BINS
 from tlla.paper import (
     BACKBONE,
     BENCHMARKS,
@@ -26,7 +27,7 @@ ORDER = tuple(column for benchmark in BENCHMARKS for column in benchmark.columns
 SAME_DATASET = "Trained and tested on the same dataset"
 BASE_TO_NEW = "Base-to-new generalization"
 UNITS = {  # of the metrics that every record has; a method's own details have no better and worse
-    **dict.fromkeys(("accuracy", "error_rate", "macro_f1", "perclass_accuracy", "top5", "ece"), "%"),
+    **dict.fromkeys(("accuracy", "error_rate", "macro_f1", "perclass_accuracy", "top5", "aurc", *WITH_BINS), "%"),
     **dict.fromkeys(("seconds", "seconds_per_image", "method_seconds_per_image"), "s"),
     "nll": "nats",
     "peak_memory_mb": "MB",

@@ -8,6 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from tlla.files import to_csv
+from tlla.metrics import ECE_BINS, WITH_BINS
 from tlla.paper import H_AVERAGE
 from tlla.records.origins import UNKNOWN, Origin
 from tlla.records.record import Defect
@@ -76,6 +77,7 @@ def render(report: Report, form: str) -> str:
     blocks = []
     for table in report.tables:
         unit = f" in {UNITS[table.metric]}" if table.metric in UNITS else ""
+        unit += f" ({ECE_BINS} bins)" if table.metric in WITH_BINS else ""
         title = f"{table.title}: {table.metric}{unit}, mean ± {spread} over seeds"
         blocks.append(_block(title, _wide(table, report.ci95, form), form))
         if paper := _beside_paper(table, form):
