@@ -31,7 +31,7 @@ from .harness.image_data import ImageDataset
 from .harness.image_test import ImageTest
 from .harness.input_check import check_input
 from .harness.split_guard import SplitFiles, separate_splits
-from .prompt_source import said_of_prompt
+from .prompt_source import said_of_prompt, said_of_template
 
 LOADED = "train_loader_x train_loader_u val_loader test_loader num_classes num_source_domains lab2cname".split()
 
@@ -119,7 +119,7 @@ class ClipTrainer(TrainerX):
         settings = {key: value for key, value in plain(self.method_cfg).items() if key != "SEED"}
         settings["PREC"] = self.precision
         if "TEMPLATE" in settings:
-            settings["TEMPLATE"] = settings["TEMPLATE"] or self.cfg.DATASET.get("TEMPLATE", "")
+            settings["TEMPLATE"] = said_of_template(settings["TEMPLATE"]) or self.cfg.DATASET.get("TEMPLATE", "")
         return {
             "name": type(self).__name__,
             "kind": self.kind,

@@ -26,6 +26,7 @@ from tlla.fingerprint import flat_config
 from tlla.methods import METHODS, Method
 from tlla.metrics import ECE_BINS
 from tlla.prompts.classifier import Classifier
+from tlla.prompts.descriptions import is_descriptions
 from tlla.prompts.templates import ENSEMBLES
 from tlla.records.store import peek, predictions_file
 from tlla.rules import parse_rule
@@ -58,7 +59,7 @@ def add_config(cfg: CfgNode) -> None:
     cfg.TRAINER.COMPARE = CfgNode()
     cfg.TRAINER.COMPARE.METHODS = ()  # names of methods; (): all
     cfg.TRAINER.COMPARE.RULES = ()  # each method that chooses views under each of these rules; (): under its own
-    cfg.TRAINER.COMPARE.PROMPTS = ()  # "name=source": a run's folder, a template, or an ensemble; (): as for one method
+    cfg.TRAINER.COMPARE.PROMPTS = ()  # "name=source": a run, a template, an ensemble, a .json; (): as for one method
 
 
 class CompareTest(ViewTest):
@@ -181,13 +182,13 @@ class Compare(TestTimeTrainer):
             raise InputError(
                 f"TRAINER.COMPARE.PROMPTS has the entry {entry!r}: write name=source, e.g. CoOp=output/coop/seed1"
             )
-        if not source or "{}" in source or source in ENSEMBLES:
+        if not source or "{}" in source or source in ENSEMBLES or is_descriptions(source):
             self.templates[name] = self.template_name(source)
             return self.reader.template(source)
         if not Path(source).is_dir():
             raise InputError(
                 f"TRAINER.COMPARE.PROMPTS has the entry {entry!r}, but there is no folder {source}, and it is no "
-                f"template with {{}} and no ensemble ({', '.join(ENSEMBLES)})"
+                f"template with {{}}, no ensemble ({', '.join(ENSEMBLES)}) and no .json file of class descriptions"
             )
         classifier, self.loaded[name] = self.reader.run(source)
         return classifier
