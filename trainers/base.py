@@ -20,6 +20,7 @@ from tlla.fingerprint import tensor_sha256
 from tlla.precision import AUTO, PRECISIONS, autocast, choose_precision
 from tlla.records.origins import with_classes
 from tlla.registry import register
+from tlla.streams import Shuffled, parse_stream
 from tlla.workers import fit_workers
 
 from .harness import distributed
@@ -76,6 +77,11 @@ class ClipTrainer(TrainerX):
         """Refuses values of the method's node that cannot work."""
         one_of(f"TRAINER.{self.config_node}.PREC", cfg.TRAINER[self.config_node].PREC, PRECISIONS)
         self.tester = self.make_tester(cfg)
+        if parse_stream(cfg.TEST.STREAM) != Shuffled() and not self.tester.online:
+            raise InputError(
+                f"TEST.STREAM {cfg.TEST.STREAM} orders the images for methods that learn from them, such as TDA, but "
+                f"{cfg.TRAINER.NAME} does not: leave it out"
+            )
 
     def make_tester(self, cfg: CfgNode) -> ImageTest:
         """Hook: how it is tested; refuses settings that cannot work."""

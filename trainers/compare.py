@@ -30,6 +30,7 @@ from tlla.prompts.descriptions import is_descriptions
 from tlla.prompts.templates import ENSEMBLES
 from tlla.records.store import peek, predictions_file
 from tlla.rules import parse_rule
+from tlla.streams import Shuffled
 
 from .base import registered
 from .harness import distributed
@@ -51,6 +52,7 @@ COLUMNS = (  # of the table: heading, key of the record, format
 )
 IN_CSV = (*(key for _, key, _ in COLUMNS), "adaptive_ece", "classwise_ece", "aurc")
 
+COMPOSED = "Stream {stream}, composed by labels: the true classes ordered the images, for the methods that say so."
 USED_LABELS = "Used labels: the views were chosen by the true classes, which no prediction knows."
 
 
@@ -123,18 +125,25 @@ class CompareTest(ViewTest):
             return {}
         return there if same and predictions_file(folder, split).is_file() else {}
 
+    def _note(self, method: Method) -> str:
+        """What a row says beside the method."""
+        other = method.online and self.stream != Shuffled()
+        return " (used labels)" * method.uses_labels + f" (stream {self.stream})" * other
+
     def finish(self, entries: list[Entry], split: str) -> None:
         """Prints the table and writes it, and with full precision table.csv."""
         found = [entry.record.content["splits"][split] for entry in entries]
         pairs = [(entry.record.content["prompt"], entry.method) for entry in entries]
         names = [(prompt, method.title) for prompt, method in pairs]
-        shown = [(prompt, method.title + " (used labels)" * method.uses_labels) for prompt, method in pairs]
+        shown = [(prompt, method.title + self._note(method)) for prompt, method in pairs]
         cells = [[format(row.get(key, float("nan")), form) for _, key, form in COLUMNS] for row in found]
         rows = [[*(x.replace("|", "\\|") for x in name), *row] for name, row in zip(shown, cells, strict=True)]
         headers = ["prompt", "method", *(heading for heading, _, _ in COLUMNS)]
         table = tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", "left"))
         if any(method.uses_labels for _, method in pairs):
             table += f"\n\n{USED_LABELS}"
+        if self.online and self.stream.composed_by_labels:
+            table += f"\n\n{COMPOSED.format(stream=self.stream)}"
         print(f"\n{table}")
         write_text(self.trainer.record.folder / "table.md", table + "\n")
         values = [[*name, *map(row.get, IN_CSV)] for name, row in zip(shown, found, strict=True)]

@@ -57,6 +57,8 @@ class Report:
                     notes.append(
                         f"USED LABELS: {row.name}: the true classes chose the views, which no prediction knows"
                     )
+                streams = dict.fromkeys(run.stream for run in row.runs if run.stream)
+                notes += [f"COMPOSED BY LABELS: {row.name}: the true classes ordered the images, {s}" for s in streams]
                 notes += [_origin_note(row.name, origin) for origin in origins if origin.record is None]
         return list(dict.fromkeys(notes))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tlla.errors import InputError
+from tlla.streams import Shuffled
 
 from . import older as old_records
 from .store import RESULTS, has_result, read_results
@@ -91,6 +92,14 @@ class Record:
         found = self.content.get("method", {}).get("rule", {})
         used, own = found.get("used_labels") is True, found.get("own") is not False
         return {"name": str(found.get("name", "")), "own": own, "used_labels": used}
+
+    @property
+    def stream(self) -> Mapping[str, Any]:
+        """The order of the test's images: name, "" if the method is not online; composed_by_labels."""
+        found = self.test.get("stream")
+        found = found if isinstance(found, Mapping) else {"name": Shuffled.name} if "order" in self.test else {}
+        by_labels = found.get("composed_by_labels") is True
+        return {"name": str(found.get("name", "")), "composed_by_labels": by_labels}
 
     @property
     def precision(self) -> str:

@@ -38,6 +38,7 @@ VOLATILE = (
     "TEST.FEATURES",
     "TEST.FRESH",
     "TEST.SAVE_EVERY",
+    "TEST.STREAM",  # changes online methods alone, whose records name it among the facts of the test
     "TRAINER.PROMPT.NAME",
     "TRAINER.PROMPT.SOURCE",
 )
@@ -48,6 +49,7 @@ def add_config(cfg: CfgNode) -> None:
     cfg.TEST.SKIP_BAD_IMAGES = False  # True: an image that cannot be read is counted and left out, not an error
     cfg.TEST.SAVE_EVERY = 60.0  # seconds between two savings of a test's results, from which a killed test goes on
     cfg.TEST.FEATURES = ""  # folder where features of views are kept for further tests on the same views; "": nowhere
+    cfg.TEST.STREAM = "shuffled"  # order of the images for online methods: see docs/streams.md
     cfg.TEST.FRESH = False  # True (--fresh): such results are not read
 
 
@@ -108,7 +110,7 @@ def name_of_test(
 
 def _run_batches(trainer: Testable, split: str, entries: list[Entry], shared: Meter, partial: PartialResults) -> None:
     dataset = GuardedDataset(trainer.tester.dataset(split), trainer.cfg.TEST.SKIP_BAD_IMAGES)
-    order, size = trainer.tester.order(len(dataset)), trainer.tester.batch_size()
+    order, size = trainer.tester.order(split), trainer.tester.batch_size()
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     missing = [number for number in range(len(batches)) if number not in partial.done]
     before = len(order) - sum(len(batches[number]) for number in missing)
