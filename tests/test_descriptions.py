@@ -16,7 +16,7 @@ import train
 from tlla.errors import InputError
 from tlla.methods import METHODS
 from tlla.prompts.choose import make_classifier
-from tlla.prompts.descriptions import read_descriptions
+from tlla.prompts.descriptions import read_class_descriptions
 from tlla.prompts.templates import zeroshot_features
 
 SENTENCES = {
@@ -43,7 +43,7 @@ def by_hand(model, names, sentences):
 
 
 def test_class_features_are_the_normalised_mean_of_normalised_sentences(tiny_clip, tmp_path):
-    descriptions = read_descriptions(written(tmp_path, SENTENCES))
+    descriptions = read_class_descriptions(written(tmp_path, SENTENCES))
     found = zeroshot_features(tiny_clip, ["tool", "land vehicle", "bird"], descriptions)
     expected = by_hand(tiny_clip, ["tool", "land_vehicle", "bird"], SENTENCES)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)

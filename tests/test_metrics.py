@@ -7,7 +7,6 @@ import torch
 from dassl.evaluation.evaluator import macro_f1
 
 from tlla.metrics import (
-    ECE_BINS,
     adaptive_calibration_error,
     area_under_risk_coverage,
     classwise_calibration_error,
@@ -16,6 +15,7 @@ from tlla.metrics import (
     score,
     summarize,
 )
+from tlla.records.record import ECE_BINS
 
 N, K = 400, 12
 

@@ -8,8 +8,8 @@ so that the sum depends neither on their order nor on how they are divided among
 import torch
 from torch import Tensor
 
-ECE_BINS = 15
-WITH_BINS = ("ece", "adaptive_ece", "classwise_ece")  # metrics that depend on ECE_BINS
+from .records.record import ECE_BINS
+
 ONE = 2**32  # a probability of 1 in `classwise_gaps`
 
 

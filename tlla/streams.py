@@ -17,6 +17,7 @@ import torch
 
 from .errors import InputError
 from .options import Option, parse_option
+from .records.record import SHUFFLED
 
 STREAMS: dict[str, type["Stream"]] = {}
 
@@ -55,7 +56,7 @@ def _by_class(labels: Sequence[int], rng: np.random.Generator) -> list[np.ndarra
 class Shuffled(Stream):
     """All images in random order."""
 
-    name = "shuffled"
+    name = SHUFFLED
     composed_by_labels = False
 
     def order(self, labels: Sequence[int], seed: int) -> list[int]:

@@ -24,10 +24,10 @@ from tlla.errors import InputError, nearest
 from tlla.files import to_csv, write_text
 from tlla.fingerprint import flat_config
 from tlla.methods import METHODS, Method
-from tlla.metrics import ECE_BINS
 from tlla.prompts.classifier import Classifier
 from tlla.prompts.descriptions import is_descriptions
 from tlla.prompts.templates import ENSEMBLES
+from tlla.records.record import ECE_BINS
 from tlla.records.store import peek, predictions_file
 from tlla.rules import parse_rule
 from tlla.streams import Shuffled

@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 from tlla.errors import InputError, nearest
 from tlla.prompts.choose import make_classifier
 from tlla.prompts.classifier import Classifier
-from tlla.prompts.descriptions import Descriptions, is_descriptions, read_descriptions
+from tlla.prompts.descriptions import Descriptions, is_descriptions, read_class_descriptions
 from tlla.prompts.saved import Prompt
 from tlla.prompts.templates import ENSEMBLES, check_template, fill_template
 from tlla.prompts.tokens import OnShared, refuse_shared
@@ -25,7 +25,7 @@ DEFAULT_TEMPLATE = "a photo of a {}."
 def find_templates(name: str, dataset: Any) -> str | tuple[str, ...] | Descriptions:
     """What a TEMPLATE key means: a template, an ensemble, a .json; "": the dataset's own, else "a photo of a {}."."""
     if is_descriptions(name):
-        found = read_descriptions(name)
+        found = read_class_descriptions(name)
         own = [len(texts) for texts in found.of(dataset.classnames)]
         print(
             f"Class descriptions {name}: {sum(own):,} sentences on {len(own):,} of its {len(found.sentences):,} classes"
@@ -47,7 +47,7 @@ def find_templates(name: str, dataset: Any) -> str | tuple[str, ...] | Descripti
 
 def said_of_template(name: str) -> str:
     """What a record says of a TEMPLATE key: the key; of class descriptions also which file it was."""
-    return str(read_descriptions(name)) if is_descriptions(name) else name
+    return str(read_class_descriptions(name)) if is_descriptions(name) else name
 
 
 def said_of_prompt(cfg: CfgNode) -> dict[str, Any]:

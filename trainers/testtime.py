@@ -76,9 +76,7 @@ def add_config(cfg: CfgNode) -> None:
     cfg.TRAINER.VIEWS = CfgNode()
     add_view_keys(cfg.TRAINER.VIEWS)
     cfg.TRAINER.PROMPT = CfgNode()
-    cfg.TRAINER.PROMPT.TEMPLATE = (
-        ""  # "": the dataset's own; or a template, an ensemble (imagenet7, imagenet80), a .json
-    )
+    cfg.TRAINER.PROMPT.TEMPLATE = ""  # "": the dataset's own; or a template, imagenet7, imagenet80, a .json file
     cfg.TRAINER.PROMPT.CLASS_TOKEN_POSITION = "end"  # of a learned prompt: end, middle or front
     cfg.TRAINER.PROMPT.NAME = ""  # what tables call a prompt of --model-dir that no run here has trained, e.g. CoOp
     cfg.TRAINER.PROMPT.SOURCE = ""  # the dataset that it was trained on, e.g. ImageNet

@@ -19,8 +19,8 @@ from torch import Tensor
 from report.tables.numbers import averaged
 from tlla.errors import InputError
 from tlla.files import to_csv, write_text
-from tlla.metrics import ECE_BINS, calibration_bins, expected_calibration_error
-from tlla.records.record import read_record
+from tlla.metrics import calibration_bins, expected_calibration_error
+from tlla.records.record import ECE_BINS, read_record
 from tlla.records.store import predictions_file, read_rows
 
 from .. import style

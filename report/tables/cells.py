@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tlla.metrics import WITH_BINS
 from tlla.paper import (
     BACKBONE,
     BENCHMARKS,
@@ -18,7 +17,7 @@ from tlla.paper import (
     SomeClasses,
 )
 from tlla.records.origins import UNKNOWN, with_classes
-from tlla.records.record import Defect
+from tlla.records.record import WITH_BINS, Defect
 
 from .numbers import Summary, averaged, harmonic_mean
 from .runs import Run

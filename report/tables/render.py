@@ -8,10 +8,9 @@ from typing import Any
 from tabulate import tabulate
 
 from tlla.files import to_csv
-from tlla.metrics import ECE_BINS, WITH_BINS
 from tlla.paper import H_AVERAGE
 from tlla.records.origins import UNKNOWN, Origin
-from tlla.records.record import Defect
+from tlla.records.record import ECE_BINS, WITH_BINS, Defect
 
 from .cells import UNITS, Cell, Row, Table, direction
 from .paired import Pair

@@ -8,8 +8,7 @@ from typing import Any
 
 from tlla.paper import BENCHMARKS
 from tlla.records.origins import UNKNOWN, Origin, Origins, with_classes
-from tlla.records.record import Defect, Record, read_records
-from tlla.streams import Shuffled
+from tlla.records.record import SHUFFLED, Defect, Record, read_records
 
 NO_SETTINGS = ("SEED", "VIEW_BATCH")  # of a node: the seed, and what changes no result
 NO_VERSIONS = ("device", "python")
@@ -114,7 +113,7 @@ def label(record: Record, origin: Origin | None) -> str:
     """
     rule, stream = record.rule, record.stream
     note = "" if rule["own"] else f" (rule {rule['name']}{', used labels' * rule['used_labels']})"
-    if stream["name"] not in ("", Shuffled.name):
+    if stream["name"] not in ("", SHUFFLED):
         note += f" (stream {stream['name']}{', composed by labels' * stream['composed_by_labels']})"
     return _label(record, origin) + note
 

@@ -22,7 +22,7 @@ from sweeps.job import Job
 from tlla.command_line import call
 from tlla.files import to_csv, write_text
 from tlla.methods import METHODS
-from tlla.metrics import ECE_BINS
+from tlla.records.record import ECE_BINS
 
 from .study import (
     PROMPTS,

@@ -13,7 +13,7 @@ from ..backbones import as_backbone
 from ..errors import InputError, nearest
 from .classifier import Autocast, Classifier, ConditionalClassifier, PromptClassifier, from_templates
 from .conditional import ConditionalCLIP, ConditionalPromptLearner
-from .descriptions import Descriptions, is_descriptions, read_descriptions
+from .descriptions import Descriptions, is_descriptions, read_class_descriptions
 from .learner import PromptLearner
 from .prompted import PromptedCLIP
 from .saved import Prompt
@@ -54,7 +54,7 @@ def find_prompt(prompt: PromptLike, epoch: int | None = None) -> str | tuple[str
             f"nor a run's folder, nor an ensemble: {nearest(os.fspath(prompt), list(ENSEMBLES))}"
         )
     if is_descriptions(prompt) and Path(prompt).expanduser().is_file():
-        return read_descriptions(prompt)
+        return read_class_descriptions(prompt)
     return Prompt.load(prompt, epoch)
 
 

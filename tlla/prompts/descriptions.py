@@ -70,14 +70,14 @@ def is_descriptions(text: str | os.PathLike[str]) -> bool:
     return os.fspath(text).lower().endswith(".json") and "{" not in os.fspath(text)
 
 
-def read_descriptions(path: str | os.PathLike[str]) -> Descriptions:
+def read_class_descriptions(path: str | os.PathLike[str]) -> Descriptions:
     """Reads class descriptions.
 
     Raises:
         InputError: The file cannot be read, is of another form, or has a name twice.
 
     >>> _ = Path("few.json").write_text('{"sea_lion": ["A sea lion has flippers."]}')
-    >>> read_descriptions("few.json").of(["sea lion"])
+    >>> read_class_descriptions("few.json").of(["sea lion"])
     [('A sea lion has flippers.',)]
     """
     if not Path(path).expanduser().is_file():
@@ -118,7 +118,7 @@ def description_features(
         InputError: A class has no sentences, or a sentence is too long for the text encoder.
 
     >>> _ = Path("few.json").write_text('{"cat": ["A cat has whiskers.", "A cat purrs."], "dog": ["A dog barks."]}')
-    >>> description_features(model, ["cat", "dog"], read_descriptions("few.json")).shape
+    >>> description_features(model, ["cat", "dog"], read_class_descriptions("few.json")).shape
     torch.Size([2, 128])
     """
     backbone = as_backbone(clip_model)

@@ -132,7 +132,7 @@ def zeroshot_features(
     Args:
         clip_model: Any CLIP.
         classnames: One name per class; underscores are read as spaces.
-        templates: One template, or several to average, or what `read_descriptions` returned.
+        templates: One template, or several to average, or what `read_class_descriptions` returned.
         on_shared: See `check_shared`.
 
     Returns:

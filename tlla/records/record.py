@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from tlla.errors import InputError
-from tlla.streams import Shuffled
 
 from . import older as old_records
 from .store import RESULTS, has_result, read_results
@@ -27,6 +26,9 @@ ENTRIES: dict[str, dict[str, type | tuple[type, ...]]] = {  # of newer records
     "training": {"name": str, "node": str, "epochs": int},
 }
 TRAINED_BY = ("name", "dataset", "said_by")
+ECE_BINS = 15
+WITH_BINS = ("ece", "adaptive_ece", "classwise_ece")  # metrics that depend on it
+SHUFFLED = "shuffled"  # the usual stream, which a record does not name
 NODES = {"TRAINER", "DATASET", "OPTIM", "TEST"}  # of its config
 
 
@@ -97,7 +99,7 @@ class Record:
     def stream(self) -> Mapping[str, Any]:
         """The order of the test's images: name, "" if the method is not online; composed_by_labels."""
         found = self.test.get("stream")
-        found = found if isinstance(found, Mapping) else {"name": Shuffled.name} if "order" in self.test else {}
+        found = found if isinstance(found, Mapping) else {"name": SHUFFLED} if "order" in self.test else {}
         by_labels = found.get("composed_by_labels") is True
         return {"name": str(found.get("name", "")), "composed_by_labels": by_labels}
 
