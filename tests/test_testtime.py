@@ -21,6 +21,7 @@ from PIL import Image
 import train
 from tlla.clip import encode_images, load_clip, normalize
 from tlla.methods import METHODS
+from tlla.metrics import classwise_gaps, score, summarize
 from tlla.prompts.classifier import PromptClassifier, from_templates
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
@@ -129,7 +130,16 @@ def test_compare_leaves_a_table_of_every_method_and_prompt(place):
     assert float(single["accuracy"]) == record["accuracy"] and float(single["ece"]) == record["ece"]
     assert all(float(row["seconds_per_image"]) > float(row["method_seconds_per_image"]) > 0 for row in rows)
     table = (place.folder / "compare/table.md").read_text()
+    assert "| ECE % (15 bins) " in table.splitlines()[0]
     assert all(re.search(rf"\| words +\| {name} ", table) for name in METHODS)
+
+
+def test_the_measures_of_confidence_are_those_of_all_probabilities(place):
+    label = torch.tensor([int(row["label"]) for row in place.rows("compare/words/MeanViews")])
+    probability = by_hand(place, "MeanViews", classifier_of(place, "words"), list(range(15)))
+    expected = summarize(score(probability, label), classwise_gaps(probability, label))
+    record = json.loads((place.folder / "compare/words/MeanViews/results.json").read_text())["splits"]["test"]
+    assert {name: record[name] for name in expected} == pytest.approx(expected, abs=0.01)
 
 
 def test_the_vote_of_tlla_tells_how_often_it_was_unanimous(place):

@@ -20,6 +20,7 @@ from tlla.fingerprint import tensor_sha256
 from tlla.precision import AUTO, PRECISIONS, autocast, choose_precision
 from tlla.records.origins import with_classes
 from tlla.registry import register
+from tlla.streams import Shuffled, parse_stream
 from tlla.workers import fit_workers
 
 from .harness import distributed
@@ -31,7 +32,7 @@ from .harness.image_data import ImageDataset
 from .harness.image_test import ImageTest
 from .harness.input_check import check_input
 from .harness.split_guard import SplitFiles, separate_splits
-from .prompt_source import said_of_prompt
+from .prompt_source import said_of_prompt, said_of_template
 
 LOADED = "train_loader_x train_loader_u val_loader test_loader num_classes num_source_domains lab2cname".split()
 
@@ -76,6 +77,11 @@ class ClipTrainer(TrainerX):
         """Refuses values of the method's node that cannot work."""
         one_of(f"TRAINER.{self.config_node}.PREC", cfg.TRAINER[self.config_node].PREC, PRECISIONS)
         self.tester = self.make_tester(cfg)
+        if parse_stream(cfg.TEST.STREAM) != Shuffled() and not self.tester.online:
+            raise InputError(
+                f"TEST.STREAM {cfg.TEST.STREAM} orders the images for methods that learn from them, such as TDA, but "
+                f"{cfg.TRAINER.NAME} does not: leave it out"
+            )
 
     def make_tester(self, cfg: CfgNode) -> ImageTest:
         """Hook: how it is tested; refuses settings that cannot work."""
@@ -119,7 +125,7 @@ class ClipTrainer(TrainerX):
         settings = {key: value for key, value in plain(self.method_cfg).items() if key != "SEED"}
         settings["PREC"] = self.precision
         if "TEMPLATE" in settings:
-            settings["TEMPLATE"] = settings["TEMPLATE"] or self.cfg.DATASET.get("TEMPLATE", "")
+            settings["TEMPLATE"] = said_of_template(settings["TEMPLATE"]) or self.cfg.DATASET.get("TEMPLATE", "")
         return {
             "name": type(self).__name__,
             "kind": self.kind,

@@ -25,9 +25,12 @@ from tlla.files import to_csv, write_text
 from tlla.fingerprint import flat_config
 from tlla.methods import METHODS, Method
 from tlla.prompts.classifier import Classifier
+from tlla.prompts.descriptions import is_descriptions
 from tlla.prompts.templates import ENSEMBLES
+from tlla.records.record import ECE_BINS
 from tlla.records.store import peek, predictions_file
 from tlla.rules import parse_rule
+from tlla.streams import Shuffled
 
 from .base import registered
 from .harness import distributed
@@ -41,14 +44,15 @@ COLUMNS = (  # of the table: heading, key of the record, format
     ("top-5 %", "top5", ".1f"),
     ("macro F1 %", "macro_f1", ".1f"),
     ("NLL", "nll", ".3f"),
-    ("ECE %", "ece", ".1f"),
+    (f"ECE % ({ECE_BINS} bins)", "ece", ".1f"),
     ("Brier", "brier", ".3f"),
     ("s/image", "seconds_per_image", ".4f"),
     ("of it own", "method_seconds_per_image", ".4f"),
     ("peak MB", "peak_memory_mb", ".0f"),
 )
+IN_CSV = (*(key for _, key, _ in COLUMNS), "adaptive_ece", "classwise_ece", "aurc")
 
-
+COMPOSED = "Stream {stream}, composed by labels: the true classes ordered the images, for the methods that say so."
 USED_LABELS = "Used labels: the views were chosen by the true classes, which no prediction knows."
 
 
@@ -57,7 +61,7 @@ def add_config(cfg: CfgNode) -> None:
     cfg.TRAINER.COMPARE = CfgNode()
     cfg.TRAINER.COMPARE.METHODS = ()  # names of methods; (): all
     cfg.TRAINER.COMPARE.RULES = ()  # each method that chooses views under each of these rules; (): under its own
-    cfg.TRAINER.COMPARE.PROMPTS = ()  # "name=source": a run's folder, a template, or an ensemble; (): as for one method
+    cfg.TRAINER.COMPARE.PROMPTS = ()  # "name=source": a run, a template, an ensemble, a .json; (): as for one method
 
 
 class CompareTest(ViewTest):
@@ -121,23 +125,29 @@ class CompareTest(ViewTest):
             return {}
         return there if same and predictions_file(folder, split).is_file() else {}
 
+    def _note(self, method: Method) -> str:
+        """What a row says beside the method."""
+        other = method.online and self.stream != Shuffled()
+        return " (used labels)" * method.uses_labels + f" (stream {self.stream})" * other
+
     def finish(self, entries: list[Entry], split: str) -> None:
         """Prints the table and writes it, and with full precision table.csv."""
         found = [entry.record.content["splits"][split] for entry in entries]
         pairs = [(entry.record.content["prompt"], entry.method) for entry in entries]
         names = [(prompt, method.title) for prompt, method in pairs]
-        shown = [(prompt, method.title + " (used labels)" * method.uses_labels) for prompt, method in pairs]
+        shown = [(prompt, method.title + self._note(method)) for prompt, method in pairs]
         cells = [[format(row.get(key, float("nan")), form) for _, key, form in COLUMNS] for row in found]
         rows = [[*(x.replace("|", "\\|") for x in name), *row] for name, row in zip(shown, cells, strict=True)]
         headers = ["prompt", "method", *(heading for heading, _, _ in COLUMNS)]
         table = tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", "left"))
         if any(method.uses_labels for _, method in pairs):
             table += f"\n\n{USED_LABELS}"
+        if self.online and self.stream.composed_by_labels:
+            table += f"\n\n{COMPOSED.format(stream=self.stream)}"
         print(f"\n{table}")
         write_text(self.trainer.record.folder / "table.md", table + "\n")
-        keys = [key for _, key, _ in COLUMNS]
-        values = [[*name, *map(row.get, keys)] for name, row in zip(shown, found, strict=True)]
-        write_text(self.trainer.record.folder / "table.csv", to_csv([["prompt", "method", *keys], *values]))
+        values = [[*name, *map(row.get, IN_CSV)] for name, row in zip(shown, found, strict=True)]
+        write_text(self.trainer.record.folder / "table.csv", to_csv([["prompt", "method", *IN_CSV], *values]))
         self.trainer.record.content["splits"][split] = {"total": found[0]["total"], "parts": names}
         self.trainer.record.write()
 
@@ -181,13 +191,13 @@ class Compare(TestTimeTrainer):
             raise InputError(
                 f"TRAINER.COMPARE.PROMPTS has the entry {entry!r}: write name=source, e.g. CoOp=output/coop/seed1"
             )
-        if not source or "{}" in source or source in ENSEMBLES:
+        if not source or "{}" in source or source in ENSEMBLES or is_descriptions(source):
             self.templates[name] = self.template_name(source)
             return self.reader.template(source)
         if not Path(source).is_dir():
             raise InputError(
                 f"TRAINER.COMPARE.PROMPTS has the entry {entry!r}, but there is no folder {source}, and it is no "
-                f"template with {{}} and no ensemble ({', '.join(ENSEMBLES)})"
+                f"template with {{}}, no ensemble ({', '.join(ENSEMBLES)}) and no .json file of class descriptions"
             )
         classifier, self.loaded[name] = self.reader.run(source)
         return classifier

@@ -1,4 +1,4 @@
-"""Any prompt for any test-time method: a template, an ensemble of templates, or what a run has learned."""
+"""Any prompt for any test-time method: templates, class descriptions, or what a run has learned."""
 
 import contextlib
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from yacs.config import CfgNode
 from tlla.errors import InputError, nearest
 from tlla.prompts.choose import make_classifier
 from tlla.prompts.classifier import Classifier
+from tlla.prompts.descriptions import Descriptions, is_descriptions, read_class_descriptions
 from tlla.prompts.saved import Prompt
 from tlla.prompts.templates import ENSEMBLES, check_template, fill_template
 from tlla.prompts.tokens import OnShared, refuse_shared
@@ -21,8 +22,15 @@ from .harness.describe_run import describe_source
 DEFAULT_TEMPLATE = "a photo of a {}."
 
 
-def find_templates(name: str, dataset: Any) -> str | tuple[str, ...]:
-    """The template or ensemble that a TEMPLATE key means; empty: the dataset's own, else "a photo of a {}."."""
+def find_templates(name: str, dataset: Any) -> str | tuple[str, ...] | Descriptions:
+    """What a TEMPLATE key means: a template, an ensemble, a .json; "": the dataset's own, else "a photo of a {}."."""
+    if is_descriptions(name):
+        found = read_class_descriptions(name)
+        own = [len(texts) for texts in found.of(dataset.classnames)]
+        print(
+            f"Class descriptions {name}: {sum(own):,} sentences on {len(own):,} of its {len(found.sentences):,} classes"
+        )
+        return found
     templates = ENSEMBLES.get(name) or name or getattr(dataset, "template", DEFAULT_TEMPLATE)
     if isinstance(templates, str):
         if "{}" not in templates:
@@ -35,6 +43,11 @@ def find_templates(name: str, dataset: Any) -> str | tuple[str, ...]:
     else:
         print(f"Ensemble {name} of {len(templates)} templates")
     return templates
+
+
+def said_of_template(name: str) -> str:
+    """What a record says of a TEMPLATE key: the key; of class descriptions also which file it was."""
+    return str(read_class_descriptions(name)) if is_descriptions(name) else name
 
 
 def said_of_prompt(cfg: CfgNode) -> dict[str, Any]:
@@ -67,7 +80,7 @@ class PromptReader:
     on_shared: OnShared = refuse_shared
 
     def template(self, name: str) -> Classifier:
-        """Of a template, an ensemble's name, or (empty) the dataset's own template."""
+        """Of a template, an ensemble's name, a .json of class descriptions, or (empty) the dataset's own template."""
         return self._classifier(find_templates(name, self.dataset))
 
     def run(self, directory: str, epoch: int | None = None) -> tuple[Classifier, dict[str, Any]]:
@@ -77,6 +90,6 @@ class PromptReader:
         print(f"Loaded the prompt of epoch {prompt.epochs} from {prompt.path}")
         return classifier, describe_source(prompt.path, prompt.epochs, prompt.trained_by)
 
-    def _classifier(self, prompt: str | tuple[str, ...] | Prompt) -> Classifier:
+    def _classifier(self, prompt: str | tuple[str, ...] | Descriptions | Prompt) -> Classifier:
         names = self.dataset.classnames
         return make_classifier(self.clip_model, names, prompt, self.autocast, self.loss_scale, self.on_shared)

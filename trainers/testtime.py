@@ -16,7 +16,7 @@ from .base import ClipTrainer, registered
 from .config.choose_protocol import describe_protocol
 from .harness.view_data import add_view_keys
 from .harness.view_test import ViewTest, add_method_keys
-from .prompt_source import PromptReader, said_of_prompt
+from .prompt_source import PromptReader, said_of_prompt, said_of_template
 
 
 class TestTimeTrainer(ClipTrainer):
@@ -58,7 +58,7 @@ class TestTimeTrainer(ClipTrainer):
 
     def template_name(self, name: str) -> str:
         """A template as a row of the tables has it; "": each dataset's own."""
-        return name or self.cfg.DATASET.get("TEMPLATE", "")
+        return said_of_template(name) or self.cfg.DATASET.get("TEMPLATE", "")
 
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Takes the prompt of a run; without a directory the template of TRAINER.PROMPT stays."""
@@ -79,7 +79,7 @@ def add_config(cfg: CfgNode) -> None:
     add_view_keys(cfg.TRAINER.VIEWS)
     cfg.TRAINER.VIEWS.PROTOCOL = "common"  # authors: views, template, settings as the method's authors had them
     cfg.TRAINER.PROMPT = CfgNode()
-    cfg.TRAINER.PROMPT.TEMPLATE = ""  # "": the dataset's own; or a template, or an ensemble: imagenet7, imagenet80
+    cfg.TRAINER.PROMPT.TEMPLATE = ""  # "": the dataset's own; or a template, imagenet7, imagenet80, a .json file
     cfg.TRAINER.PROMPT.CLASS_TOKEN_POSITION = "end"  # of a learned prompt: end, middle or front
     cfg.TRAINER.PROMPT.NAME = ""  # what tables call a prompt of --model-dir that no run here has trained, e.g. CoOp
     cfg.TRAINER.PROMPT.SOURCE = ""  # the dataset that it was trained on, e.g. ImageNet

@@ -28,6 +28,7 @@ from tlla.clip import logit_scale
 from tlla.errors import InputError, within
 from tlla.fingerprint import tensor_sha256, weights_sha256
 from tlla.prompts.checkpoint import find_checkpoint, read_checkpoint
+from tlla.prompts.descriptions import is_descriptions
 from tlla.prompts.info import PromptInfo
 from tlla.prompts.templates import zeroshot_features
 from tlla.training.cache_model import Cache, load_cache, make_keys, search, search_grid
@@ -65,6 +66,11 @@ def add_config(cfg: CfgNode) -> None:
 
 def check_settings(node: CfgNode) -> None:
     """Raises InputError for a setting that cannot work."""
+    if is_descriptions(node.TEMPLATE):
+        raise InputError(
+            f"TEMPLATE {node.TEMPLATE} is a file of class descriptions, which serve tests alone, but Tip-Adapter "
+            "trains: use a template or an ensemble"
+        )
     for key in ("BETA", "ALPHA"):
         if not 0 <= node[key] < float("inf"):
             raise InputError(f"{key} must be a finite number >= 0, but got {node[key]}")

@@ -17,7 +17,7 @@ from .prompt_source import find_templates
 def add_config(cfg: CfgNode) -> None:
     """Adds TRAINER.ZSCLIP."""
     cfg.TRAINER.ZSCLIP = CfgNode()
-    cfg.TRAINER.ZSCLIP.TEMPLATE = ""  # "": the dataset's own; or a template, or an ensemble: imagenet7, imagenet80
+    cfg.TRAINER.ZSCLIP.TEMPLATE = ""  # "": the dataset's own; or a template, imagenet7, imagenet80, a .json file
     cfg.TRAINER.ZSCLIP.PREC = "auto"  # auto (amp on a GPU), fp32, fp16, bf16, amp
 
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from report.tables.numbers import averaged
 from tlla.errors import InputError
 from tlla.files import to_csv, write_text
-from tlla.metrics import ECE_BINS, calibration_bins, expected_calibration_error
-from tlla.records.record import read_record
+from tlla.metrics import calibration_bins, expected_calibration_error
+from tlla.records.record import ECE_BINS, read_record
 from tlla.records.store import predictions_file, read_rows
 
 from .. import style
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> list[Path]:
         name: [read_confidences(f, args.split) for f in folders] for name, folders in named_runs(args.runs).items()
     }
     for name, tests in found.items():
-        print(f"{name}: ECE {ece(tests)} %")
+        print(f"{name}: ECE {ece(tests)} % ({ECE_BINS} bins)")
     write_text(args.out / "reliability.csv", to_csv(bin_rows(found)))
     return [args.out / "reliability.csv", *draw(found, args.out / "reliability")]
 
@@ -158,6 +158,6 @@ def _diagram(upper: Axes, lower: Axes, name: str, tests: Sequence[Confidences]) 
         upper.bar(x, gaps, bottom=list(map(min, sure, right)), color=colour, hatch=hatch, label=label, **look)
     upper.plot([0, 1], [0, 1], "--", color="0.3", linewidth=0.9, label="calibrated")
     upper.set(xlim=(0, 1.01), ylim=(0, 1), xticks=(0, 0.5, 1))
-    upper.set_title(f"{name}\nECE {ece(tests)} %", fontsize=9)
+    upper.set_title(f"{name}\nECE {ece(tests)} % ({ECE_BINS} bins)", fontsize=9)
     lower.bar(x, [100 * row[2] / total for row in rows], color="0.6", **look)
     lower.set_xlabel("confidence")

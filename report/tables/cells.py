@@ -17,7 +17,7 @@ from tlla.paper import (
     SomeClasses,
 )
 from tlla.records.origins import UNKNOWN, with_classes
-from tlla.records.record import Defect
+from tlla.records.record import WITH_BINS, Defect
 
 from .numbers import Summary, averaged, harmonic_mean
 from .runs import Run
@@ -26,7 +26,7 @@ ORDER = tuple(column for benchmark in BENCHMARKS for column in benchmark.columns
 SAME_DATASET = "Trained and tested on the same dataset"
 BASE_TO_NEW = "Base-to-new generalization"
 UNITS = {  # of the metrics that every record has; a method's own details have no better and worse
-    **dict.fromkeys(("accuracy", "error_rate", "macro_f1", "perclass_accuracy", "top5", "ece"), "%"),
+    **dict.fromkeys(("accuracy", "error_rate", "macro_f1", "perclass_accuracy", "top5", "aurc", *WITH_BINS), "%"),
     **dict.fromkeys(("seconds", "seconds_per_image", "method_seconds_per_image"), "s"),
     "nll": "nats",
     "peak_memory_mb": "MB",

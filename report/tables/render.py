@@ -10,7 +10,7 @@ from tabulate import tabulate
 from tlla.files import to_csv
 from tlla.paper import H_AVERAGE
 from tlla.records.origins import UNKNOWN, Origin
-from tlla.records.record import Defect
+from tlla.records.record import ECE_BINS, WITH_BINS, Defect
 
 from .cells import UNITS, Cell, Row, Table, direction
 from .paired import Pair
@@ -56,6 +56,8 @@ class Report:
                     notes.append(
                         f"USED LABELS: {row.name}: the true classes chose the views, which no prediction knows"
                     )
+                streams = dict.fromkeys(run.stream for run in row.runs if run.stream)
+                notes += [f"COMPOSED BY LABELS: {row.name}: the true classes ordered the images, {s}" for s in streams]
                 notes += [_origin_note(row.name, origin) for origin in origins if origin.record is None]
                 notes += _protocol_notes(row)
         return list(dict.fromkeys(notes))
@@ -89,6 +91,7 @@ def render(report: Report, form: str) -> str:
     blocks = []
     for table in report.tables:
         unit = f" in {UNITS[table.metric]}" if table.metric in UNITS else ""
+        unit += f" ({ECE_BINS} bins)" if table.metric in WITH_BINS else ""
         title = f"{table.title}: {table.metric}{unit}, mean ± {spread} over seeds"
         blocks.append(_block(title, _wide(table, report.ci95, form), form))
         if paper := _beside_paper(table, form):

@@ -9,7 +9,7 @@ from typing import Any
 from tlla.paper import BENCHMARKS
 from tlla.protocols import COMMON
 from tlla.records.origins import UNKNOWN, Origin, Origins, with_classes
-from tlla.records.record import Defect, Record, read_records
+from tlla.records.record import SHUFFLED, Defect, Record, read_records
 
 NO_SETTINGS = ("SEED", "VIEW_BATCH")  # of a node: the seed, and what changes no result
 NO_VERSIONS = ("device", "python")
@@ -36,6 +36,7 @@ class Run:
     origin: Origin | None = None  # who has trained it
     used_labels: bool = False  # its views were chosen by the true classes
     protocol: Mapping[str, Any] = field(default_factory=dict, repr=False)  # see `Record.protocol`; {} if it is common
+    stream: str = ""  # that the true classes composed; "": none
     root: str = ""  # folder of the data
     metrics: Mapping[str, float] = field(default_factory=dict, repr=False)  # numbers of the test split by name
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)  # what must agree among the runs of a row
@@ -105,6 +106,7 @@ def _make_run(record: Record, origin: Origin | None, names: DataNames) -> Run:
         origin=origin,
         used_labels=record.rule["used_labels"],
         protocol={} if record.protocol["name"] == COMMON else record.protocol,
+        stream=record.stream["name"] if record.stream["composed_by_labels"] else "",
         root=str(record.config["DATASET"].get("ROOT", "")),
         metrics={name: float(v) for name, v in record.test.items() if isinstance(v, (int, float))},
         settings=_data_settings(record) | _method_settings(record, origin) | _training_settings(record, origin),
@@ -115,10 +117,12 @@ def _make_run(record: Record, origin: Origin | None, names: DataNames) -> Run:
 def label(record: Record, origin: Origin | None) -> str:
     """Trainer, or method+prompt: TPT on a CoOp run is TPT+CoOp, STSS on SAPT is TLLA, a prompt is its trainer.
 
-    A selection rule that is not the method's own is in brackets.
+    A selection rule that is not the method's own is in brackets, and a stream that is not shuffled.
     """
-    rule = record.rule
+    rule, stream = record.rule, record.stream
     note = "" if rule["own"] else f" (rule {rule['name']}{', used labels' * rule['used_labels']})"
+    if stream["name"] not in ("", SHUFFLED):
+        note += f" (stream {stream['name']}{', composed by labels' * stream['composed_by_labels']})"
     return _label(record, origin) + note
 
 
@@ -178,6 +182,8 @@ def _facts(record: Record) -> dict[str, str]:
     }
     if record.data["own"] and "classes_sha256" in record.data:
         facts["hash of the class names"] = str(record.data["classes_sha256"])[:12]
+    if record.stream["name"]:
+        facts["stream"] = record.stream["name"]
     if (views := record.method["views"]) and record.protocol["name"] == COMMON:
         # With a margin the views are the same; not all are seen.
         facts["views"] = ", ".join(f"{key} {value}" for key, value in views.items() if key != "MARGIN")

@@ -22,6 +22,7 @@ from sweeps.job import Job
 from tlla.command_line import call
 from tlla.files import to_csv, write_text
 from tlla.methods import METHODS
+from tlla.records.record import ECE_BINS
 
 from .study import (
     PROMPTS,
@@ -39,6 +40,7 @@ from .study import (
 
 RIVALS = ("CoCoOp", "TipAdapter", "TipAdapterF")  # trained on the source, tested on one view
 COLUMNS = ("accuracy", "top5", "macro_f1", "nll", "ece", "brier")
+ECE = f"ECE ({ECE_BINS} bins), %"
 COLUMNS += ("seconds_per_image", "method_seconds_per_image", "peak_memory_mb")
 
 
@@ -92,7 +94,7 @@ class MethodSummary:
 
     def calibration(self) -> str:
         """ECE and NLL of each method under each prompt, on the shifted styles."""
-        headers = ["shifted styles", *(f"{p}: {what}" for p in PROMPTS for what in ("ECE, %", "NLL"))]
+        headers = ["shifted styles", *(f"{p}: {what}" for p in PROMPTS for what in (ECE, "NLL"))]
         kinds = (("ece", ".1f"), ("nll", ".2f"))
         rows = [[m, *(self.cell(m, p, key, True, form) for p in PROMPTS for key, form in kinds)] for m in self.methods]
         return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
@@ -101,7 +103,7 @@ class MethodSummary:
         """The training rivals, on one view."""
         cells = ((False, "accuracy"), (True, "accuracy"), (True, "ece"))
         rows = [[m, *(self.cell(m, p, key, shifted) for shifted, key in cells)] for m, p in self.keys if m in RIVALS]
-        headers = ["trained on the source, one view", "source, %", "shifted, %", "ECE, %"]
+        headers = ["trained on the source, one view", "source, %", "shifted, %", ECE]
         return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
 
     def seconds(self, method: str, prompt: str, key: str = "seconds_per_image") -> float:

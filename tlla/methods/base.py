@@ -122,7 +122,18 @@ class Method:
         """
         text = self.classifier.text(features)
         single = enumerate(self.groups(features, 1))
-        return torch.stack([self.predict_one(z[0], text[b if len(text) > 1 else 0]) for b, z in single])
+        return torch.stack([self.step(self.see(z[0], text[b if len(text) > 1 else 0])) for b, z in single])
+
+    def see(self, features: Tensor, text: Tensor) -> Any:
+        """What `step` needs of an image, with the arguments of `predict_one`.
+
+        An online method may compute here what no earlier image changes: then several orders of the images share it.
+        """
+        return features, text
+
+    def step(self, seen: Any) -> Tensor:
+        """Class probabilities of one image, (K,), from what `see` returned."""
+        return self.predict_one(*seen)
 
     def predict_one(self, features: Tensor, text: Tensor) -> Tensor:
         """Class probabilities of one image, (K,), from its views' features (V, E) and the class features (K, E)."""

@@ -10,7 +10,7 @@ The authors tuned alpha and beta on each test set (configs/trainers/TDA); the de
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -18,6 +18,16 @@ from tlla.methods.cache import FeatureCache, pool_views
 from tlla.selection import marginal_entropy
 
 from .base import Method, check_at_least, check_share
+
+
+class SeenByTDA(NamedTuple):
+    """An image as the caches find it."""
+
+    feature: Tensor  # mean of the kept views, (E,)
+    logits: Tensor  # mean of theirs, (K,)
+    label: int  # the predicted class without caches
+    entropy: Tensor  # of the kept views' mean probability
+    against: Tensor | None  # classes that an uncertain image counts against, (K,), bool; None: it is not uncertain
 
 
 @dataclass
@@ -59,19 +69,23 @@ class TDA(Method):
         self.positive.load(state["positive"])
         self.negative.load(state["negative"])
 
-    def predict_one(self, features: Tensor, text: Tensor) -> Tensor:
-        """Class probabilities, (K,); adds the image to the caches."""
+    def see(self, features: Tensor, text: Tensor) -> SeenByTDA:
+        """All that the caches do not change."""
         feature, kept = pool_views(self, features, text)
         logits, entropy = kept.mean(dim=0), marginal_entropy(kept)
-        label = int(logits.argmax())
-        self.positive.add(label, entropy, feature)
-        unit = math.log2(len(text))
+        unit, against = math.log2(len(text)), None
         if self.entropy_low * unit < entropy < self.entropy_high * unit:
             probability = kept.softmax(dim=-1).mean(dim=0)
             against = (probability > self.mask_low) & (probability < self.mask_high)
-            self.negative.add(label, entropy, feature, against)
+        return SeenByTDA(feature, logits, int(logits.argmax()), entropy, against)
 
-        pros = self.positive.affinity(feature, self.pos_beta).sum(dim=1)
-        weights = self.negative.affinity(feature, self.neg_beta)  # (K, capacity)
+    def step(self, seen: SeenByTDA) -> Tensor:
+        """Class probabilities, (K,); adds the image to the caches."""
+        self.positive.add(seen.label, seen.entropy, seen.feature)
+        if seen.against is not None:
+            self.negative.add(seen.label, seen.entropy, seen.feature, seen.against)
+
+        pros = self.positive.affinity(seen.feature, self.pos_beta).sum(dim=1)
+        weights = self.negative.affinity(seen.feature, self.neg_beta)  # (K, capacity)
         cons = weights.flatten() @ self.negative.values.flatten(0, 1)
-        return (logits + self.pos_alpha * pros - self.neg_alpha * cons).softmax(dim=-1)
+        return (seen.logits + self.pos_alpha * pros - self.neg_alpha * cons).softmax(dim=-1)

@@ -26,11 +26,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("images", nargs="+", help="files, folders, patterns, or - (put them before --classes)")
     parser.add_argument("-0", "--null", action="store_true", help="paths on the standard input end with NUL")
     names = parser.add_mutually_exclusive_group()
-    names.add_argument("--classes", nargs="+", metavar="NAME", help="the class names (default: the checkpoint's)")
+    names.add_argument(
+        "--classes",
+        nargs="+",
+        metavar="NAME",
+        help="the class names (default: those of the checkpoint or of the descriptions)",
+    )
     names.add_argument("--classes-file", metavar="FILE", help="text with one class name a line")
     names.add_argument("--classes-from", metavar="FOLDER", help="folder whose subfolders' names are the classes")
     parser.add_argument(
-        "--prompt", help='template, imagenet7, imagenet80, checkpoint or run (default: "a photo of a {}.")'
+        "--prompt",
+        help='template, imagenet7, imagenet80, .json of descriptions, checkpoint, run (default: "a photo of a {}.")',
     )
     parser.add_argument("--load-epoch", type=int, metavar="N", help="epoch of that run (default: the newest)")
     parser.add_argument("--backbone", help="a CLIP by name or file (default: the checkpoint's, else ViT-B/16)")

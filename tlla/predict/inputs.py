@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..files import read_text
 from ..methods.choice import build_method, find_method, parse_settings, refuse_labels
 from ..prompts.choose import find_prompt
+from ..prompts.descriptions import Descriptions
 from ..prompts.info import PromptInfo
 from ..prompts.saved import Prompt
 from ..prompts.templates import named_templates
@@ -57,6 +58,8 @@ def build_predictor(args: argparse.Namespace) -> Predictor:
     """
     prompt = find_prompt(args.prompt or TEMPLATE, args.load_epoch)
     info, path = (prompt.info, prompt.path) if isinstance(prompt, Prompt) else (PromptInfo(), None)
+    if isinstance(prompt, Descriptions):
+        info = PromptInfo(tuple(prompt.sentences))
     names = find_class_names(args, info)
     values = parse_settings(args.set)
     if own := sorted({name.lower() for name in values} & set(inspect.signature(Predictor).parameters)):

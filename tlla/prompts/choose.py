@@ -1,4 +1,4 @@
-"""Builds the text side from any prompt: a template, an ensemble, a checkpoint, a run's folder, or context vectors."""
+"""Builds the text side from any prompt: templates, class descriptions, a checkpoint, a run, context vectors."""
 
 import contextlib
 import os
@@ -13,17 +13,18 @@ from ..backbones import as_backbone
 from ..errors import InputError, nearest
 from .classifier import Autocast, Classifier, ConditionalClassifier, PromptClassifier, from_templates
 from .conditional import ConditionalCLIP, ConditionalPromptLearner
+from .descriptions import Descriptions, is_descriptions, read_class_descriptions
 from .learner import PromptLearner
 from .prompted import PromptedCLIP
 from .saved import Prompt
 from .templates import ENSEMBLES, named_templates
 from .tokens import OnShared, refuse_shared
 
-PromptLike = str | Sequence[str] | os.PathLike[str] | Tensor | np.ndarray | Prompt
+PromptLike = str | Sequence[str] | os.PathLike[str] | Tensor | np.ndarray | Prompt | Descriptions
 
 
-def find_prompt(prompt: PromptLike, epoch: int | None = None) -> str | tuple[str, ...] | Prompt:
-    """Resolves a prompt: one or more templates, or a learned prompt, which is loaded if it is a path.
+def find_prompt(prompt: PromptLike, epoch: int | None = None) -> str | tuple[str, ...] | Prompt | Descriptions:
+    """Resolves a prompt: one or more templates, or what is read from a path, a learned prompt or class descriptions.
 
     Args:
         prompt: See `make_classifier`.
@@ -35,7 +36,7 @@ def find_prompt(prompt: PromptLike, epoch: int | None = None) -> str | tuple[str
     >>> find_prompt("a photo of a {}."), find_prompt(torch.zeros(4, 128)).position
     ('a photo of a {}.', 'end')
     """
-    if isinstance(prompt, Prompt):
+    if isinstance(prompt, (Prompt, Descriptions)):
         return prompt
     if isinstance(prompt, (Tensor, np.ndarray)):
         return Prompt(prompt)  # type: ignore[arg-type]
@@ -52,6 +53,8 @@ def find_prompt(prompt: PromptLike, epoch: int | None = None) -> str | tuple[str
             f"the prompt {os.fspath(prompt)!r} is neither a template (it has no {{}} for the class name), nor a file, "
             f"nor a run's folder, nor an ensemble: {nearest(os.fspath(prompt), list(ENSEMBLES))}"
         )
+    if is_descriptions(prompt) and Path(prompt).expanduser().is_file():
+        return read_class_descriptions(prompt)
     return Prompt.load(prompt, epoch)
 
 
@@ -68,9 +71,10 @@ def make_classifier(
     Args:
         model: CLIP.
         class_names: One name per class.
-        prompt: A template with ``{}`` for the class name; several, an ensemble; "imagenet7" or "imagenet80"; a
-            checkpoint or the folder of a run that trained a prompt (CoOp, CoCoOp, SAPT, TLLA); context vectors (L, D),
-            or (K, L, D) by class, which stand before the class name; or what `train_prompt` returned.
+        prompt: A template with ``{}`` for the class name; several, an ensemble; "imagenet7" or "imagenet80"; a .json
+            file of class descriptions, see `tlla.prompts.descriptions`; a checkpoint or the folder of a run that
+            trained a prompt (CoOp, CoCoOp, SAPT, TLLA); context vectors (L, D), or (K, L, D) by class, which stand
+            before the class name; or what `train_prompt` returned.
         autocast: See `Classifier`.
         loss_scale: See `Classifier`.
         on_shared: See `tlla.prompts.tokens.check_shared`.

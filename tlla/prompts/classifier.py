@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..fingerprint import tensor_sha256
 from ..sharpness import random_directions
 from .conditional import ConditionalCLIP
+from .descriptions import Descriptions
 from .learner import PromptLearner
 from .prompted import PromptedCLIP
 from .templates import template_context, zeroshot_features
@@ -27,7 +28,8 @@ from .tokens import OnShared, refuse_shared
 
 FP16_LOSS_SCALE = 1000.0  # TPT's
 NO_CONTEXT = (
-    "an ensemble of templates or a template without words before {} and apart from it has none: use a single template "
+    "an ensemble of templates or a template without words before {} and apart from it has none, nor have class "
+    "descriptions: use a single template "
     'such as "a photo of a {}." or a trained prompt (--model-dir)'
 )
 Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
@@ -179,17 +181,17 @@ class ConditionalClassifier(PromptClassifier):
 def from_templates(
     clip_model: nn.Module,
     classnames: list[str],
-    templates: str | Sequence[str],
+    templates: str | Sequence[str] | Descriptions,
     autocast: Autocast = contextlib.nullcontext,
     loss_scale: float = 1.0,
     on_shared: OnShared = refuse_shared,
 ) -> Classifier:
-    """Builds a classifier from a template, whose words before the class name can be tuned, or from an ensemble.
+    """Builds a classifier from a template, whose words before the class name can be tuned, or from several texts.
 
     Args:
         clip_model: Any CLIP.
         classnames: One name per class.
-        templates: A template such as ``"a photo of a {}."``, or several.
+        templates: A template such as ``"a photo of a {}."``, or several, or class descriptions.
         autocast: See `Classifier`.
         loss_scale: See `Classifier`.
         on_shared: See `tlla.prompts.tokens.check_shared`.

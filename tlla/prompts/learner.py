@@ -21,6 +21,7 @@ from ..arguments import one_of
 from ..backbones import as_backbone
 from ..errors import InputError
 from ..fingerprint import class_order, weights_sha256
+from .descriptions import is_descriptions
 from .templates import template_context, template_tokens
 from .tokens import OnShared, check_shared, find_placeholder, refuse_shared
 
@@ -50,6 +51,10 @@ def check_prompt(n_ctx: int, ctx_init: str, class_token_position: str) -> None:
         raise InputError(
             f"CTX_INIT must consist of words, such as 'a photo of a', but got {ctx_init!r}: leave out the {{}} of the "
             "class name and what follows it"
+        )
+    if is_descriptions(ctx_init.strip()):
+        raise InputError(
+            f"CTX_INIT must consist of words, but {ctx_init!r} is a file of class descriptions: leave it out"
         )
     if not ctx_init.strip() and n_ctx < 1:
         raise InputError(f"N_CTX must be at least 1 when CTX_INIT is empty, but got {n_ctx}")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..backbones import Backbone, as_backbone
 from ..errors import InputError
+from .descriptions import Descriptions, description_features
 from .tokens import OnShared, check_shared, refuse_shared, tokenize_prompts
 
 IMAGENET_80 = (
@@ -123,15 +124,15 @@ def named_templates(name: str) -> str | tuple[str, ...] | None:
 def zeroshot_features(
     clip_model: nn.Module,
     classnames: list[str],
-    templates: str | Sequence[str],
+    templates: str | Sequence[str] | Descriptions,
     on_shared: OnShared = refuse_shared,
 ) -> Tensor:
-    """Class features of hand-written templates such as ``"a photo of a {}."``.
+    """Class features of hand-written templates such as ``"a photo of a {}."``, or of class descriptions.
 
     Args:
         clip_model: Any CLIP.
         classnames: One name per class; underscores are read as spaces.
-        templates: One template, or several to average.
+        templates: One template, or several to average, or what `read_class_descriptions` returned.
         on_shared: See `check_shared`.
 
     Returns:
@@ -140,6 +141,8 @@ def zeroshot_features(
     >>> zeroshot_features(model, ["cat", "dog"], "a photo of a {}.").shape
     torch.Size([2, 128])
     """
+    if isinstance(templates, Descriptions):
+        return description_features(clip_model, classnames, templates, on_shared)
     backbone = as_backbone(clip_model)
     templates = [templates] if isinstance(templates, str) else templates
     tokens = [template_tokens(backbone, classnames, template) for template in templates]

@@ -11,10 +11,11 @@ from ..errors import InputError
 OnShared = Callable[[str], None]  # called with a message about classes that share a prompt
 
 
+SHORTER = "shorten the class name or use fewer context tokens (N_CTX)"
 PLACEHOLDERS = ("X", "x", "a", "the")  # words of one token in most vocabularies
 
 
-def tokenize_prompts(clip_model: Backbone, prompts: list[str]) -> Tensor:
+def tokenize_prompts(clip_model: Backbone, prompts: list[str], hint: str = SHORTER) -> Tensor:
     """Tokens of full prompts, (K, context length), int64; InputError with the prompt that is too long.
 
     >>> tokenize_prompts(model, ["a cat.", "a dog."])[:, :5]
@@ -27,7 +28,7 @@ def tokenize_prompts(clip_model: Backbone, prompts: list[str]) -> Tensor:
         if n_tokens > clip_model.context_length:
             raise InputError(
                 f"the prompt {prompt!r} has {n_tokens} tokens (special ones included), but the text encoder accepts "
-                f"{clip_model.context_length}: shorten the class name or use fewer context tokens (N_CTX)"
+                f"{clip_model.context_length}: {hint}"
             )
     return tokenizer(prompts)
 

@@ -28,6 +28,9 @@ ENTRIES: dict[str, dict[str, type | tuple[type, ...]]] = {  # of newer records
 }
 PROTOCOL: Mapping[str, Any] = {"name": COMMON, "source": "", "lacks": "", "set": {}}
 TRAINED_BY = ("name", "dataset", "said_by")
+ECE_BINS = 15
+WITH_BINS = ("ece", "adaptive_ece", "classwise_ece")  # metrics that depend on it
+SHUFFLED = "shuffled"  # the usual stream, which a record does not name
 NODES = {"TRAINER", "DATASET", "OPTIM", "TEST"}  # of its config
 
 
@@ -98,6 +101,14 @@ class Record:
     def protocol(self) -> Mapping[str, Any]:
         """The protocol: name; of the authors' also source, lacks, and set, its values by key."""
         return {**PROTOCOL, **self.content.get("method", {}).get("protocol", {})}
+
+    @property
+    def stream(self) -> Mapping[str, Any]:
+        """The order of the test's images: name, "" if the method is not online; composed_by_labels."""
+        found = self.test.get("stream")
+        found = found if isinstance(found, Mapping) else {"name": SHUFFLED} if "order" in self.test else {}
+        by_labels = found.get("composed_by_labels") is True
+        return {"name": str(found.get("name", "")), "composed_by_labels": by_labels}
 
     @property
     def precision(self) -> str:

@@ -21,15 +21,17 @@ class ImageColumns:
 
     Args:
         batches: Columns of COLUMNS and of the method's details, each (B,).
+        gaps: The sum of `tlla.metrics.classwise_gaps` over all images, (n_bins + 1, K), int64.
 
     Attributes:
         columns: All images' columns, (N,), sorted by index.
     """
 
-    def __init__(self, batches: Sequence[Mapping[str, Tensor]]):
+    def __init__(self, batches: Sequence[Mapping[str, Tensor]], gaps: Tensor | None = None):
         joined = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
         order = joined["index"].argsort()
         self.columns = {name: values[order] for name, values in joined.items()}
+        self.gaps = gaps
 
     def per_class(self, classnames: Sequence[str]) -> list[dict[str, Any]]:
         """Name, number of images and accuracy in % of each class; the accuracy of no images is None."""
@@ -52,7 +54,8 @@ class ImageColumns:
         columns = self.columns
         correct, total = int((columns["rank"] == 0).sum()), len(columns["index"])
         details = {name: values.double().mean().item() for name, values in columns.items() if name not in COLUMNS}
-        return {"correct": correct, "total": total, "accuracy": 100 * correct / total, **summarize(columns), **details}
+        metrics = summarize(columns, self.gaps)
+        return {"correct": correct, "total": total, "accuracy": 100 * correct / total, **metrics, **details}
 
     def rows_csv(self) -> str:
         """One row an image, sorted by index, with a header."""

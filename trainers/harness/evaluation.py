@@ -4,6 +4,7 @@ The batches are always the same ones, whatever the number of processes and howev
 computed as a whole, by one process, so that the results are the same to the last bit.
 """
 
+import functools
 import sys
 from collections.abc import Collection, Iterator
 from typing import Any, Protocol
@@ -16,7 +17,7 @@ from yacs.config import CfgNode
 
 from tlla.errors import InputError
 from tlla.fingerprint import flat_config, key_of
-from tlla.metrics import check_finite, score
+from tlla.metrics import check_finite, classwise_gaps, score
 from tlla.records.writer import ImageColumns
 from tlla.workers import fit_workers
 
@@ -24,7 +25,7 @@ from . import distributed
 from .entries import Entry, Meter
 from .image_test import ImageTest
 from .move_ahead import move_ahead
-from .partial_results import PartialResults
+from .partial_results import PartialResults, added_up
 
 # Keys that change no result, so that a test may go on under other values.
 VOLATILE = (
@@ -37,6 +38,7 @@ VOLATILE = (
     "TEST.FEATURES",
     "TEST.FRESH",
     "TEST.SAVE_EVERY",
+    "TEST.STREAM",  # changes online methods alone, whose records name it among the facts of the test
     "TRAINER.PROMPT.NAME",
     "TRAINER.PROMPT.SOURCE",
     "TRAINER.VIEWS.PROTOCOL",  # but what it sets
@@ -48,6 +50,7 @@ def add_config(cfg: CfgNode) -> None:
     cfg.TEST.SKIP_BAD_IMAGES = False  # True: an image that cannot be read is counted and left out, not an error
     cfg.TEST.SAVE_EVERY = 60.0  # seconds between two savings of a test's results, from which a killed test goes on
     cfg.TEST.FEATURES = ""  # folder where features of views are kept for further tests on the same views; "": nowhere
+    cfg.TEST.STREAM = "shuffled"  # order of the images for online methods: see docs/streams.md
     cfg.TEST.FRESH = False  # True (--fresh): such results are not read
 
 
@@ -108,7 +111,7 @@ def name_of_test(
 
 def _run_batches(trainer: Testable, split: str, entries: list[Entry], shared: Meter, partial: PartialResults) -> None:
     dataset = GuardedDataset(trainer.tester.dataset(split), trainer.cfg.TEST.SKIP_BAD_IMAGES)
-    order, size = trainer.tester.order(len(dataset)), trainer.tester.batch_size()
+    order, size = trainer.tester.order(split), trainer.tester.batch_size()
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     missing = [number for number in range(len(batches)) if number not in partial.done]
     before = len(order) - sum(len(batches[number]) for number in missing)
@@ -132,9 +135,9 @@ def _run_batches(trainer: Testable, split: str, entries: list[Entry], shared: Me
     bar = tqdm(total=total, initial=before, unit="img", desc=split, mininterval=often, disable=silent)
     try:
         for number, (batch, bad) in zip(own, timed(loader, shared, trainer.device), strict=True):
-            rows = _test_batch(trainer, batch, entries, shared) if batch else []
+            rows, gaps = _test_batch(trainer, batch, entries, shared) if batch else ([], [])
             seconds = [meter.lap() for meter in (shared, *(entry.meter for entry in entries))]
-            partial.add(number, {"rows": rows, "bad": bad, "seconds": seconds})
+            partial.add(number, {"rows": rows, "bad": bad, "seconds": seconds, "sums": gaps})
             bar.update(len(batches[number]))
     except BaseException:
         if not partial.get_state:  # the batch that was cut short may have changed the state
@@ -156,12 +159,12 @@ def timed(loader: DataLoader, shared: Meter, device: torch.device) -> Iterator:
 
 def _test_batch(
     trainer: Testable, batch: dict[str, Tensor], entries: list[Entry], shared: Meter
-) -> list[dict[str, Tensor]]:
-    """Each entry's columns."""
+) -> tuple[list[dict[str, Tensor]], list[Tensor]]:
+    """Each entry's columns, and what its classwise ECE needs."""
     with shared:
         label = batch["label"].to(trainer.device, non_blocking=True)
         prepared = trainer.tester.prepare(batch)
-    rows = []
+    rows, gaps = [], []
     for entry in entries:
         with entry.meter:
             probability = trainer.tester.probabilities(prepared, entry)
@@ -169,7 +172,8 @@ def _test_batch(
         columns = _to_cpu({"label": label, **score(probability, label), **details})
         check_finite(columns)
         rows.append({"index": batch["index"].clone(), **columns})  # cloned, as a loader's memory is pinned on GPUs
-    return rows
+        gaps.append(classwise_gaps(probability, label))
+    return rows, gaps
 
 
 def _to_cpu(columns: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -186,6 +190,7 @@ def _finish(
     done: dict[int, dict[str, Any]] = {}
     for own in distributed.gather(partial.done):
         done |= own
+    gaps = functools.reduce(added_up, distributed.gather(partial.sums))
     results = [done[number] for number in sorted(done)]
     for i, meter in enumerate((shared, *(p.meter for p in entries))):
         meter.seconds = sum(result["seconds"][i] for result in results) / distributed.world_size()
@@ -202,7 +207,7 @@ def _finish(
         said = trainer.tester.passed(shared, {bad["index"] for bad in skipped})
         for entry in entries:
             entry.facts |= said
-        predictions = map(ImageColumns, zip(*batches, strict=True))  # of each entry
+        predictions = map(ImageColumns, zip(*batches, strict=True), gaps)  # of each entry
         pairs = zip(entries, predictions, strict=True)
         found = [entry.finish(split, own, shared, trainer.num_classes, skipped) for entry, own in pairs]
         partial.remove()

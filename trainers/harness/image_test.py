@@ -60,9 +60,14 @@ class ImageTest:
         """Images of a test batch."""
         return self.trainer.cfg.DATALOADER.TEST.BATCH_SIZE
 
-    def order(self, total: int) -> list[int]:
+    @property
+    def online(self) -> bool:
+        """Whether a method learns from the images in their order."""
+        return False
+
+    def order(self, split: str) -> list[int]:
         """Indices of a split's images in the order in which they are tested."""
-        return list(range(total))
+        return list(range(len(self.items(split))))
 
     def warm_up(self) -> None:
         """Makes a GPU set up its kernels before anything is timed."""

@@ -8,6 +8,7 @@ name holds the fingerprint of all that can change a result, so that shards of ot
 import contextlib
 import hashlib
 import io
+import itertools
 import os
 import shutil
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tlla.files import write_bytes
 
@@ -33,6 +35,7 @@ class PartialResults:
     Attributes:
         done: batch number -> result, a dict of tensors and plain values.
         state: The state after `done`, if an earlier process has left one.
+        sums: Tensors that are added up over the batches in `done`, as they are too large to be kept of each.
     """
 
     def __init__(self, folder: Path, name: str, save_every: float, get_state: Callable[[], Any] | None = None):
@@ -41,7 +44,9 @@ class PartialResults:
         self.get_state = get_state
         self.done: dict[int, dict[str, Any]] = {}
         self.state: Any = None
+        self.sums: list[Tensor] = []
         self._fresh: dict[int, dict[str, Any]] = {}
+        self._fresh_sums: tuple[int, list[Tensor]] = (0, [])  # of the first so many of `_fresh`
         self._saved_at = time.monotonic()
 
     def load(self) -> None:
@@ -50,24 +55,31 @@ class PartialResults:
         for shard in sorted(shards, key=lambda shard: min(shard["batches"])):
             if self.get_state and min(shard["batches"]) != len(self.done):
                 break
+            if not self.done.keys().isdisjoint(shard["batches"]):  # two processes have tested the same: sum once
+                continue
             self.done.update(shard["batches"])
-            self.state = shard["state"]
+            self.state, self.sums = shard["state"], added_up(self.sums, shard["sums"])
 
     def add(self, number: int, result: dict[str, Any]) -> None:
-        """Takes a batch's result; the state must be that after it."""
+        """Takes a batch's result, of which the entry "sums" is added up; the state must be that after it."""
+        sums = added_up(self._fresh_sums[1], result.pop("sums", []))
         self.done[number] = self._fresh[number] = result
+        self._fresh_sums = (len(self._fresh), sums)  # at once: a process that is stopped writes what belongs together
         if time.monotonic() - self._saved_at >= self.save_every:
             self.flush()
 
     def flush(self) -> None:
         """Writes what is not on disk yet."""
-        if not self._fresh:
+        number, sums = self._fresh_sums
+        if not number:
             return
+        batches, sums = dict(itertools.islice(self._fresh.items(), number)), [x.cpu() for x in sums]
         buffer = io.BytesIO()
-        torch.save({"batches": self._fresh, "state": self.get_state() if self.get_state else None}, buffer)
+        torch.save({"batches": batches, "state": self.get_state() if self.get_state else None, "sums": sums}, buffer)
         data = buffer.getvalue()
-        write_bytes(self.folder / f"{min(self._fresh):07d}-{hashlib.sha256(data).hexdigest()[:32]}.pt", data)
-        self._fresh = {}
+        write_bytes(self.folder / f"{min(batches):07d}-{hashlib.sha256(data).hexdigest()[:32]}.pt", data)
+        self.sums = added_up(self.sums, sums)
+        self._fresh, self._fresh_sums = {}, (0, [])
         self._saved_at = time.monotonic()
 
     def others(self) -> list[Path]:
@@ -80,6 +92,11 @@ class PartialResults:
         shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # it does not exist, or is not empty
             self.folder.parent.rmdir()
+
+
+def added_up(first: list[Tensor], second: list[Tensor]) -> list[Tensor]:
+    """The sums of two lists of tensors, one of which may be empty."""
+    return [a + b for a, b in zip(first, second, strict=True)] if first and second else first or second
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ from tlla.fingerprint import key_of, source_sha256, tensor_sha256
 from tlla.methods import METHODS, Method, settings
 from tlla.prompts.classifier import FP16_LOSS_SCALE, Classifier
 from tlla.rules import Known
+from tlla.streams import Shuffled, Stream, parse_stream
 from tlla.views.device import make_views_on_device
 from tlla.views.encode import ViewEncoder
 from tlla.views.rounds import BatchViews, predict_views
@@ -48,6 +49,14 @@ def configured_method(cfg: CfgNode, name: str, node_name: str, n_views: int) -> 
         built = method(**values)
         built.check_views(n_views)
     return built
+
+
+def describe_order(stream: Stream, seed: int) -> dict[str, Any]:
+    """What the record of a test says of the order of its images; of shuffled ones as earlier versions did."""
+    if stream == Shuffled():
+        return {"order": f"torch.randperm with seed {seed}"}
+    said = {"name": str(stream), "composed_by_labels": stream.composed_by_labels}
+    return {"order": f"{stream} with seed {seed}", "stream": said}
 
 
 def under_rules(method: Method, rules: Sequence[str]) -> list[Method]:
@@ -85,6 +94,7 @@ class ViewTest(ImageTest):
         self.node = cfg.TRAINER[views_name]
         self.features_folder = cfg.TEST.FEATURES
         self.kept: KeptViews | None = None
+        self.stream = parse_stream(cfg.TEST.STREAM)
         self.classifiers = classifiers
         with within(f"TRAINER.{views_name}"):
             self.config = view_config(cfg, self.node)
@@ -160,12 +170,16 @@ class ViewTest(ImageTest):
         """As many images as have VIEW_BATCH views."""
         return max(1, self.node.VIEW_BATCH // self.config.n_views)
 
-    def order(self, total: int) -> list[int]:
-        """Online methods see the images in an order that the seed fixes; for all others it does not matter."""
-        if not any(method.online for method in self.methods.values()):
-            return super().order(total)
-        generator = torch.Generator().manual_seed(self.config.seed)
-        return torch.randperm(total, generator=generator).tolist()
+    @property
+    def online(self) -> bool:
+        """Whether a method learns from the images in their order."""
+        return any(method.online for method in self.methods.values())
+
+    def order(self, split: str) -> list[int]:
+        """Online methods see the images in TEST.STREAM's order by the seed; for all others it does not matter."""
+        if not self.online:
+            return super().order(split)
+        return self.stream.order([item.label for item in self.items(split)], self.config.seed)
 
     def start(self) -> None:
         """Each method encodes the prompts that it needs; here only the way of views to features is set up."""
@@ -223,7 +237,7 @@ class ViewTest(ImageTest):
         trainer.evaluator.reset()
         facts = {"prompt_sha256": tensor_sha256(classifier.fingerprint())}
         if method.online:
-            facts["order"] = f"torch.randperm with seed {seed}"
+            facts |= describe_order(self.stream, seed)
         meter, own = Meter(trainer.device), dataclasses.replace(method)
         with meter:
             own.start(classifier, seed)
