@@ -37,6 +37,7 @@ class Method:
     needs_text_encoder: ClassVar[bool] = False  # changes the prompt: class features alone are not enough
     needs_images: ClassVar[bool] = False  # adapts the image encoder: predict also receives the views' pixels
     uses_views: ClassVar[bool] = True  # False: needs only the centre crop
+    keeps_text: ClassVar[bool] = False  # changes class features from image to image: CoCoOp's cannot be
     scores_views: ClassVar[bool] = False  # has `scores`, `top_s` and `vote`, as STSS has, for --explain and the page
 
     rule = ""  # no fields here: of a method that chooses no views
@@ -92,6 +93,11 @@ class Method:
         """Sets the classifier and prepares what all images share; `seed` is that of the method's own random numbers."""
         if self.needs_text_encoder and not classifier.tunable:
             classifier.context(torch.empty(0))  # raises the InputError
+        if self.keeps_text and classifier.conditional:
+            raise InputError(
+                f"{type(self).__name__} carries class features over from image to image, but with this prompt (CoCoOp) "
+                "they depend on the image: use a template, a CoOp or a SAPT prompt"
+            )
         self.classifier = classifier
         self.seed = seed
         self.details: dict[str, Tensor] = {}  # of the last batch: name -> (B,)
