@@ -49,6 +49,7 @@ COLUMNS = (  # of the table: heading, key of the record, format
 )
 
 
+READ_FIRST = "Read the test set first: it is not a method for images that come one by one."
 USED_LABELS = "Used labels: the views were chosen by the true classes, which no prediction knows."
 
 
@@ -126,13 +127,15 @@ class CompareTest(ViewTest):
         found = [entry.record.content["splits"][split] for entry in entries]
         pairs = [(entry.record.content["prompt"], entry.method) for entry in entries]
         names = [(prompt, method.title) for prompt, method in pairs]
-        shown = [(prompt, method.title + " (used labels)" * method.uses_labels) for prompt, method in pairs]
+        shown = [(prompt, _marked(method)) for prompt, method in pairs]
         cells = [[format(row.get(key, float("nan")), form) for _, key, form in COLUMNS] for row in found]
         rows = [[*(x.replace("|", "\\|") for x in name), *row] for name, row in zip(shown, cells, strict=True)]
         headers = ["prompt", "method", *(heading for heading, _, _ in COLUMNS)]
         table = tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", "left"))
         if any(method.uses_labels for _, method in pairs):
             table += f"\n\n{USED_LABELS}"
+        if any(method.reads_first for _, method in pairs):
+            table += f"\n\n{READ_FIRST}"
         print(f"\n{table}")
         write_text(self.trainer.record.folder / "table.md", table + "\n")
         keys = [key for _, key, _ in COLUMNS]
@@ -140,6 +143,12 @@ class CompareTest(ViewTest):
         write_text(self.trainer.record.folder / "table.csv", to_csv([["prompt", "method", *keys], *values]))
         self.trainer.record.content["splits"][split] = {"total": found[0]["total"], "parts": names}
         self.trainer.record.write()
+
+
+def _marked(method: Method) -> str:
+    """The name in the table, with what no prediction of single images knows."""
+    marks = " (used labels)" * method.uses_labels + " (read the test set first)" * method.reads_first
+    return method.title + marks
 
 
 @registered
