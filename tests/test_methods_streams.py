@@ -6,10 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from test_methods_online import TextByImage
+import yaml
+from test_methods_online import CONFIGS, TextByImage
 
 from tlla.errors import InputError
-from tlla.methods import METHODS
+from tlla.methods import METHODS, settings
 from tlla.methods.sts import steering_basis
 from tlla.prompts.classifier import Classifier
 
@@ -127,13 +128,12 @@ def naive_dota(task, s, n_views):
 
 @pytest.mark.parametrize("n_views", (1, V))
 def test_dota_equals_the_naive_loop(task, n_views):
+    views = task.views[:, :n_views]
     strong = {"eta": 3.0, "rho": 0.2, "epsilon": 0.01}
     expected = naive_dota(task, METHODS["DOTA"](**strong), n_views)
-    torch.testing.assert_close(
-        predict(started("DOTA", task, **strong), task.views[:, :n_views]), expected, atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(predict(started("DOTA", task, **strong), views), expected, atol=1e-4, rtol=0)
     for other in ({"eta": 0.1}, {"rho": 0.01}, {"epsilon": 0.5}, {"sigma": 0.5}):
-        changed = predict(started("DOTA", task, **strong | other), task.views[:, :n_views])
+        changed = predict(started("DOTA", task, **strong | other), views)
         assert (changed - expected).abs().max() > 2e-3
 
 
@@ -313,6 +313,16 @@ def test_a_stream_depends_on_its_order_alone_and_can_be_resumed_and_started_agai
     assert torch.equal(task.text, text)
     single = SimpleNamespace(classifier=Classifier(task.text[:1], SCALE))
     torch.testing.assert_close(predict(told(started(name, single)), task.views[:3]), torch.ones(3, 1))
+
+
+def test_the_settings_by_dataset_can_be_built():
+    files = [file for name in ("DOTA", "OnZeta") for file in sorted((CONFIGS / "trainers" / name).glob("*.yaml"))]
+    assert len(files) == 15 + 2
+    for file in files:
+        ((node, values),) = yaml.safe_load(file.read_text())["TRAINER"].items()
+        known = settings(METHODS[file.parent.name])
+        METHODS[file.parent.name](**{known[key][0]: value for key, value in values.items()})
+        assert node == file.parent.name.upper() and all(type(value) is float for value in values.values())
 
 
 @pytest.mark.parametrize(
