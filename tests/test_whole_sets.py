@@ -83,7 +83,9 @@ def test_a_first_pass_is_recorded_and_spared_where_features_are_kept(place, monk
 )
 def test_a_set_that_cannot_be_divided_is_refused_before_a_weight_is_read(place, capfd, monkeypatch, name, way):
     package = TRAINER_REGISTRY.get("Compare").__module__.rpartition(".")[0]
-    monkeypatch.setattr(importlib.import_module(f"{package}.harness.distributed"), "world_size", lambda: 2)
+    distributed = importlib.import_module(f"{package}.harness.distributed")
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "from_first", lambda value: value)
     monkeypatch.setattr(tlla.clip, "_load_openai", None)
     message = fails(capfd, place.argv(name, "divided", "TRAINER.COMPARE.METHODS", "['ZERO', 'BCA', 'TDA']"))
     names = "BCA and TDA" if name == "Compare" else name
