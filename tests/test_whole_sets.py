@@ -9,6 +9,7 @@ from dassl.engine import TRAINER_REGISTRY
 from hostile import fails
 from test_evaluation import images_encoded
 
+import parse_test_res
 import tlla.clip
 from trainers.harness.gathering import Gathering
 
@@ -59,7 +60,7 @@ def test_a_method_that_predicts_in_batches_gathers_its_own(place):
     assert [found[i] for i in sorted(order[:12])] == pytest.approx(before, abs=1e-4)
 
 
-def test_a_first_pass_is_recorded_and_spared_where_features_are_kept(place, monkeypatch):
+def test_a_first_pass_is_recorded_and_spared_where_features_are_kept(place, monkeypatch, capsys):
     counted = images_encoded(monkeypatch)
     twice = place.run("ADTE", "adte")
     assert twice["method"]["read_test_set_first"] is True and sum(counted) == 2 * 15 * 6
@@ -71,6 +72,9 @@ def test_a_first_pass_is_recorded_and_spared_where_features_are_kept(place, monk
     place.run("ADTE", "again", *keep)
     assert sum(counted) == 15 * 6 and place.predictions("again") == place.predictions("kept")
     assert "read_test_set_first" not in place.run("SingleView", "single")["method"]
+    assert parse_test_res.main([str(place.folder / "adte"), str(place.folder / "single"), "--table"]) == 0
+    notes = [line for line in capsys.readouterr().out.splitlines() if "READ FIRST" in line]
+    assert len(notes) == 1 and "ADTE" in notes[0]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,8 @@ class Report:
                     notes.append(
                         f"USED LABELS: {row.name}: the true classes chose the views, which no prediction knows"
                     )
+                if any(run.read_first for run in row.runs):
+                    notes.append(f"READ FIRST: {row.name}: the whole test set was read before the first prediction")
                 notes += [_origin_note(row.name, origin) for origin in origins if origin.record is None]
         return list(dict.fromkeys(notes))
 

@@ -34,6 +34,7 @@ class Run:
     source: str = ""
     origin: Origin | None = None  # who has trained it
     used_labels: bool = False  # its views were chosen by the true classes
+    read_first: bool = False  # its method read the whole test set before it predicted
     root: str = ""  # folder of the data
     metrics: Mapping[str, float] = field(default_factory=dict, repr=False)  # numbers of the test split by name
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)  # what must agree among the runs of a row
@@ -97,6 +98,7 @@ def _make_run(record: Record, origin: Origin | None, names: DataNames) -> Run:
         source=source,
         origin=origin,
         used_labels=record.rule["used_labels"],
+        read_first=record.read_first,
         root=str(record.config["DATASET"].get("ROOT", "")),
         metrics={name: float(v) for name, v in record.test.items() if isinstance(v, (int, float))},
         settings=_data_settings(record) | _method_settings(record, origin) | _training_settings(record, origin),

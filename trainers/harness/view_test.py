@@ -124,7 +124,7 @@ class ViewTest(ImageTest):
             "name": type(method).__name__,
             "settings": values,
             "views": views if method.uses_views else None,
-            "deterministic": not method.uses_views,
+            "deterministic": not (method.uses_views or method.online),
         }
         if method.reads_first:
             found["read_test_set_first"] = True
