@@ -143,10 +143,10 @@ def naive_onzeta(task, s, n_images):
         x = views[0]
         weights = [p * math.exp(r) for p, r in zip(softmax((SCALE * text @ x).tolist()).tolist(), rho, strict=True)]
         q = [weight / sum(weights) for weight in weights]
-        v = softmax([float(x @ row) / s.temperature for row in w]).tolist()
+        v = softmax([SCALE / s.temperature * float(x @ row) for row in w]).tolist()
         rho = [max(0.0, r - s.prior_lr / math.sqrt(i) * (p - s.alpha / K)) for r, p in zip(rho, q, strict=True)]
         for k in range(K):
-            moved = w[k] - s.lr / math.sqrt(i) / s.temperature * (v[k] - q[k]) * x
+            moved = w[k] - s.lr / math.sqrt(i) * SCALE / s.temperature * (v[k] - q[k]) * x
             w[k] = moved / moved.square().sum().sqrt()
         share = s.beta * math.sqrt(i / n_images)
         rows.append([share * a + (1 - share) * b for a, b in zip(v, q, strict=True)])
@@ -158,7 +158,7 @@ def test_onzeta_equals_the_naive_loop_and_looks_at_one_view(task, settings):
     onzeta = started("OnZeta", task, **settings)
     onzeta.n_images = 2 * N  # as if half of the test set had passed
     found = predict(onzeta, task.views)
-    # Where the two classifiers disagree a step is ten times as long as a class feature, and carries rounding on.
+    # A step can be ten times as long as a class feature, which carries rounding on from image to image.
     torch.testing.assert_close(found, naive_onzeta(task, onzeta, 2 * N), atol=1e-3, rtol=0)
     onzeta.reset()
     assert torch.equal(predict(onzeta, task.views[:, :1]), found)

@@ -2,9 +2,9 @@
 
 Upstream: idstcv/OnZeta@befef06, main_online.py, the authors' code. As there, one crop is used, an image is predicted
 before anything is learned from it, and the weight of the image-side classifier grows with the share of the test set
-that has passed, so that the number of test images must be known. There the temperature of the text side is 0.01, here
-it is the classifier's; there exp(rho) is multiplied, here rho is added to the logits, which cannot overflow. The mean
-over five orders that the code prints is what several seeds give here.
+that has passed, so that the number of test images must be known. There the two temperatures are 0.01 and 0.04, here the
+classifier's and a multiple of it; there exp(rho) is multiplied, here rho is added to the logits, which cannot overflow.
+The mean over five orders that the code prints is what several seeds give here.
 
 beta is 0.8 for ImageNet there; TomSheng21/tta-vlm@bcc735f uses 0.4 on the ten other datasets, and alpha 0 on Caltech101
 (configs/trainers/OnZeta).
@@ -36,11 +36,12 @@ class OnZeta(Method):
     alpha: float = 1.0  # how balanced the classes are taken to be: each has at least this share of 1 / K; 0: no prior
     lr: float = 0.5  # of the image-side classifier, divided by the root of the number of images
     prior_lr: float = 20.0  # of the class prior, divided likewise
-    temperature: float = 0.04  # of the image-side classifier
+    temperature: float = 4.0  # of the image-side classifier, as a multiple of the prompt's
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_share(beta=self.beta, temperature=self.temperature)
+        check_share(beta=self.beta)
+        check_at_least(1e-3, temperature=self.temperature)
         check_at_least(0, alpha=self.alpha, lr=self.lr, prior_lr=self.prior_lr)
 
     def reset(self) -> None:
@@ -65,9 +66,10 @@ class OnZeta(Method):
         self.seen += 1
         image = features[0]
         by_text = (self.classifier.scale * text @ image + self.prior).softmax(dim=-1)
-        by_image = (self.proxies @ image / self.temperature).softmax(dim=-1)
+        scale = self.classifier.scale / self.temperature  # of the image-side classifier
+        by_image = (scale * self.proxies @ image).softmax(dim=-1)
         share, root = self.beta * math.sqrt(self.seen / self.n_images), math.sqrt(self.seen)
         self.prior = (self.prior - self.prior_lr / root * (by_text - self.alpha / len(text))).clamp(min=0)
-        step = self.lr / root / self.temperature * torch.outer(by_image - by_text, image)
+        step = self.lr / root * scale * torch.outer(by_image - by_text, image)
         self.proxies = F.normalize(self.proxies - step, dim=-1)
         return share * by_image + (1 - share) * by_text
