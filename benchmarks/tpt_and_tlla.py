@@ -58,6 +58,7 @@ def predict_by(
         return lambda features, views: naive_tpt(encode, ctx, features[0], scale)
     method = METHODS[what]()
     method.start(PromptClassifier(prompt, autocast, scale))
+    method.n_images = sys.maxsize
     return method.predict
 
 

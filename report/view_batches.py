@@ -10,8 +10,8 @@ from tqdm import tqdm
 from tlla.errors import InputError
 from tlla.workers import fit_workers
 from trainers.base import ClipTrainer
+from trainers.harness.batches import GuardedDataset, collate, timed
 from trainers.harness.entries import Meter
-from trainers.harness.evaluation import GuardedDataset, collate, timed
 
 
 def view_batches(trainer: ClipTrainer, split: str) -> Iterator[tuple[dict[str, Any], Tensor]]:

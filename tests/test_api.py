@@ -95,7 +95,13 @@ def test_a_stream_is_drawn_from_as_it_is_needed(model, photos, workers):
     batches.close()
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", sorted(name for name, method in METHODS.items() if method.needs_dataset))
+def test_methods_that_need_a_whole_test_set_are_refused_before_anything_is_encoded(model, name):
+    with pytest.raises(InputError, match=rf"^{name} needs .* images.*: choose another method, or test it on a dataset"):
+        tlla.Predictor(model, CLASSES, "no template", method=name)
+
+
+@pytest.mark.parametrize("name", sorted(name for name, method in METHODS.items() if not method.needs_dataset))
 def test_every_method_predicts(model, photos, name):
     predictor = tlla.Predictor(model, CLASSES, method=name.lower(), n_views=20)
     found = predictor.predict(photos[:2])

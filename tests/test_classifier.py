@@ -88,8 +88,10 @@ def test_all_other_methods_work_on_features_alone(name):
     text = normalize(torch.randn(4, 32), dim=-1)
     method = METHODS[name]()
     method.start(Classifier(text, 100.0))
+    method.n_images, features = 3, normalize(torch.randn(3, 20, 32), dim=-1)
     with torch.no_grad():
-        probability = method.predict(normalize(torch.randn(3, 20, 32), dim=-1))
+        method.observe(features)
+        probability = method.predict(features)
     torch.testing.assert_close(probability.sum(dim=1), torch.ones(3))
 
 

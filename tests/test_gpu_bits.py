@@ -81,9 +81,9 @@ def test_predictions_do_not_depend_on_how_images_reach_the_gpu(place, device, mo
     if how == "on the device":
         more += ("TRAINER.VIEWS.ON_DEVICE", "True")
     if how == "not pinned":
-        evaluation = harness("evaluation")
-        loader = evaluation.DataLoader
-        monkeypatch.setattr(evaluation, "DataLoader", lambda *a, **k: loader(*a, **{**k, "pin_memory": False}))
+        batches = harness("batches")
+        loader = batches.DataLoader
+        monkeypatch.setattr(batches, "DataLoader", lambda *a, **k: loader(*a, **{**k, "pin_memory": False}))
     found = place.tested("STSS", how, *more)
     if how != "on the device":
         assert all(torch.equal(found[key], values) for key, values in by_no_worker.items())
@@ -97,13 +97,13 @@ def test_predictions_do_not_depend_on_how_images_reach_the_gpu(place, device, mo
 @pytest.mark.parametrize("workers", (0, 1))
 def test_pinning_keeps_values_and_layout_of_a_batch(place, card, workers, on_device):
     """Of a batch with an image that cannot be read."""
-    evaluation = harness("evaluation")
+    batches = harness("batches")
     trainer = place.built("STSS", "pinned", *place.with_backbone("ViT"), "TRAINER.VIEWS.ON_DEVICE", str(on_device))
     dataset = trainer.tester.dataset("test")
     items = [dataset[0], (1, "it is broken"), dataset[2]]
 
     def loaded(pin):
-        (batch,) = DataLoader(items, 3, pin_memory=pin, num_workers=workers, collate_fn=evaluation.collate)
+        (batch,) = DataLoader(items, 3, pin_memory=pin, num_workers=workers, collate_fn=batches.collate)
         return batch
 
     (batch, bad), (expected, _) = loaded(True), loaded(False)

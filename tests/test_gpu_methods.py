@@ -15,7 +15,7 @@ from tlla.prompts.classifier import from_templates
 pytestmark = pytest.mark.gpu
 dry = pytest.mark.gpu(dry=True)
 
-ONLINE = sorted(name for name, method in METHODS.items() if method.online)
+ONLINE = sorted(name for name, method in METHODS.items() if method.online and not method.in_batches)
 IN_PLAIN_SUITE = ("STSS", "TDA")
 SMALL = {"STSS": {"top_s": 4}}
 
@@ -40,6 +40,7 @@ def started(name, clip_model, device):
     clip_model = copy.deepcopy(clip_model).to(device)
     with torch.no_grad():
         method.start(from_templates(clip_model, CLASSNAMES, "a photo of a {}."), seed=0)
+    method.n_images = 6
     return method
 
 

@@ -38,7 +38,7 @@ def gradient_of_a_step(trainer):
 @torch.no_grad()
 def outcome(trainer):
     """Probabilities of six test images, and the method."""
-    tester, collate = trainer.tester, harness("evaluation").collate
+    tester, collate = trainer.tester, harness("batches").collate
     trainer.set_model_mode("eval")
     tester.start()
     (entry,) = tester.entries()

@@ -216,7 +216,9 @@ def test_dpe_takes_its_step_also_when_probabilities_are_0_or_1(text, images):
 
 
 def test_dpe_refuses_class_features_that_depend_on_the_image(text):
-    with pytest.raises(InputError, match=r"^DPE averages class features over images, but with this prompt \(CoCoOp\)"):
+    with pytest.raises(
+        InputError, match=r"^DPE carries class features over from image to image, but with this prompt \(CoCoOp\)"
+    ):
         DPE().start(TextByImage(text, SCALE))
 
 

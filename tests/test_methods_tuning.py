@@ -1,4 +1,4 @@
-"""TPT, C-TPT, R-TPT and TPS against the formulas in plain code: own prompts, own AdamW, one view at a time."""
+"""TPT and its kin against the formulas in plain code: own prompts, own AdamW, one view at a time."""
 
 import math
 
@@ -23,6 +23,7 @@ N_IMAGES, N_VIEWS, N_CLASSES = 3, 30, len(CLASSNAMES)
 # divides the gradient by its size, and so takes over its relative error: as much again.
 ROUNDING = 1e-4
 PROMPT_METHODS = ("TPT", "CTPT", "RTPT")
+APART = ("OTPT", "ATPT")  # C-TPT's kin: only the loss differs
 KINDS = ("shared", "class-specific", "conditional")
 
 
@@ -100,7 +101,25 @@ def naive_loss(name, kept, text):
     if name == "CTPT":
         centre = sum(text) / len(text)
         loss = loss - 20 * sum((t - centre).square().sum().sqrt() for t in text) / len(text)
+    if name == "OTPT":
+        loss = loss + 2 * naive_reflections(text)
+    if name == "ATPT":
+        k = range(len(text))
+        loss = loss - 80 * sum(min((text[i] @ text[j]).acos() for j in k if j != i) for i in k) / len(text)
     return loss
+
+
+def naive_reflections(text):
+    """Householder's reflection of each row of the Gram matrix onto its axis, and its mean distance to the unit vector.
+
+    In the authors' words the vector of reflection k is (row k - |row k| e_k), normalised.
+    """
+    unit, distances = torch.eye(len(text), dtype=text.dtype), []
+    for k, row in enumerate(text @ text.t()):
+        v = row - row.norm() * unit[k]
+        v = v / v.norm()
+        distances.append((row - 2 * v * (v @ row) - unit[k]).norm())
+    return sum(distances) / len(distances)
 
 
 def naive_adamw(p, loss_fn, steps, lr, decay=0.01, beta1=0.9, beta2=0.999, eps=1e-8):
@@ -143,7 +162,8 @@ def naive_prompt_tuning(name, model, views, ctx, steps, n_neighbours=20):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "steps"), [*((name, kind, 3) for name in PROMPT_METHODS for kind in KINDS), ("TPT", "shared", 1)]
+    ("name", "kind", "steps"),
+    [*((name, kind, 3) for name in PROMPT_METHODS for kind in KINDS), *((n, "shared", 1) for n in ("TPT", *APART))],
 )
 def test_prompt_tuning_equals_the_naive_version(model, classifiers, name, kind, steps):
     classifier = classifiers[kind]
@@ -220,10 +240,20 @@ def test_nothing_stays_from_image_to_image(classifiers, name, kind):
     assert all(torch.equal(v, weights[k]) for k, v in method.classifier.clip_model.state_dict().items())
 
 
-def test_ctpt_without_dispersion_is_tpt(classifiers, views):
+@pytest.mark.parametrize("name", ("CTPT", *APART))
+def test_without_a_term_for_the_class_features_it_is_tpt(classifiers, views, name):
     tpt = start("TPT", classifiers["shared"]).predict(views)
-    ctpt = start("CTPT", classifiers["shared"], lam=0.0).predict(views)
-    torch.testing.assert_close(ctpt, tpt, atol=1e-6, rtol=0)
+    without = start(name, classifiers["shared"], lam=0.0).predict(views)
+    torch.testing.assert_close(without, tpt, atol=1e-6, rtol=0)
+
+
+def test_equal_class_features_leave_finite_angles():
+    text = F.normalize(torch.randn(1, 3, 8), dim=-1)[:, [0, 0, 1]].requires_grad_()
+    loss = METHODS["ATPT"]().loss(torch.zeros(1, 2, 3), text)
+    (gradient,) = torch.autograd.grad(loss.sum(), text)
+    assert gradient.isfinite().all() and gradient.abs().max() > 0
+    one = METHODS["ATPT"]().loss(torch.zeros(1, 2, 1), text[:, :1])
+    assert one.item() == 0
 
 
 @pytest.mark.parametrize("n_views", (1, 2, 5, 20, 21))
@@ -312,6 +342,8 @@ def test_prompt_tuning_needs_a_prompt(views, name):
     + [
         ("CTPT", {"lam": -1.0}, "LAMBDA"),
         ("CTPT", {"lam": math.inf}, "LAMBDA"),
+        ("OTPT", {"lam": -1.0}, "LAMBDA"),
+        ("ATPT", {"lam": math.nan}, "LAMBDA"),
         ("RTPT", {"n_neighbours": 0}, "N_NEIGHBOURS"),
     ],
 )
@@ -323,5 +355,6 @@ def test_bad_settings_are_refused_by_key(name, setting, key):
 def test_defaults_are_the_authors():
     common = {"TOP": ("top", 0.1), "LR": ("lr", 5e-3), "STEPS": ("steps", 1), "RULE": ("rule", "entropy")}
     assert settings(METHODS["TPT"]) == settings(METHODS["TPS"]) == common
-    assert settings(METHODS["CTPT"]) == {"LAMBDA": ("lam", 20.0), **common}
+    for name, weight in (("CTPT", 20.0), ("OTPT", 2.0), ("ATPT", 80.0)):
+        assert settings(METHODS[name]) == {"LAMBDA": ("lam", weight), **common}
     assert settings(METHODS["RTPT"]) == {"N_NEIGHBOURS": ("n_neighbours", 20), **common}

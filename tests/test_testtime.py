@@ -63,7 +63,13 @@ def by_hand(place, name, classifier, order=None):
     """A method's probabilities, one image at a time: index -> (K,)."""
     method = METHODS[name](**settings_of(name))
     method.start(classifier, seed=1)
-    found = {}
+    method.n_images, found = 15, {}
+    for _, features in views_of(place):
+        method.observe(features)
+    if method.in_batches:
+        rows = order or list(range(15))
+        together = method.predict(torch.cat([views_of(place)[i][1] for i in rows]))
+        return together[torch.tensor(rows).argsort()]
     for i in order or range(15):
         pixels, features = views_of(place)[i]
         found[i] = method.predict(features, pixels if method.needs_images else None)[0]
@@ -124,7 +130,9 @@ def test_only_online_methods_depend_on_the_order(place, name):
 
 def test_compare_leaves_a_table_of_every_method_and_prompt(place):
     rows = list(csv.DictReader((place.folder / "compare/table.csv").open()))
-    assert [(row["prompt"], row["method"]) for row in rows] == [(p, m) for p in ("words", "learned") for m in METHODS]
+    marks = {"ADTE": "ADTE (read the test set first)"}
+    expected = [(p, marks.get(m, m)) for p in ("words", "learned") for m in METHODS]
+    assert [(row["prompt"], row["method"]) for row in rows] == expected
     single = next(r for r in rows if r["method"] == "SingleView")
     record = json.loads((place.folder / "compare/words/SingleView/results.json").read_text())["splits"]["test"]
     assert float(single["accuracy"]) == record["accuracy"] and float(single["ece"]) == record["ece"]

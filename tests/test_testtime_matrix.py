@@ -39,8 +39,8 @@ def refusal(trainer: str, kind: str) -> str:
     learns = bool(getattr(TRAINER_REGISTRY.get(trainer), "learned", ""))
     if trainer in NEEDS_CONTEXT and kind == "ensemble":
         return "an ensemble of templates or a template without words"
-    if trainer == "DPE" and kind == "CoCoOp":
-        return "DPE averages class features over images"
+    if trainer in METHODS and METHODS[trainer].keeps_text and kind == "CoCoOp":
+        return f"{trainer} carries class features over from image to image"
     if trainer in CACHES and kind in ("CoOp", "CoCoOp") or trainer not in CACHES and kind == "TipAdapter":
         return "there is no checkpoint"
     if trainer in CONTEXT and kind == "CoCoOp":

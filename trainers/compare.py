@@ -53,6 +53,7 @@ COLUMNS = (  # of the table: heading, key of the record, format
 IN_CSV = (*(key for _, key, _ in COLUMNS), "adaptive_ece", "classwise_ece", "aurc")
 
 COMPOSED = "Stream {stream}, composed by labels: the true classes ordered the images, for the methods that say so."
+READ_FIRST = "Read the test set first: it is not a method for images that come one by one."
 USED_LABELS = "Used labels: the views were chosen by the true classes, which no prediction knows."
 
 
@@ -126,9 +127,10 @@ class CompareTest(ViewTest):
         return there if same and predictions_file(folder, split).is_file() else {}
 
     def _note(self, method: Method) -> str:
-        """What a row says beside the method."""
+        """What a row says beside the method: what no prediction of single images knows, and another stream."""
         other = method.online and self.stream != Shuffled()
-        return " (used labels)" * method.uses_labels + f" (stream {self.stream})" * other
+        marks = " (used labels)" * method.uses_labels + " (read the test set first)" * method.reads_first
+        return marks + f" (stream {self.stream})" * other
 
     def finish(self, entries: list[Entry], split: str) -> None:
         """Prints the table and writes it, and with full precision table.csv."""
@@ -144,6 +146,8 @@ class CompareTest(ViewTest):
             table += f"\n\n{USED_LABELS}"
         if self.online and self.stream.composed_by_labels:
             table += f"\n\n{COMPOSED.format(stream=self.stream)}"
+        if any(method.reads_first for _, method in pairs):
+            table += f"\n\n{READ_FIRST}"
         print(f"\n{table}")
         write_text(self.trainer.record.folder / "table.md", table + "\n")
         values = [[*name, *map(row.get, IN_CSV)] for name, row in zip(shown, found, strict=True)]

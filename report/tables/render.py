@@ -58,6 +58,8 @@ class Report:
                     )
                 streams = dict.fromkeys(run.stream for run in row.runs if run.stream)
                 notes += [f"COMPOSED BY LABELS: {row.name}: the true classes ordered the images, {s}" for s in streams]
+                if any(run.read_first for run in row.runs):
+                    notes.append(f"READ FIRST: {row.name}: the whole test set was read before the first prediction")
                 notes += [_origin_note(row.name, origin) for origin in origins if origin.record is None]
                 notes += _protocol_notes(row)
         return list(dict.fromkeys(notes))

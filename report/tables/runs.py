@@ -37,6 +37,7 @@ class Run:
     used_labels: bool = False  # its views were chosen by the true classes
     protocol: Mapping[str, Any] = field(default_factory=dict, repr=False)  # see `Record.protocol`; {} if it is common
     stream: str = ""  # that the true classes composed; "": none
+    read_first: bool = False  # its method read the whole test set before it predicted
     root: str = ""  # folder of the data
     metrics: Mapping[str, float] = field(default_factory=dict, repr=False)  # numbers of the test split by name
     settings: Mapping[str, str] = field(default_factory=dict, repr=False)  # what must agree among the runs of a row
@@ -107,6 +108,7 @@ def _make_run(record: Record, origin: Origin | None, names: DataNames) -> Run:
         used_labels=record.rule["used_labels"],
         protocol={} if record.protocol["name"] == COMMON else record.protocol,
         stream=record.stream["name"] if record.stream["composed_by_labels"] else "",
+        read_first=record.read_first,
         root=str(record.config["DATASET"].get("ROOT", "")),
         metrics={name: float(v) for name, v in record.test.items() if isinstance(v, (int, float))},
         settings=_data_settings(record) | _method_settings(record, origin) | _training_settings(record, origin),

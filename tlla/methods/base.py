@@ -36,10 +36,15 @@ class Method:
     online: ClassVar[bool] = False  # learns from earlier images, so that their order matters
     needs_text_encoder: ClassVar[bool] = False  # changes the prompt: class features alone are not enough
     needs_images: ClassVar[bool] = False  # adapts the image encoder: predict also receives the views' pixels
+    reads_first: ClassVar[bool] = False  # `observe` sees all images of the test set before the first is predicted
+    in_batches: ClassVar[bool] = False  # predicts `batch` images together, a setting: which these are matters
+    needs_dataset: ClassVar[str] = ""  # what it has to know of a whole test set, in words; predict.py refuses it
     uses_views: ClassVar[bool] = True  # False: needs only the centre crop
+    keeps_text: ClassVar[bool] = False  # changes class features from image to image: CoCoOp's cannot be
     scores_views: ClassVar[bool] = False  # has `scores`, `top_s` and `vote`, as STSS has, for --explain and the page
 
-    rule = ""  # no fields here: of a method that chooses no views
+    batch = 1  # no fields here: of a method that predicts images one by one
+    rule = ""  # of a method that chooses no views
     top = 1.0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -79,7 +84,7 @@ class Method:
     @property
     def stops_early(self) -> bool:
         """Whether it can predict from the first views alone, so that an image whose vote is clear needs no more."""
-        return self.uses_views and not self.online and not self.needs_backprop
+        return self.uses_views and not (self.online or self.needs_backprop or self.reads_first)
 
     def with_views(self, n: int, n_views: int) -> "Method":
         """The method as it predicts from n of an image's `n_views` views; another one if a setting counts views."""
@@ -92,10 +97,16 @@ class Method:
         """Sets the classifier and prepares what all images share; `seed` is that of the method's own random numbers."""
         if self.needs_text_encoder and not classifier.tunable:
             classifier.context(torch.empty(0))  # raises the InputError
+        if self.keeps_text and classifier.conditional:
+            raise InputError(
+                f"{type(self).__name__} carries class features over from image to image, but with this prompt (CoCoOp) "
+                "they depend on the image: use a template, a CoOp or a SAPT prompt"
+            )
         self.classifier = classifier
         self.seed = seed
         self.details: dict[str, Tensor] = {}  # of the last batch: name -> (B,)
         self.known: Known | None = None  # of the batch that `predict` is about to see
+        self.n_images: int | None = None  # of the whole test set, which a method with `needs_dataset` is told
         if self.chooses_views:
             self.chooser = Chooser(self.build_rule(), classifier, seed)
         self.reset()
@@ -109,6 +120,9 @@ class Method:
 
     def load_state(self, state: Any) -> None:
         """Restores what `state` returned."""
+
+    def observe(self, features: Tensor) -> None:
+        """Takes note of images (B, V, E) before any of the test set is predicted, in the dataset's order."""
 
     def predict(self, features: Tensor, images: Tensor | None = None) -> Tensor:
         """Class probabilities of a batch of images.

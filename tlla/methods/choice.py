@@ -54,10 +54,10 @@ def build_method(name: str, values: Mapping[str, Any]) -> Method:
     return method(**chosen)
 
 
-def refuse_labels(method: Method) -> None:
-    """Raises InputError if a method looks at true classes, which a prediction does not know.
+def refuse_unknown(method: Method) -> None:
+    """Raises InputError if a method needs what a prediction does not know: true classes, or the whole test set.
 
-    >>> refuse_labels(build_method("zero", {"rule": "oracle"}))
+    >>> refuse_unknown(build_method("zero", {"rule": "oracle"}))
     Traceback (most recent call last):
     tlla.errors.InputError: the rule oracle keeps views by true classes, which are not known of images to predict: ...
     """
@@ -65,6 +65,11 @@ def refuse_labels(method: Method) -> None:
         raise InputError(
             f"the rule {method.build_rule()} keeps views by true classes, which are not known of images to predict: "
             "choose another rule, or test it on a dataset by train.py"
+        )
+    if method.needs_dataset:
+        raise InputError(
+            f"{type(method).__name__} needs {method.needs_dataset}, which images to predict do not have: "
+            "choose another method, or test it on a dataset by train.py"
         )
 
 

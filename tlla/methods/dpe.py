@@ -19,9 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tlla.arguments import one_of
-from tlla.errors import InputError
 from tlla.methods.cache import FeatureCache, pool_views
-from tlla.prompts.classifier import Classifier
 from tlla.selection import marginal_entropy
 
 from .base import Method, check_at_least, check_share, tune
@@ -35,6 +33,7 @@ class DPE(Method):
     """Takes one step on text and image prototypes for each image; averages the text prototypes of confident images."""
 
     online: ClassVar[bool] = True
+    keeps_text: ClassVar[bool] = True
     needs_backprop: ClassVar[bool] = True
 
     alpha: float = 6.0  # weight of the image prototypes
@@ -54,15 +53,6 @@ class DPE(Method):
         check_at_least(0, **{name: getattr(self, name) for name in names})
         check_at_least(1, capacity=self.capacity)
         one_of("PREDICT_ON", self.predict_on, PREDICT_ON)
-
-    def start(self, classifier: Classifier, seed: int = 0) -> None:
-        """Refuses class features that depend on the image."""
-        if classifier.conditional:
-            raise InputError(
-                "DPE averages class features over images, but with this prompt (CoCoOp) they depend on the image: "
-                "use a template, a CoOp or a SAPT prompt"
-            )
-        super().start(classifier, seed)
 
     def reset(self) -> None:
         """Empties the cache and forgets the evolved text prototypes."""

@@ -11,7 +11,7 @@ import torch
 from ..clip import find_device, load_clip
 from ..errors import InputError
 from ..files import read_text
-from ..methods.choice import build_method, find_method, parse_settings, refuse_labels
+from ..methods.choice import build_method, find_method, parse_settings, refuse_unknown
 from ..prompts.choose import find_prompt
 from ..prompts.descriptions import Descriptions
 from ..prompts.info import PromptInfo
@@ -64,7 +64,7 @@ def build_predictor(args: argparse.Namespace) -> Predictor:
     values = parse_settings(args.set)
     if own := sorted({name.lower() for name in values} & set(inspect.signature(Predictor).parameters)):
         raise InputError(f"--set has {own[0]}, which is not a setting of the method but a flag: see predict.py --help")
-    refuse_labels(build_method(args.method, values))
+    refuse_unknown(build_method(args.method, values))
     if args.explain and not find_method(args.method).scores_views:
         raise InputError(
             "--explain shows the views that a method keeps by their scores, as STSS does, but --method is "

@@ -19,7 +19,7 @@ from ..backbones import as_backbone
 from ..clip import image_size
 from ..errors import InputError
 from ..methods import Method
-from ..methods.choice import build_method, refuse_labels
+from ..methods.choice import build_method, refuse_unknown
 from ..precision import AUTO, PRECISIONS, autocast, choose_precision
 from ..prompts.choose import PromptLike, check_class_names, make_classifier
 from ..prompts.classifier import FP16_LOSS_SCALE
@@ -108,7 +108,7 @@ class Predictor:
         half = as_backbone(model).dtype == torch.float16
         self.precision = "fp16" if half else choose_precision(precision, self.device)
         self.method: Method = build_method(method, settings)
-        refuse_labels(self.method)
+        refuse_unknown(self.method)
         self.method.check_views(n_views)
         check_margin(margin, n_views)
         if margin and not self.method.stops_early:

@@ -111,6 +111,11 @@ class Record:
         return {"name": str(found.get("name", "")), "composed_by_labels": by_labels}
 
     @property
+    def read_first(self) -> bool:
+        """Whether the method read the whole test set before it predicted."""
+        return self.content.get("method", {}).get("read_test_set_first") is True
+
+    @property
     def precision(self) -> str:
         """The precision in which it was tested; "" if that is not known."""
         return str(self.content.get("precision") or old_records.precision_of(self.content))

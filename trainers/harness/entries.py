@@ -11,6 +11,7 @@ from yacs.config import CfgNode
 from tlla.methods import Method
 from tlla.records.writer import ImageColumns, RunRecord
 
+from .gathering import Gathering
 from .memory_peak import peak_memory_mb, reset_peak_memory
 
 CHUNK = 4096  # images that the evaluator gets at once
@@ -83,6 +84,19 @@ class Entry:
     method: Method | None = None
     title: str = ""
     share: float = 1.0  # of the shared time: a method that looks at one view needs one of V encoded
+    gathering: Gathering | None = None  # of a method that predicts several images together
+
+    def state(self) -> Any:
+        """What a test that was cut needs to go on: what the method has learned, or the images that wait for others."""
+        return self.gathering.waiting if self.gathering else self.method and self.method.state()
+
+    def load_state(self, state: Any) -> None:
+        """Restores what `state` returned."""
+        if self.gathering:
+            self.gathering.waiting = state
+            self.gathering.move(self.meter.device)
+        elif self.method:
+            self.method.load_state(state)
 
     def finish(
         self, split: str, predictions: ImageColumns, shared: Meter, n_classes: int, skipped: list[dict[str, Any]]

@@ -6,12 +6,11 @@ computed as a whole, by one process, so that the results are the same to the las
 
 import functools
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 from yacs.config import CfgNode
 
@@ -19,12 +18,12 @@ from tlla.errors import InputError
 from tlla.fingerprint import flat_config, key_of
 from tlla.metrics import check_finite, classwise_gaps, score
 from tlla.records.writer import ImageColumns
-from tlla.workers import fit_workers
 
 from . import distributed
+from .batches import GuardedDataset, batch_loader, timed
 from .entries import Entry, Meter
+from .first_pass import read_first
 from .image_test import ImageTest
-from .move_ahead import move_ahead
 from .partial_results import PartialResults, added_up
 
 # Keys that change no result, so that a test may go on under other values.
@@ -68,13 +67,7 @@ class Testable(Protocol):
 def evaluate(trainer: Testable, split: str, entries: list[Entry], shared: Meter) -> list[dict[str, float]]:
     """Tests all entries on a split, and records them; returns what each entry's evaluator found, on every process."""
     ordered = any(entry.method and entry.method.online for entry in entries)
-    if ordered and distributed.world_size() > 1:
-        names = [entry.method.__class__.__name__ for entry in entries if entry.method and entry.method.online]
-        raise InputError(
-            f"{' and '.join(dict.fromkeys(names))} learns from the test images in their order, which cannot be divided "
-            "among processes: run it without torchrun, or leave it out of TRAINER.COMPARE.METHODS"
-        )
-    get_state = (lambda: [entry.method.state() for entry in entries]) if ordered else None
+    get_state = (lambda: [entry.state() for entry in entries]) if ordered else None
     name = name_of_test(trainer, split, entries, code=trainer.tester.code_key)
     partial = PartialResults(trainer.record.folder, name, trainer.cfg.TEST.SAVE_EVERY, get_state)
     if distributed.is_first():
@@ -84,7 +77,8 @@ def evaluate(trainer: Testable, split: str, entries: list[Entry], shared: Meter)
     partial.done, partial.state = distributed.from_first((partial.done, partial.state))
     if ordered and partial.done:
         for entry, state in zip(entries, partial.state, strict=True):
-            entry.method.load_state(state)
+            entry.load_state(state)
+    read_first(trainer, split, entries)
     _run_batches(trainer, split, entries, shared, partial)
     return _finish(trainer, split, entries, shared, partial)
 
@@ -111,6 +105,9 @@ def name_of_test(
 
 def _run_batches(trainer: Testable, split: str, entries: list[Entry], shared: Meter, partial: PartialResults) -> None:
     dataset = GuardedDataset(trainer.tester.dataset(split), trainer.cfg.TEST.SKIP_BAD_IMAGES)
+    for entry in entries:
+        if entry.method:
+            entry.method.n_images = len(dataset)
     order, size = trainer.tester.order(split), trainer.tester.batch_size()
     batches = [order[start : start + size] for start in range(0, len(order), size)]
     missing = [number for number in range(len(batches)) if number not in partial.done]
@@ -120,22 +117,14 @@ def _run_batches(trainer: Testable, split: str, entries: list[Entry], shared: Me
     elif others := partial.others():
         print(f"{others[0]} is of other settings, images, weights or versions: it is not used")
     own = missing[distributed.rank() :: distributed.world_size()]
-    loader = fit_workers(
-        DataLoader(
-            dataset,
-            batch_sampler=[batches[number] for number in own],
-            num_workers=trainer.cfg.DATALOADER.NUM_WORKERS,
-            pin_memory=trainer.device.type == "cuda",
-            collate_fn=collate,
-        )
-    )
+    loader = batch_loader(trainer.cfg, trainer.device, dataset, [batches[number] for number in own])
     total = before + sum(len(batches[number]) for number in own)
     often = 0.1 if sys.stderr.isatty() else 30.0  # seconds: in a job's log each state is a line
     silent = not distributed.is_first()
     bar = tqdm(total=total, initial=before, unit="img", desc=split, mininterval=often, disable=silent)
     try:
         for number, (batch, bad) in zip(own, timed(loader, shared, trainer.device), strict=True):
-            rows, gaps = _test_batch(trainer, batch, entries, shared) if batch else ([], [])
+            rows, gaps = _test_batch(trainer, batch, entries, shared, last=number == len(batches) - 1)
             seconds = [meter.lap() for meter in (shared, *(entry.meter for entry in entries))]
             partial.add(number, {"rows": rows, "bad": bad, "seconds": seconds, "sums": gaps})
             bar.update(len(batches[number]))
@@ -148,32 +137,66 @@ def _run_batches(trainer: Testable, split: str, entries: list[Entry], shared: Me
     partial.flush()
 
 
-def timed(loader: DataLoader, shared: Meter, device: torch.device) -> Iterator:
-    """The loader's batches; the time of waiting for them is shared."""
-    batches = move_ahead(iter(loader), device)
-    for _ in range(len(loader)):
-        with shared:
-            batch = next(batches)
-        yield batch
+Tested = tuple[dict[str, Tensor] | None, Tensor]  # columns of images (B,), None if there are none; `classwise_gaps`
 
 
 def _test_batch(
-    trainer: Testable, batch: dict[str, Tensor], entries: list[Entry], shared: Meter
-) -> tuple[list[dict[str, Tensor]], list[Tensor]]:
-    """Each entry's columns, and what its classwise ECE needs."""
-    with shared:
-        label = batch["label"].to(trainer.device, non_blocking=True)
-        prepared = trainer.tester.prepare(batch)
-    rows, gaps = [], []
+    trainer: Testable, batch: dict[str, Tensor] | None, entries: list[Entry], shared: Meter, last: bool
+) -> tuple[list[dict[str, Tensor] | None], list[Tensor]]:
+    """Each entry's columns, of other images if its method gathers them, and what its classwise ECE needs; [] if none.
+
+    Args:
+        trainer: Its tester prepares the batch.
+        batch: The images that could be read; None if there are none.
+        entries: What is tested.
+        shared: Counts the time that all entries share.
+        last: Whether no further batch comes.
+    """
+    label = prepared = None
+    if batch:
+        with shared:
+            label = batch["label"].to(trainer.device, non_blocking=True)
+            prepared = trainer.tester.prepare(batch)
+    found: list[Tested] = []
     for entry in entries:
-        with entry.meter:
-            probability = trainer.tester.probabilities(prepared, entry)
-        details = entry.method.details if entry.method else {}
-        columns = _to_cpu({"label": label, **score(probability, label), **details})
-        check_finite(columns)
-        rows.append({"index": batch["index"].clone(), **columns})  # cloned, as a loader's memory is pinned on GPUs
-        gaps.append(classwise_gaps(probability, label))
-    return rows, gaps
+        if entry.gathering:
+            found.append(_test_gathered(trainer, batch and (batch["index"], label, prepared), entry, last))
+        elif batch:
+            with entry.meter:
+                probability = trainer.tester.probabilities(prepared, entry)
+            found.append(_reduce(batch["index"], label, probability, entry))
+        else:
+            found.append(_nothing(trainer))
+    rows, gaps = [columns for columns, _ in found], [own for _, own in found]
+    return (rows, gaps) if any(rows) else ([], [])
+
+
+def _test_gathered(trainer: Testable, images: Any, entry: Entry, last: bool) -> Tested:
+    """The results of the groups that a batch of images (index, label, views) completes."""
+    tester, gathering = trainer.tester, entry.gathering
+    with entry.meter:
+        if images:
+            features = images[2].features()
+            gathering.add(images[0], images[1], features if entry.method.uses_views else features[:, :1])
+        groups = [(i, own, tester.probabilities(tester.gathered(i, z), entry)) for i, own, z in gathering.full(last)]
+    if not groups:
+        return _nothing(trainer)
+    found, gaps = zip(*(_reduce(*group, entry) for group in groups), strict=True)
+    return {name: torch.cat([one[name] for one in found]) for name in found[0]}, sum(gaps)
+
+
+def _reduce(index: Tensor, label: Tensor, probability: Tensor, entry: Entry) -> Tested:
+    """What is kept of images (B,) that an entry has just predicted, (B, K)."""
+    details = entry.method.details if entry.method else {}
+    columns = _to_cpu({"label": label, **score(probability, label), **details})
+    check_finite(columns)
+    # Cloned, as a loader's memory is pinned on GPUs.
+    return {"index": index.clone(), **columns}, classwise_gaps(probability, label)
+
+
+def _nothing(trainer: Testable) -> Tested:
+    none = torch.zeros(0, dtype=torch.int64, device=trainer.device)
+    return None, classwise_gaps(torch.zeros(0, trainer.num_classes, device=trainer.device), none)
 
 
 def _to_cpu(columns: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -207,43 +230,9 @@ def _finish(
         said = trainer.tester.passed(shared, {bad["index"] for bad in skipped})
         for entry in entries:
             entry.facts |= said
-        predictions = map(ImageColumns, zip(*batches, strict=True), gaps)  # of each entry
+        columns = ([rows for rows in own if rows] for own in zip(*batches, strict=True))
+        predictions = map(ImageColumns, columns, gaps)  # of each entry
         pairs = zip(entries, predictions, strict=True)
         found = [entry.finish(split, own, shared, trainer.num_classes, skipped) for entry, own in pairs]
         partial.remove()
     return distributed.from_first(found)
-
-
-class GuardedDataset(Dataset):
-    """Gives what it cannot read as (index, reason) if such images are to be skipped; else it raises, as before."""
-
-    def __init__(self, dataset: Dataset, skip: bool):
-        self.dataset = dataset
-        self.skip = skip
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> dict[str, Any] | tuple[int, str]:
-        try:
-            return self.dataset[index]
-        except (OSError, ValueError) as error:  # of Pillow, Dassl's ImageError, InputError
-            if not self.skip:
-                raise
-            return index, str(error)
-
-
-def collate(items: list[Any]) -> tuple[dict[str, Any] | None, list[tuple[int, str]]]:
-    """A batch of what could be read, or None, and (index, reason) of the rest."""
-    good = [item for item in items if isinstance(item, dict)]
-    bad = [item for item in items if not isinstance(item, dict)]
-    if not good:
-        return None, bad
-    if "img" not in good[0]:  # features that were kept
-        return default_collate(good), bad
-    rest = default_collate([{name: value for name, value in item.items() if name != "img"} for item in good])
-    images = [item["img"] for item in good]
-    if "crops" in rest:  # decoded images of any size
-        return {**rest, "img": images}, bad
-    # Views have their channels innermost in memory, in which order they are copied 18 times as fast.
-    return {**rest, "img": default_collate([image.movedim(-3, -1) for image in images]).movedim(-1, -3)}, bad

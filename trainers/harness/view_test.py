@@ -24,6 +24,7 @@ from tlla.views.rounds import BatchViews, predict_views
 from . import distributed
 from .describe_run import plain
 from .entries import Entry, Meter
+from .gathering import Gathering
 from .image_test import ImageTest
 from .kept_views import KeptViews
 from .view_data import VIEW_KEYS, ViewDataset, view_config
@@ -100,11 +101,24 @@ class ViewTest(ImageTest):
             self.config = view_config(cfg, self.node)
         built = (configured_method(cfg, name, own, self.config.n_views) for name, own in methods.items())
         self.methods = {method.title: method for one in built for method in under_rules(one, rules)}
+        self._refuse_processes()
         if self.node.MARGIN and not any(map(self._in_rounds, self.methods.values())):
             key, names = f"TRAINER.{views_name}.MARGIN", ", ".join(self.methods)
             raise InputError(f"{key} is {self.node.MARGIN}, but all views are needed by {names}: set it to 0")
         if not any(method.uses_views for method in self.methods.values()):
             self.config = dataclasses.replace(self.config, n_views=1)
+
+    def _refuse_processes(self) -> None:
+        """Refuses methods for which a test set cannot be divided."""
+        if distributed.world_size() == 1:
+            return
+        ways = {"online": "learns from the test images in their order", "reads_first": "reads all test images first"}
+        for trait, way in ways.items():
+            if names := [type(method).__name__ for method in self.methods.values() if getattr(method, trait)]:
+                raise InputError(
+                    f"{' and '.join(dict.fromkeys(names))} {way}, which cannot be divided among processes: "
+                    "run it without torchrun, or leave it out of TRAINER.COMPARE.METHODS"
+                )
 
     def describe(self) -> dict[str, Any]:
         """Of the one method, or of the first of several, each of which has a record of its own."""
@@ -120,8 +134,10 @@ class ViewTest(ImageTest):
             "name": type(method).__name__,
             "settings": values,
             "views": views if method.uses_views else None,
-            "deterministic": not method.uses_views,
+            "deterministic": not (method.uses_views or method.online),
         }
+        if method.reads_first:
+            found["read_test_set_first"] = True
         if method.chooses_views:
             rule = method.build_rule()
             found["rule"] = {"name": str(rule), "own": method.has_own_rule, "used_labels": rule.uses_labels}
@@ -205,6 +221,10 @@ class ViewTest(ImageTest):
                 self.kept.write(batch["index"], features)
         return views
 
+    def gathered(self, index: Tensor, features: Tensor) -> BatchViews:
+        """Images (B,) whose features (B, V, E) are known, as `prepare` returns them."""
+        return BatchViews(self.encode, features[..., :0], Known(index), features)
+
     def known(self, batch: dict[str, Any]) -> Known:
         """What a batch says of its images; the labels only if a rule uses them."""
         if not any(method.uses_labels for method in self.methods.values()):
@@ -241,7 +261,8 @@ class ViewTest(ImageTest):
         meter, own = Meter(trainer.device), dataclasses.replace(method)
         with meter:
             own.start(classifier, seed)
-        return Entry(trainer.record, trainer.evaluator, meter, facts, own)
+        gathering = Gathering(own.batch) if own.in_batches else None
+        return Entry(trainer.record, trainer.evaluator, meter, facts, own, gathering=gathering)
 
     def probabilities(self, prepared: BatchViews, entry: Entry) -> Tensor:
         """Class probabilities of a batch under one method: (B, K)."""
