@@ -31,15 +31,14 @@ TABLE1 = {  # methods at test time in the paper's tables, by the prompt that the
     "CoOp": ("TPT", "CTPT", "ZERO", "MTA", "SAR"),
 }
 TABLE2 = {"template": ("TPT", "ZERO"), "CoOp": ("TPT",)}
-TEMPLATE_KEY = "TRAINER.PROMPT.TEMPLATE"
+TEMPLATE_KEY, CLIP_KEY = "TRAINER.PROMPT.TEMPLATE", "TRAINER.ZSCLIP.TEMPLATE"
 
 
-def zeroshot(s: Settings, targets: Sequence[str]) -> list[Job]:
+def zeroshot(s: Settings, targets: Sequence[str], *opts: str) -> list[Job]:
     """CoOp's zeroshot.sh. Nothing is random: one seed."""
     cfg = s.config("ZeroshotCLIP")
-    return [
-        s.job("ZeroshotCLIP", cfg, target, s.seeds[0], f"ZeroshotCLIP/{cfg}/{Path(target).stem}") for target in targets
-    ]
+    folder = f"ZeroshotCLIP/{cfg}"
+    return [s.job("ZeroshotCLIP", cfg, x, s.seeds[0], f"{folder}/{Path(x).stem}", *opts) for x in targets]
 
 
 def test_time_plan(s: Settings, targets: Sequence[str], methods: Mapping[str, Sequence[str]], *opts: str) -> list[Job]:
@@ -112,9 +111,11 @@ def table1(s: Settings) -> list[Job]:
 def table2(s: Settings) -> list[Job]:
     """The paper's cross-dataset transfer, ViT-B/16, with all rows that this project has."""
     targets, coop = s.targets or TEN, coop_prompt(s.config("SAPT"))
-    jobs = zeroshot(s, targets) + evaluations(s, coop, "CoOp", coop.cfg, targets) + cross_dataset(s, s.cfg or SHORT)
-    # As TPT and all that follow its code have it; a dataset's own may have no words before the name, for TPT to tune.
-    opts = () if TEMPLATE_KEY in s.opts else (TEMPLATE_KEY, ONE_TEMPLATE)
+    # As TPT and all that follow its code have it, whose row for CLIP is the paper's; a dataset's own may have no words
+    # before the name, for TPT to tune.
+    opts, for_clip = (() if key in s.opts else (key, ONE_TEMPLATE) for key in (TEMPLATE_KEY, CLIP_KEY))
+    jobs = zeroshot(s, targets, *for_clip) + evaluations(s, coop, "CoOp", coop.cfg, targets)
+    jobs += cross_dataset(s, s.cfg or SHORT)
     return jobs + test_time_plan(s, targets, TABLE2, *opts) + added(s, targets)
 
 

@@ -51,9 +51,10 @@ def run(args: argparse.Namespace) -> list[Path]:
     rows = []
     for record, known in online_runs(args.folders):
         opened = open_online(record, args.split, args.out, args.set)
+        method = known.method.partition(" (stream ")[0]  # the run's own stream is only one of them
         for stream in streams:
             found = opened.correct(stream, seeds)
-            rows.append(Orders(known.method, known.dataset, known.seed, stream, opened.total, found))
+            rows.append(Orders(method, known.dataset, known.seed, stream, opened.total, found))
     page = markdown(rows, args.split)
     print(f"\n{page}\n")
     write_text(args.out / "streams.json", json.dumps([asdict(row) | row.summary() for row in rows], indent=1) + "\n")
