@@ -239,3 +239,25 @@ def test_an_inner_meters_block_counts_there_alone(monkeypatch):
     with outer, inner:
         pass
     assert (outer.lap(), inner.lap(), outer.lap()) == (101.0, 10.0, 0.0)
+
+
+def test_two_states_are_kept_and_a_damaged_one_costs_what_came_after_the_other(tmp_path):
+    count = 0
+
+    def partial():
+        found = PartialResults(tmp_path, "test-x", 0, lambda: {"count": torch.tensor(count)})
+        found.load()
+        return found
+
+    first = partial()
+    for count in range(1, 6):
+        first.add(count - 1, {"rows": [count]})
+    states = sorted(tmp_path.glob("shards/*/*.state"))
+    assert len(states) == 2
+    assert sorted(partial().done) == [0, 1, 2, 3, 4] and partial().state["count"] == 5
+    states[-1].write_bytes(b"damaged")
+    other = partial()
+    assert sorted(other.done) == [0, 1, 2, 3] and other.state["count"] == 4
+    count = 5
+    other.add(4, {"rows": [5]})
+    assert sorted(partial().done) == [0, 1, 2, 3, 4] and partial().state["count"] == 5

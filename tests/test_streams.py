@@ -118,12 +118,12 @@ def test_what_orders_share_changes_no_bit(name, classifier):
 
 # In train.py
 
-FEW = ("TRAINER.COMPARE.METHODS", "['SingleView', 'TDA', 'DPE']")
+FEW = ("TRAINER.COMPARE.METHODS", "['SingleView', 'TDA', 'DPE', 'OnZeta', 'StatA']", "TRAINER.STATA.BATCH", "4")
 
 
 @pytest.fixture(scope="module")
 def tested(place):
-    """Compare of two online methods and one that is not, shuffled; the features of the views, and labels."""
+    """Compare of online methods and one that is not, shuffled; the features of the views, and labels."""
     more = (*FEW, "TEST.FEATURES", str(place.folder / "features"))
     place.run("Compare", "shuffled", *more)
     place.run("Compare", "by_class", *more, "TEST.STREAM", "by_class")
@@ -210,6 +210,7 @@ def test_every_order_counts_what_the_method_gets_right_in_it(place, tested, undr
             predicted = [by_hand(tested, name, parse_stream(text).order(tested.labels, seed)) for seed in range(2)]
             hits = [sum(a == b for a, b in zip(own, tested.labels, strict=True)) for own in predicted]
             assert found[name, text] == hits
+    for name in ("TDA", "DPE", "OnZeta", "StatA"):  # one needs the number of images, one predicts batches
         assert found[name, "shuffled"][1] == record_of(place, f"shuffled/template/{name}")["correct"]
     rows = json.loads((place.folder / "streams/streams.json").read_text())
     accuracies = [100 * correct / 15 for correct in found["TDA", "by_class"]]

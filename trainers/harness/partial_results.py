@@ -21,6 +21,8 @@ from torch import Tensor
 
 from tlla.files import write_bytes
 
+KEPT_STATES = 2  # the newest, and one in case it is damaged: a method with matrices for each class keeps 1 GB
+
 
 class PartialResults:
     """Results by batch number.
@@ -52,13 +54,25 @@ class PartialResults:
     def load(self) -> None:
         """Reads what an earlier process has left."""
         shards = [shard for path in sorted(self.folder.glob("*.pt")) if (shard := _read(path))]
-        for shard in sorted(shards, key=lambda shard: min(shard["batches"])):
-            if self.get_state and min(shard["batches"]) != len(self.done):
-                break
-            if not self.done.keys().isdisjoint(shard["batches"]):  # two processes have tested the same: sum once
-                continue
-            self.done.update(shard["batches"])
-            self.state, self.sums = shard["state"], added_up(self.sums, shard["sums"])
+        shards.sort(key=lambda shard: min(shard["batches"]))
+        for shard in self._with_state(shards) if self.get_state else shards:
+            if self.done.keys().isdisjoint(shard["batches"]):  # else two processes have tested the same: sum once
+                self.done.update(shard["batches"])
+                self.sums = added_up(self.sums, shard["sums"])
+
+    def _with_state(self, shards: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The unbroken beginning up to the newest state, which is set; what has come after it is tested again."""
+        begins, count = [], 0
+        for shard in shards:
+            if min(shard["batches"]) == count:
+                begins.append(shard)
+                count += len(shard["batches"])
+        for path in sorted(self.folder.glob("*.state"), reverse=True):
+            number = int(path.stem.partition("-")[0])
+            if any(max(shard["batches"]) == number - 1 for shard in begins) and (found := _read(path)):
+                self.state = found["state"]
+                return [shard for shard in begins if max(shard["batches"]) < number]
+        return []
 
     def add(self, number: int, result: dict[str, Any]) -> None:
         """Takes a batch's result, of which the entry "sums" is added up; the state must be that after it."""
@@ -74,13 +88,20 @@ class PartialResults:
         if not number:
             return
         batches, sums = dict(itertools.islice(self._fresh.items(), number)), [x.cpu() for x in sums]
-        buffer = io.BytesIO()
-        torch.save({"batches": batches, "state": self.get_state() if self.get_state else None, "sums": sums}, buffer)
-        data = buffer.getvalue()
-        write_bytes(self.folder / f"{min(batches):07d}-{hashlib.sha256(data).hexdigest()[:32]}.pt", data)
+        self._write(min(batches), ".pt", {"batches": batches, "sums": sums})
+        if self.get_state:
+            self._write(max(batches) + 1, ".state", {"state": self.get_state()})
+            for path in sorted(self.folder.glob("*.state"))[:-KEPT_STATES]:
+                path.unlink(missing_ok=True)
         self.sums = added_up(self.sums, sums)
         self._fresh, self._fresh_sums = {}, (0, [])
         self._saved_at = time.monotonic()
+
+    def _write(self, number: int, suffix: str, content: dict[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        data = buffer.getvalue()
+        write_bytes(self.folder / f"{number:07d}-{hashlib.sha256(data).hexdigest()[:32]}{suffix}", data)
 
     def others(self) -> list[Path]:
         """What tests of the same split under other settings have left when they were cut."""

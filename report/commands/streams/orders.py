@@ -92,6 +92,7 @@ class OnlineRun:
         self.split, self.folder = split, folder
         self.total = len(views.labels)
         self._labels = [item.label for item in trainer.tester.items(split)]
+        self.method.n_images = len(self._labels)
         self._row = torch.full((len(self._labels),), -1)  # of each image among those that can be read
         self._row[views.index] = torch.arange(self.total)
         self._seen: list[Any] | None = None
@@ -150,8 +151,10 @@ class OnlineRun:
         return self.method.see(features[0], self.method.classifier.text(features)[0])
 
     def _of_batches(self, rows: Tensor) -> Iterator[Tensor]:
-        for batch in rows.split(self.views.at_once):
-            yield self.method.predict(self._prepare(batch)).argmax(dim=-1).cpu()
+        method, at_once = self.method, self.views.at_once
+        for batch in rows.split(method.batch if method.in_batches else at_once):
+            features = self._prepare(batch)
+            yield method.predict(features if method.uses_views else features[:, :1]).argmax(dim=-1).cpu()
 
     def _prepare(self, rows: Tensor) -> Tensor:
         """Features of some images, (B, V, E); tells the method what is known of them."""
