@@ -30,7 +30,7 @@ FP16_LOSS_SCALE = 1000.0  # TPT's
 NO_CONTEXT = (
     "an ensemble of templates or a template without words before {} and apart from it has none, nor have class "
     "descriptions: use a single template "
-    'such as "a photo of a {}." or a trained prompt (--model-dir)'
+    'such as "a photo of a {}." or a trained prompt (--model-dir; of predict.py --prompt)'
 )
 Autocast = Callable[[], contextlib.AbstractContextManager[Any]]
 

@@ -96,6 +96,10 @@ def read_class_descriptions(path: str | os.PathLike[str]) -> Descriptions:
             raise InputError(f"the class descriptions {path} have {name!r} twice (underscores are spaces): join both")
         if isinstance(texts, _Pairs) or not isinstance(texts, list) or not texts or not all(map(_is_sentence, texts)):
             raise InputError(f"the class descriptions {path} have no list of sentences on {name!r}: write {FORM}")
+        if any("{}" in text for text in texts):
+            raise InputError(
+                f"the class descriptions {path} have a template with {{}} on {name!r}: write whole sentences"
+            )
         sentences[key] = tuple(texts)
     return Descriptions(os.fspath(path), sentences, hashlib.sha256(data).hexdigest())
 

@@ -12,6 +12,7 @@ of the worst 10 % of the orders.
 import argparse
 import json
 import sys
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -48,10 +49,13 @@ def run(args: argparse.Namespace) -> list[Path]:
     """Writes streams.json, streams.csv with every order, streams.md with the table, which it prints, and a picture."""
     seeds = range(whole("--orders", args.orders, 1))
     streams = [parse_stream(text, "--stream") for text in args.stream]
-    rows = []
-    for record, known in online_runs(args.folders):
+    rows, runs = [], online_runs(args.folders)
+    names = Counter((known.method, known.dataset, known.seed) for _, known in runs)
+    for record, known in runs:
         opened = open_online(record, args.split, args.out, args.set)
         method = known.method.partition(" (stream ")[0]  # the run's own stream is only one of them
+        if names[known.method, known.dataset, known.seed] > 1:  # of other settings
+            method += f" ({record.folder})"
         for stream in streams:
             found = opened.correct(stream, seeds)
             rows.append(Orders(method, known.dataset, known.seed, stream, opened.total, found))
