@@ -71,6 +71,7 @@ def test_they_serve_every_method_that_does_not_change_the_prompt(tiny_clip, tmp_
         ({"dog": "A dog."}, "no list of sentences on 'dog'"),
         ({"dog": []}, "no list of sentences on 'dog'"),
         ({"dog": ["A dog.", " "]}, "no list of sentences on 'dog'"),
+        ({"dog": ["a photo of a {}."]}, "a template with {} on 'dog'"),
         ({"dog": {"texts": 1}}, "no list of sentences on 'dog'"),
         ('{"sea dog": ["a"], "sea_dog": ["b"]}', "'sea_dog' twice"),
         (

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -224,6 +225,12 @@ def test_every_order_counts_what_the_method_gets_right_in_it(place, tested, undr
     monkeypatch.setattr(OnlineRun, "_count", lambda self, order: counted.append(1) or count(self, order))
     again = streams(place, place.folder / "shuffled/template/TDA", "--orders", "3", *both)
     assert len(counted) == 2 and {key: own[:2] for key, own in again.items()} == {k: found[k] for k in again}
+
+
+def test_runs_of_one_method_are_told_apart_by_their_folders(place, tested, undrawn):
+    shutil.copytree(place.folder / "shuffled", place.folder / "again")
+    folders = [place.folder / name / "template/TDA" for name in ("shuffled", "again")]
+    assert [name for name, _ in streams(place, *folders, "--orders", "1")] == [f"TDA ({folder})" for folder in folders]
 
 
 def test_a_run_that_recorded_another_number_is_named(place, tested, undrawn, capsys):
