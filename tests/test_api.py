@@ -153,7 +153,7 @@ def test_a_prompt_is_a_template_an_ensemble_a_file_a_run_or_vectors(model, place
         ({"prompt": torch.full((4, 64), math.nan)}, "finite"),
         ({"prompt": torch.zeros(4, 64, dtype=torch.int)}, "floats"),
         ({"prompt": "imagenet7"}, "template without words"),
-        ({"method": "STS"}, "did you mean 'STSS'"),
+        ({"method": "STSSS"}, "did you mean 'STSS'"),
         ({"tops": 3}, "did you mean 'top_s'"),
         ({"top_s": 2.5}, "type int"),
         ({"top_s": True}, "type int"),

@@ -242,6 +242,7 @@ def test_a_reader_that_leaves_ends_a_command_quietly():
     assert (done.stderr, done.stdout) == ("", "141\n")
 
 
+NAMES = ("TRAINER.NAME", "DATASET.NAME", "TEST.SPLIT", "TRAINER.VIEWS.PROTOCOL")  # only certain texts
 TEXTS = ("20241126", "2024", "{}", "'quoted'", '"quoted"', "1e3", "007", "None", "True", "[1, 2]", "(1,)", "-1", "a b")
 FLAGS = {
     "OUTPUT_DIR": "--output-dir",
@@ -270,7 +271,7 @@ def test_a_setting_that_is_a_text_is_taken_as_it_is(place, tmp_path, text):
     for key, flag in FLAGS.items():
         assert value([*base, f"{flag}={text}"], key) == text
     keys = [key for key, content in leaves(train.build_cfg(train.parse_args(base))) if isinstance(content, str)]
-    keys = [key for key in keys if key not in ("TRAINER.NAME", "DATASET.NAME", "TEST.SPLIT")]
+    keys = [key for key in keys if key not in NAMES]
     assert len(keys) > 30
     cfg = dict(leaves(train.build_cfg(train.parse_args([*base, *(word for key in keys for word in (key, text))]))))
     assert {key: cfg[key] for key in keys} == dict.fromkeys(keys, text)

@@ -84,7 +84,7 @@ TRAINED = ("ZeroshotCLIP", "CoOp", "TLLA")
     ],
 )
 def test_every_row_of_the_tables_is_filled(place, tmp_path, monkeypatch, call, name, benchmark, rows):
-    monkeypatch.setattr(cli, "Local", processes.Here)
+    monkeypatch.setattr(cli, "Local", lambda jobs: processes.Here())
     pairs = [word for pair in FEW.items() for word in pair] + ["MODEL.BACKBONE.NAME", str(place / "clip.pt")]
     words = [*arguments(f"scripts/reproduce/{name}.sh", tmp_path), "--seeds", "1", "--data", str(place)]
     assert cli.main([*words, "--out", str(tmp_path), "--opts", *pairs]) == 0
