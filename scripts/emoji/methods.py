@@ -41,8 +41,8 @@ from .study import (
 
 RIVALS = ("CoCoOp", "TipAdapter", "TipAdapterF")  # trained on the source, tested on one view
 COLUMNS = ("accuracy", "top5", "macro_f1", "nll", "ece", "brier")
-ECE = f"ECE ({ECE_BINS} bins), %"
 COLUMNS += ("seconds_per_image", "method_seconds_per_image", "peak_memory_mb")
+ECE = f"ECE ({ECE_BINS} bins), %"
 
 
 def plan_all(output: Path, seeds: Sequence[int], family: Family, without: Sequence[str] = ()) -> list[Job]:

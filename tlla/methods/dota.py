@@ -46,9 +46,8 @@ class DOTA(Method):
         n_classes, size = text.shape
         self.count = text.new_ones(n_classes)  # images of each class, by soft labels
         self.mean = text.new_full((n_classes, size), FIRST_MEAN)  # (K, E)
-        self.scatter = self.sigma * torch.eye(size).to(text).repeat(
-            n_classes, 1, 1
-        )  # covariance times count, (K, E, E)
+        first = self.sigma * torch.eye(size).to(text)
+        self.scatter = first.repeat(n_classes, 1, 1)  # covariance times count, (K, E, E)
 
     def state(self) -> dict[str, Tensor]:
         """Counts, means and scatter matrices."""
