@@ -213,7 +213,7 @@ def test_random_views_stay_the_same_when_views_are_encoded_in_rounds(task):
         ("tsallis(q=0.3", "is not a rule: write a name"),
         ("tsallis(q=1)", "RULE 'tsallis(q=1)': q must lie between 0 and 1, but got 1.0"),
         ("tsallis(q=much)", "RULE 'tsallis(q=much)': q must be a finite number >= 0, but got 'much'"),
-        ("tsallis(0.3)", "the rule tsallis has no setting '0.3': (known: q)"),
+        ("tsallis(0.3)", "the rule tsallis has no setting '0.3': known are q"),
         ("stss(lambda=1)", "the rule stss has no setting 'lambda': did you mean 'lam'?"),
         ("stss(n_perturb=1.5)", "n_perturb must be a whole number, at least 0, but got 1.5"),
         ("stss(rho=-1)", "rho must be a finite number >= 0, but got -1"),

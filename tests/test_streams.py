@@ -24,7 +24,7 @@ from tlla.prompts.classifier import Classifier, from_templates
 from tlla.streams import STREAMS, expected_tail_accuracy, parse_stream
 
 LABELS = [label for label, number in enumerate((40, 3, 25, 0, 32)) for _ in range(number)]
-TEXTS = ("shuffled", "by_class", "dirichlet", "dirichlet(gamma=0.001,slots=3)", "few_classes(k=2,n=10)", "few_classes")
+TEXTS = ("shuffled", "by_class", "dirichlet", "dirichlet(gamma=0.001,slots=3)", "few_classes(k=2,n=10)")
 SHARING = sorted(name for name, method in METHODS.items() if method.see is not Method.see)
 
 
@@ -76,6 +76,8 @@ def test_a_batch_of_few_classes_has_no_more_as_long_as_there_are_images():
             assert len(set(batch)) <= 2 or sum(sorted(left.values())[:2]) < 10
             for label in batch:
                 left[label] -= 1
+    with pytest.raises(InputError, match=r"needs 5 classes, but the images are of 4"):
+        parse_stream("few_classes").order(LABELS, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,6 @@ def nearest(name: str, known: list[str]) -> str:
     """
     lowered = {k.lower(): k for k in known}
     close = [lowered[m] for m in difflib.get_close_matches(name.lower(), lowered, n=2, cutoff=0.5)]
-    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     more = f", and {len(known) - MOST_KNOWN} more" if len(known) > MOST_KNOWN else ""
-    return f"{hint}(known: {', '.join(sorted(known)[:MOST_KNOWN])}{more})"
+    listed = ", ".join(sorted(known)[:MOST_KNOWN]) + more
+    return f"did you mean {' or '.join(map(repr, close))}? (known: {listed})" if close else f"known are {listed}"

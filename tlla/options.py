@@ -48,7 +48,7 @@ def parse_option(
 
     >>> parse_option("fast", {"slow": Option}, "MODE", kind="mode", example="slow(n=2)")
     Traceback (most recent call last):
-    tlla.errors.InputError: MODE 'fast' is not a mode: (known: slow)
+    tlla.errors.InputError: MODE 'fast' is not a mode: known are slow
     """
     said = f"{key} {short(text)}"
     match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\)\s*)?", text) if isinstance(text, str) else None

@@ -25,10 +25,11 @@ def check_top_s(s: int, n_views: int) -> None:
 
     >>> check_top_s(65, n_views=64)
     Traceback (most recent call last):
-    tlla.errors.InputError: TOP_S must lie between 1 and the number of views, 64, but got 65
+    tlla.errors.InputError: TOP_S must lie between 1 and the number of views, 64, but got 65: ...
     """
     if not 1 <= s <= n_views:
-        raise InputError(f"TOP_S must lie between 1 and the number of views, {n_views}, but got {s}")
+        bounds = f"TOP_S must lie between 1 and the number of views, {n_views}, but got {s}"
+        raise InputError(f"{bounds}: choose another, or more views")
 
 
 def check_vote(how: str) -> None:

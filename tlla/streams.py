@@ -126,6 +126,8 @@ class FewClasses(Stream):
 
     def compose(self, images: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
         """Batches until no image is left; the last one has the rest."""
+        if self.k > len(images):
+            raise InputError(f"{self} needs {self.k} classes, but the images are of {len(images)}: choose a smaller k")
         order, left = [], images
         while left:
             left = [left[i] for i in rng.permutation(len(left))]

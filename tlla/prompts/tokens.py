@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..arguments import short
 from ..backbones import Backbone, Tokenizer
 from ..errors import InputError
 
@@ -27,8 +28,8 @@ def tokenize_prompts(clip_model: Backbone, prompts: list[str], hint: str = SHORT
         n_tokens = len(tokenizer.encode(prompt)) + tokenizer.n_special
         if n_tokens > clip_model.context_length:
             raise InputError(
-                f"the prompt {prompt!r} has {n_tokens} tokens (special ones included), but the text encoder accepts "
-                f"{clip_model.context_length}: {hint}"
+                f"the prompt {short(prompt)} has {n_tokens} tokens (special ones included), but the text encoder "
+                f"accepts {clip_model.context_length}: {hint}"
             )
     return tokenizer(prompts)
 
