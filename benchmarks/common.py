@@ -65,16 +65,18 @@ def loss_scale(device: str, precision: str) -> float:
     return FP16_LOSS_SCALE if chosen(precision, device) in ("fp16", "amp") else 1.0
 
 
-def prompted_model(model: CLIP, n_classes: int) -> PromptedCLIP:
-    """ "a photo of a" around the first names of ImageNet."""
+def prompted_model(model: CLIP, n_classes: int, n_ctx: int = 0) -> PromptedCLIP:
+    """ "a photo of a" around the first names of ImageNet; with `n_ctx`, as many random context tokens instead."""
     names = (ROOT / "datasets" / "data" / "imagenet_tpt.txt").read_text(encoding="utf-8").splitlines()[:n_classes]
     names = [line.partition(" ")[2] for line in names]
-    return PromptedCLIP(model, PromptLearner(model, names, ctx_init="a photo of a", on_shared=lambda message: None))
+    words = "" if n_ctx else "a photo of a"
+    return PromptedCLIP(model, PromptLearner(model, names, n_ctx, words, on_shared=lambda message: None))
 
 
 def measure(function: Callable[[], Any], device: str, repeats: int) -> dict[str, float]:
     """Seconds of a call (least and median of `repeats`, after some to warm up) and the peak of memory in MB.
 
+    Seconds on a CPU are the processor's, those of all threads together.
     The peak is the rise above what was held before the first call: on a GPU by tensors, on a CPU by the process.
     """
     place = torch.device(device)
@@ -89,9 +91,9 @@ def measure(function: Callable[[], Any], device: str, repeats: int) -> dict[str,
 
 def _seconds(function: Callable[[], Any], device: torch.device) -> float:
     if device.type == "cpu":
-        start = time.perf_counter()
+        start = time.process_time()  # whatever else runs
         function()
-        return time.perf_counter() - start
+        return time.process_time() - start
     with torch.cuda.device(device):
         first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
