@@ -19,7 +19,7 @@ from tlla.records.store import predictions_file, read_rows
 
 TRAINERS = sorted(set(TRAINER_REGISTRY.registered_names()) - {"Compare"})
 ALONE = [name for name in TRAINERS if name not in METHODS]  # the others are parts of one Compare
-LEARN = ("CoCoOp", "CoOp", "SAPT", "TLLA", "TipAdapter", "TipAdapterF")
+LEARN = ("CoCoOp", "CoOp", "FPP", "SAPT", "TLLA", "TipAdapter", "TipAdapterF")
 SHORT = ("OPTIM.MAX_EPOCH", "1", "TEST.COMPUTE_CMAT", "True", "TEST.PER_CLASS_RESULT", "True")
 
 
