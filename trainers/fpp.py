@@ -16,7 +16,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from tlla.arguments import number, whole
-from tlla.errors import within
+from tlla.errors import InputError, within
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.templates import zeroshot_features
 from tlla.sharpness import loss_and_gradient
@@ -83,8 +83,10 @@ class FPP(PromptTrainer):
         self.weight = 1 + 15 / len(names) if node.WEIGHT == -1 else node.WEIGHT
 
     def build_optim(self, learner: PromptLearner) -> tuple:
-        """As OPTIM says, by steps, but for where the schedule ends."""
+        """As OPTIM says, by steps, but for where the schedule ends. InputError with another toolkit's schedule."""
         optim, sched = build_by_steps(learner, self.cfg.OPTIM, len(self.train_loader_x))
+        if not hasattr(sched, "lr_at"):
+            raise InputError("FPP's schedule (TRAINER.FPP.MIN_LR) needs the toolkit of this repository: see toolkit/")
         least, rate = self.method_cfg.MIN_LR, sched.lr_at
         sched.lr_at = lambda step, base: least + rate(step, base - least)
         sched.step(0)
