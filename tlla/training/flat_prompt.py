@@ -55,8 +55,8 @@ def noisy_features(
     Returns:
         (K, R, E), float32.
 
-    >>> prompted = tlla.PromptedCLIP(model, tlla.PromptLearner(model, ["cat", "dog"]))
-    >>> noisy_features(prompted, prompted.prompt_learner.ctx, torch.zeros(3, 4, 128), torch.zeros(3, 1, 128)).shape
+    >>> learner = tlla.prompts.learner.PromptLearner(model, ["cat", "dog"])
+    >>> noisy_features(PromptedCLIP(model, learner), learner.ctx, torch.zeros(3, 4, 128), torch.zeros(3, 1, 128)).shape
     torch.Size([2, 3, 128])
     """
     learner = model.prompt_learner
