@@ -101,6 +101,7 @@ def write_config(path: Path, clip_file: Path, epochs: int = 3) -> Path:
             "SAPT": {"N_CTX": 3},
             "COOP": {"N_CTX": 3},
             "COCOOP": {"N_CTX": 3},
+            "FPP": {"N_CTX": 3, "STEPS": 2},
             "TIPADAPTER": {"AUGMENT_EPOCH": 2, "SEARCH_STEP": [20, 5]},
             "TIPADAPTERF": {"AUGMENT_EPOCH": 2, "SEARCH_STEP": [20, 5]},
             "TLLA": {"N_VIEWS": 6, "TOP_S": 3, "N_PERTURB": 2},

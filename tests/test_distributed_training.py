@@ -26,6 +26,7 @@ RUNS = {
     "cocoop": ("CoCoOp", *FEW),
     "random": ("CoCoOp", *FEW, "TRAINER.COCOOP.RHO", "0.05", "TRAINER.COCOOP.VARIANT", "random"),
     "fsam": ("SAPT", *SEVEN, "TRAINER.SAPT.VARIANT", "fsam", "OPTIM.MAX_EPOCH", "2"),
+    "fpp": ("FPP", "OPTIM.LR", "0.002", "OPTIM.MAX_EPOCH", "2"),
     "tip": ("TipAdapterF", *SEVEN, "OPTIM.NAME", "adamw", "OPTIM.LR", "0.001", "OPTIM.MAX_EPOCH", "2"),
 }
 FOLDERS = {"tip": "tip_adapter"}

@@ -12,7 +12,7 @@ from docs_rules import Place, Store, follow
 
 import datasets
 import trainers
-from scripts.docs import check_site, config_reference, pages
+from scripts.docs import check_site, config_reference, needs, pages
 from tlla.backbones import BACKBONES
 from tlla.errors import InputError
 from tlla.methods import METHODS
@@ -22,6 +22,7 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 PROGRAMS = r"^(\$ )?(python3?|pip|bash|git|torchrun|mkdocs|export) "
 PACKAGES = "tlla|trainers|datasets|report|sweeps|benchmarks"
 FOLDERS = rf"{PACKAGES}|toolkit|configs|scripts|docs|tests|assets"
+NEEDS = needs.needs_table()  # before a page adds a method or a trainer
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +137,10 @@ def test_every_setting_is_on_the_page_with_a_description():
     assert described["DATASET.CLASSNAMES"].startswith("ImageNet and its variants")
     assert described["SEED"].startswith("0 or more: fixed") and described["TRAINER.COCOOP.PREC"].endswith("always fp32")
     assert described["DATALOADER.TRAIN_U.SAME_AS_X"].startswith("True: the loader of unlabelled")
+
+
+def test_what_each_method_needs_is_on_its_page():
+    assert NEEDS in (REPO / "docs/methods.md").read_text(), "see scripts/docs/needs.py"
 
 
 def test_links_of_a_page_fit_the_site():

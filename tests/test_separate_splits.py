@@ -21,6 +21,7 @@ FAST = ("OPTIM.MAX_EPOCH", "1", "OPTIM.NAME", "adamw", "TEST.SKIP_BAD_IMAGES", "
 LEARNING = sorted(
     name for name in TRAINER_REGISTRY.registered_names() if getattr(TRAINER_REGISTRY.get(name), "learned", "")
 )
+FROM_IMAGES = [name for name in LEARNING if TRAINER_REGISTRY.get(name).learns_from_images]
 
 
 @pytest.fixture
@@ -63,11 +64,12 @@ OVERLAPS = {"only test": only_test, "in two parts": listed, "a link": linked}
 
 
 def test_the_trainers_that_learn_are_known():
-    assert {"CoOp", "SAPT", "CoCoOp", "TLLA", "TipAdapter", "TipAdapterF"} <= set(LEARNING)
+    assert {"CoOp", "SAPT", "CoCoOp", "TLLA", "TipAdapter", "TipAdapterF"} <= set(FROM_IMAGES)
+    assert set(LEARNING) - set(FROM_IMAGES) == {"FPP"}
 
 
 @pytest.mark.parametrize("overlap", OVERLAPS)
-@pytest.mark.parametrize("trainer", LEARNING)
+@pytest.mark.parametrize("trainer", FROM_IMAGES)
 def test_training_on_test_images_is_refused(place, images, capfd, trainer, overlap):
     OVERLAPS[overlap](images)
     pairs = ("DATASET.SPLIT_FILE", "split.csv") if overlap == "in two parts" else ()
@@ -82,6 +84,13 @@ def test_testing_without_training_images_is_not_refused(place, images, capfd):
     only_test(images)
     flags = ("--eval-only", "OPTIM.MAX_EPOCH", "1")
     accepted(capfd, "train", *place.argv("TLLA", "eval", *FOLDER, "--root", str(images), *flags))
+
+
+def test_a_training_without_images_needs_no_others_than_those_of_the_test(place, images, capfd):
+    only_test(images)
+    accepted(capfd, "train", *argv(place, "FPP", images))
+    (images / "no_train").rename(images / "train")
+    accepted(capfd, "train", *argv(place, "FPP", images))  # other training images are no other training
 
 
 @pytest.mark.parametrize("trainer", LEARNING)

@@ -95,7 +95,7 @@ def cell(place, request) -> Cell:
 
 
 def test_the_trainers_are_found():
-    assert {"CoOp", "CoCoOp", "SAPT", "TLLA", "TipAdapter", "TipAdapterF"} <= set(TRAINERS)
+    assert {"CoOp", "CoCoOp", "FPP", "SAPT", "TLLA", "TipAdapter", "TipAdapterF"} <= set(TRAINERS)
 
 
 def test_a_killed_run_resumes_to_the_same_bits_as_one_that_repeats_its_record_with_its_drawn_seed(cell):

@@ -53,6 +53,7 @@ class ClipTrainer(TrainerX):
         deterministic: Whether no seed changes the result of a test.
         learned: Name of the registered model, and of its folder of checkpoints; "": there is nothing to train.
         training: Name of the training in the tables, if it is not the trainer's own: TLLA trains by SAPT.
+        learns_from_images: Whether the training looks at images, which then may not be those of the test.
         free_keys: Keys of the method's node on which what is learned does not depend.
         resumed: After which epochs the settings changed.
         tester: How it is tested.
@@ -63,6 +64,7 @@ class ClipTrainer(TrainerX):
     kind = "template"
     deterministic = False
     learned = ""
+    learns_from_images = True
     training = ""
     free_keys: tuple[str, ...] = ()
     resumed: Sequence[dict[str, Any]] = ()

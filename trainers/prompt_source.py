@@ -45,6 +45,15 @@ def find_templates(name: str, dataset: Any) -> str | tuple[str, ...] | Descripti
     return templates
 
 
+def refuse_descriptions(name: str, trainer: str) -> None:
+    """Raises InputError if the TEMPLATE of a training is a file of class descriptions."""
+    if is_descriptions(name):
+        raise InputError(
+            f"TEMPLATE {name} is a file of class descriptions, which serve tests alone, but {trainer} trains: use a "
+            "template or an ensemble"
+        )
+
+
 def said_of_template(name: str) -> str:
     """What a record says of a TEMPLATE key: the key; of class descriptions also which file it was."""
     return str(read_class_descriptions(name)) if is_descriptions(name) else name

@@ -1,7 +1,7 @@
 """Training of context vectors: CoOp's loop with a step that can be sharpness-aware (lambda = 0 is CoOp's own)."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -100,8 +100,7 @@ class PromptTrainer(ClipTrainer):
         if self.cfg.MODEL.INIT_WEIGHTS:
             Prompt.load(self.cfg.MODEL.INIT_WEIGHTS).put_into(learner)
         self.model = self.model_class(self.clip_model, learner, node.get("TEXT_CHUNK", 0)).to(self.device)
-        self.optim = build_optimizer(learner, self.cfg.OPTIM)
-        self.sched = build_lr_scheduler(self.optim, self.cfg.OPTIM)
+        self.optim, self.sched = self.build_optim(learner)
         self.register_model(self.learned, learner, self.optim, self.sched)
         # fp16 gradients of a prompt underflow without a loss scale; bf16 has fp32's range and needs none.
         self.scaler = torch.amp.GradScaler(self.device.type) if self.precision in ("amp", "fp16") else None
@@ -118,6 +117,11 @@ class PromptTrainer(ClipTrainer):
             class_token_position=node.CLASS_TOKEN_POSITION,
             on_shared=self.on_shared,
         )
+
+    def build_optim(self, learner: PromptLearner) -> tuple:
+        """Optimizer and schedule of the context vectors, as OPTIM says."""
+        optim = build_optimizer(learner, self.cfg.OPTIM)
+        return optim, build_lr_scheduler(optim, self.cfg.OPTIM)
 
     def before_train(self) -> None:
         """Refuses to resume from a prompt that is not finite."""
@@ -136,18 +140,17 @@ class PromptTrainer(ClipTrainer):
         return summary
 
     def take_step(self, image_features: Tensor, labels: Tensor) -> dict[str, float]:
-        """One step from the features (B, E) and labels (B,) of a batch; returns what to print.
+        """One step from the features (B, E) and labels (B,) of a batch; returns what to print."""
+        return self.descend(lambda ctx: self.model.logits(image_features, self.class_features(ctx)), labels)
 
-        Each of several processes encodes the prompts of its share of the classes.
-        """
-        classes = range(len(self.model.prompt_learner.classnames))
+    def class_features(self, ctx: Tensor) -> Tensor:
+        """Normalised features of all classes under a context, (K, E)."""
+        return self.spread_classes(lambda own: self.model.encode_text(ctx, own))
 
-        def logits(ctx: Tensor) -> Tensor:
-            with self.autocast():
-                text_features = distributed.spread(classes, lambda own: self.model.encode_text(ctx, own))  # (K, E)
-            return self.model.logits(image_features, text_features)  # (B, K)
-
-        return self.descend(logits, labels)
+    def spread_classes(self, encode: Callable[[Sequence[int]], Tensor]) -> Tensor:
+        """What `encode` returns of all classes, a row for each; each of several processes encodes its share of them."""
+        with self.autocast():
+            return distributed.spread(range(len(self.model.prompt_learner.classnames)), encode)
 
     def descend(self, logits: Callable[[Tensor], Tensor], labels: Tensor) -> dict[str, float]:
         """One step, sharpness-aware or plain; returns what to print, of the batch as the step first sees it.

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from dassl.metrics import compute_accuracy
-from dassl.optim import build_lr_scheduler, build_optimizer
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -28,7 +27,6 @@ from tlla.clip import logit_scale
 from tlla.errors import InputError, within
 from tlla.fingerprint import tensor_sha256, weights_sha256
 from tlla.prompts.checkpoint import find_checkpoint, read_checkpoint
-from tlla.prompts.descriptions import is_descriptions
 from tlla.prompts.info import PromptInfo
 from tlla.prompts.templates import zeroshot_features
 from tlla.training.cache_model import Cache, load_cache, make_keys, search, search_grid
@@ -36,9 +34,10 @@ from tlla.workers import fit_workers
 
 from .base import ClipTrainer, registered
 from .harness import distributed
+from .harness.by_steps import build_by_steps
 from .harness.identity import compare_settings
 from .harness.split_guard import separate_splits
-from .prompt_source import find_templates
+from .prompt_source import find_templates, refuse_descriptions
 
 BEST = "model-best.pth.tar"
 
@@ -66,11 +65,7 @@ def add_config(cfg: CfgNode) -> None:
 
 def check_settings(node: CfgNode) -> None:
     """Raises InputError for a setting that cannot work."""
-    if is_descriptions(node.TEMPLATE):
-        raise InputError(
-            f"TEMPLATE {node.TEMPLATE} is a file of class descriptions, which serve tests alone, but Tip-Adapter "
-            "trains: use a template or an ensemble"
-        )
+    refuse_descriptions(node.TEMPLATE, "Tip-Adapter")
     for key in ("BETA", "ALPHA"):
         if not 0 <= node[key] < float("inf"):
             raise InputError(f"{key} must be a finite number >= 0, but got {node[key]}")
@@ -246,16 +241,11 @@ class TipAdapterF(CacheTrainer):
 
     def build_optim(self) -> tuple:
         """As OPTIM says, but for EPS, which it lacks; the schedule is stretched from epochs to steps."""
-        optim_cfg = self.cfg.OPTIM.clone()
-        optim_cfg.defrost()
         steps = len(self.train_loader_x) if self.train_loader_x else 1
-        optim_cfg.MAX_EPOCH *= steps
-        optim_cfg.WARMUP_EPOCH *= steps
-        optim_cfg.STEPSIZE = tuple(steps * size for size in optim_cfg.STEPSIZE)
-        optim = build_optimizer(self.cache, optim_cfg)
+        optim, sched = build_by_steps(self.cache, self.cfg.OPTIM, steps)
         for group in optim.param_groups:
             group["eps"] = self.method_cfg.EPS  # sgd does not look at it
-        return optim, build_lr_scheduler(optim, optim_cfg)
+        return optim, sched
 
     def before_train(self) -> None:
         """Fills the cache, unless an earlier run's is trained further."""

@@ -49,7 +49,8 @@ def training_identity(trainer: Any) -> dict[str, Any]:
     nodes = {f"TRAINER.{trainer.config_node}", *([f"TRAINER.{cfg.TRAINER.NAME.upper()}"] if best else ())}
     unused = [f"TRAINER.{name}" for name in cfg.TRAINER if name != "NAME" and f"TRAINER.{name}" not in nodes]
     free = [f"{node}.{key}" for node in nodes for key in (*trainer.free_keys, "VIEW_BATCH")]
-    splits = {"train_x": dataset.train_x or (), **({"val": dataset.val} if best and dataset.val else {})}
+    splits = {"train_x": dataset.train_x or ()} if trainer.learns_from_images else {}
+    splits |= {"val": dataset.val} if best and dataset.val else {}
     root, files = getattr(dataset, "dataset_dir", ""), trainer.split_files.sha256
     init = cfg.MODEL.INIT_WEIGHTS
     return {

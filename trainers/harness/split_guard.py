@@ -40,7 +40,7 @@ def separate_splits(trainer: Any) -> None:
         InputError: Training images are test images.
     """
     name, files = trainer.cfg.DATASET.NAME, trainer.split_files
-    if found := files.shared("train_x", "test"):
+    if trainer.learns_from_images and (found := files.shared("train_x", "test")):
         raise InputError(
             f"{name} has its test images as training images, {len(found)} of {files.count['train_x']}, such as "
             f"{one_line(found[0])}, so that its test would say nothing: train on other images, then test here with "
@@ -52,5 +52,5 @@ def separate_splits(trainer: Any) -> None:
         trainer.without_val(f"{len(found)} of the {files.count['val']} val images of {name} are test images")
     elif not files.count["val"]:
         trainer.without_val(f"{name} has no val images")
-    if learned := files.shared("val", "train_x"):
+    if trainer.learns_from_images and (learned := files.shared("val", "train_x")):
         print(f"Note: {len(learned)} of the {files.count['val']} val images of {name} are training images")
