@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 from benchmark import REPO
-from forked import Child, fork
+from forked import Child, forget, fork
 from torch.utils.data import DataLoader, TensorDataset
 
 from tlla import workers
@@ -30,9 +30,7 @@ def core(folder: Path, system: str) -> Child:
     """Runs tests/core.py on new imports of the project in a fork, which saves those of torch."""
 
     def run(argv: list[str]) -> int:
-        for name in [name for name, module in sys.modules.items() if str(REPO) in str(getattr(module, "__file__", ""))]:
-            if "site-packages" not in sys.modules[name].__file__:
-                del sys.modules[name]
+        forget()
         sys.stdout.reconfigure(encoding=SYSTEMS[system]["PYTHONIOENCODING"])
         os.chdir(folder.parent)
         if system == "container":

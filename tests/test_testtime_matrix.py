@@ -1,7 +1,7 @@
 """Every kind of trainer on every kind of prompt: its test is killed and resumed, and repeated from its record.
 
 Trainers and methods are those that are registered, so that a new one is covered by itself; what is refused is listed
-below. Of methods one of each kind has its own trainer here, on one prompt; on all prompts Compare runs them.
+below. Of methods Compare runs one of each kind, and all that are online, on all prompts.
 """
 
 import importlib
@@ -31,6 +31,7 @@ VIEWS = ("TRAINER.VIEWS.N_VIEWS", "3", "TRAINER.VIEWS.VIEW_BATCH", "6")
 VIEWS += ("TRAINER.TLLA.N_VIEWS", "3", "TRAINER.TLLA.TOP_S", "2", "TRAINER.TLLA.VIEW_BATCH", "6")
 ONLINE = {name for name, method in METHODS.items() if method.online}  # each has a state of its own to be saved
 COMPARED = sorted(ONLINE.union(one_of_each_kind(METHODS)))
+ALONE = ("STSS", "DOTA")  # methods whose own trainers are tested here, too: they share one class; DOTA is online
 NEEDS_CONTEXT = {name for name, method in METHODS.items() if method.needs_text_encoder}
 CONTEXT = {"CoOp", "SAPT", "TLLA"}  # trainers of context vectors alone
 CACHES = {"TipAdapter", "TipAdapterF"}
@@ -60,7 +61,8 @@ def cases() -> list[tuple[str, str]]:
         learns, takes_runs = bool(getattr(kind, "learned", "")), hasattr(kind, "classifiers")
         kinds = [k for k in KINDS if (k in RUNS if learns else takes_runs or k in TEMPLATES)]
         if trainer in METHODS:
-            kinds = [k for k in ("own template", "ensemble", "CoCoOp") if k == "own template" or refusal(trainer, k)]
+            kinds = [k for k in KINDS if k != "TipAdapter" and refusal(trainer, k)]
+            kinds += ["own template"] if trainer in ALONE else []
         found += [(trainer, k) for k in kinds]
     return found
 
