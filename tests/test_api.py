@@ -445,6 +445,7 @@ def test_an_import_needs_little_accepts_a_forks_lines_and_predicts_from_anywhere
     subprocess.run(command, cwd=REPO, check=True)
     text = (REPO / "docs/upstream_dassl.md").read_text(encoding="utf-8")
     lines = text.partition("```python\n")[2].partition("```")[0]
+    names = "\n".join(map(str, photos[:3])).encode()
 
     def run(argv):
         forget("clip", "pkg_resources", "dassl", "yacs", "matplotlib")
@@ -459,7 +460,7 @@ def test_an_import_needs_little_accepts_a_forks_lines_and_predicts_from_anywhere
         assert clip.tokenize("a cat").shape == (1, 77) and "pkg_resources" not in sys.modules
         warnings.simplefilter("ignore")
         exec(lines + FORK, {})
-        sys.argv, sys.stdin = ["predict", *argv], io.StringIO("\n".join(map(str, photos[:3])))
+        sys.argv, sys.stdin = ["predict", *argv], io.TextIOWrapper(io.BytesIO(names))
         runpy.run_module("tlla.predict", run_name="__main__")
 
     words = ["-", "--method", "single", "--backbone", place.folder / "clip.pt", "--classes", *CLASSES]
