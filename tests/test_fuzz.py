@@ -19,7 +19,7 @@ from tlla.prompts.saved import Prompt
 from trainers.config.merge import all_keys
 
 fuzzed = settings(
-    max_examples=60,
+    max_examples=30,
     derandomize=True,
     deadline=None,
     database=None,

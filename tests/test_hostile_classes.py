@@ -112,29 +112,20 @@ def rows(*train, test=(["0.png", 0, "dog"],)):
 DOG = ["0.png", 0, "dog"]
 SPLITS = {
     "cut.json": (rows(DOG, DOG)[:-9], "JSONDecodeError"),
-    "empty.json": (b"", "JSONDecodeError"),
     "binary.json": (bytes(range(256)), "UnicodeDecodeError"),
-    "latin.json": ('{"train": "é"}'.encode("latin-1"), "UnicodeDecodeError"),
     "list.json": (b"[]", "not a split file"),
-    "number.json": (b"3", "not a split file"),
     "deep.json": (b"[" * 100_000 + b"]" * 100_000, "not a split file"),
     "parts are numbers.json": (b'{"train": 1, "test": 2}', "not a split file"),
     "parts are text.json": (b'{"train": "abc", "test": "abc"}', "train[0] is 'a'"),
-    "parts are null.json": (b'{"train": null, "test": null}', "not a split file"),
     "label is text.json": (rows(["0.png", "x", "dog"]), "train[0] is"),
     "label is infinite.json": (b'{"train": [["0.png", 1e400, "dog"]], "test": []}', "train[0] is"),
-    "label is nan.json": (b'{"train": [["0.png", NaN, "dog"]], "test": []}', "train[0] is"),
     "label is huge.json": (rows(DOG, ["0.png", 10**15, "cat"]), "labels up to 1000000000000000"),
     "label is negative.json": (rows(["0.png", -1, "dog"]), "train[0] is"),
     "path is null.json": (rows([None, 0, "dog"]), "train[0] is"),
-    "path is empty.json": (rows(["", 0, "dog"]), "train[0] is"),
     "path is a folder.json": (rows([".", 0, "dog"]), "lacks 1 of 1 images"),
-    "path has a null byte.json": (rows(["0\0.png", 0, "dog"]), "lacks 1 of 1 images"),
     "path is long.json": (rows(["x" * 100_000, 0, "dog"]), "lacks 1 of 1 images"),
     "row is long.json": (rows([*DOG, *range(100_000)]), "train[0] is"),
-    "binary.csv": (bytes(range(256)), "is not a CSV file"),
     "latin.csv": ("path,class,split\né.png,a,train".encode("latin-1"), "is not a CSV file"),
-    "empty.csv": (b"", "no test images"),
     "header.csv": (b"path,class,split\n", "no test images"),
     "huge field.csv": (b"path,class,split\n" + b"x" * 200_000 + b",a,train", "is not a CSV file"),
     "quote without end.csv": (b'path,class,split\n"0.png,dog,train\n', "line 2"),
@@ -150,7 +141,7 @@ def test_a_broken_split_is_one_sentence_that_names_it(place, root, capfd, file):
     (root / file).write_bytes(data)
     pair = ("DATASET.SPLIT_FILE", file)
     refused(capfd, "datasets", "fewshot", "ImageFolder", "--root", root, "--opts", *pair, says=(part,))
-    if file in ("cut.json", "binary.csv", "text.txt"):
+    if file in ("cut.json", "huge field.csv", "text.txt"):
         refused(capfd, "train", *place.argv("ZeroshotCLIP", "x", *flags(root, *pair)), says=(part,))
 
 
@@ -173,7 +164,7 @@ def test_a_broken_list_of_class_names_is_one_sentence(place, root, capfd, text, 
     refused(capfd, "train", *place.argv("ZeroshotCLIP", "names", *flags(root)), says=(part,))
 
 
-TEMPLATES = ("an icon", "a {} {x}.", "a {} {0.__class__}.", "a {}{", "a {!r}", "a {} and {}.", "{:>999999999}", "{}}")
+TEMPLATES = ("an icon", "a {} {x}.", "a {} {0.__class__}.", "a {!r}", "a {} and {}.", "{:>999999999}", "{}}")
 KEYS = [("ZeroshotCLIP", "DATASET.TEMPLATE"), ("STSS", "TRAINER.PROMPT.TEMPLATE")]
 
 
