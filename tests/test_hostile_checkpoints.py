@@ -163,9 +163,7 @@ def test_a_checkpoint_of_other_settings_is_explained(place, capfd):
         refused(capfd, "train", *argv, *more, says=says)
 
 
-@pytest.mark.parametrize(
-    ("trainer", "dtype"), (("TLLA", torch.float64), ("STSS", torch.float16)), ids=str
-)
+@pytest.mark.parametrize(("trainer", "dtype"), (("TLLA", torch.float64), ("STSS", torch.float16)), ids=str)
 def test_a_context_of_any_precision_gives_the_same_predictions(place, tmp_path, trainer, dtype):
     ctx = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(1)).bfloat16().to(torch.float16)  # exact in all
     for name, kind in (("exact", torch.float32), ("other", dtype)):

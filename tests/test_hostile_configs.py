@@ -82,20 +82,14 @@ def test_what_is_no_file_is_no_config(place, capfd, tmp_path):
         refused(capfd, "train", *argv, says=("there is no config file",))
 
 
-GOOD = {
-    "anchors.yaml": (b"OPTIM: {LR: &rate 0.25, GAMMA: *rate}\n", 0.25),
-    "byte order mark.yaml": (b"\xef\xbb\xbfOPTIM: {LR: 0.25}\n", 0.25),
-    "line ends of windows.yaml": (b"OPTIM:\r\n  LR: 0.25\r\n", 0.25),
-    "no line end.yaml": (b"OPTIM: {LR: 0.25}", 0.25),
-}
-
-
-@pytest.mark.parametrize("file", GOOD)
-def test_odd_but_valid_configs_are_taken(place, tmp_path, file):
-    data, rate = GOOD[file]
-    (tmp_path / file).write_bytes(data)
-    cfg = train.build_cfg(train.parse_args(place.argv("SAPT", "x", "--config-file", str(tmp_path / file))))
-    assert cfg.OPTIM.LR == rate and cfg.TRAINER.SAPT.N_CTX == 3
+def test_odd_but_valid_configs_are_taken(place, tmp_path):
+    """With anchors, a byte order mark, the line ends of Windows, and without a line end."""
+    file = tmp_path / "odd.yaml"
+    more = (b"\xef\xbb\xbfOPTIM: {LR: 0.25}\n", b"OPTIM:\r\n  LR: 0.25\r\n", b"OPTIM: {LR: 0.25}")
+    for data in (b"OPTIM: {LR: &rate 0.25, GAMMA: *rate}\n", *more):
+        file.write_bytes(data)
+        cfg = train.build_cfg(train.parse_args(place.argv("SAPT", "x", "--config-file", str(file))))
+        assert cfg.OPTIM.LR == 0.25 and cfg.TRAINER.SAPT.N_CTX == 3
 
 
 HUGE = 10**30
@@ -195,9 +189,9 @@ WORDS = {  # and what the sentence says
 }
 
 
-@pytest.mark.parametrize("words", WORDS)
-def test_wrong_words_are_one_sentence(place, capfd, words):
-    refused(capfd, "train", *place.argv("ZeroshotCLIP", "x", *words.split()), says=(WORDS[words],))
+def test_wrong_words_are_one_sentence(place, capfd):
+    for words, part in WORDS.items():
+        refused(capfd, "train", *place.argv("ZeroshotCLIP", "x", *words.split()), says=(part,))
 
 
 def test_a_diverging_run_stops_with_step_rate_rho_and_loss(place, capfd):
@@ -228,31 +222,29 @@ GRIDS = {  # mistakes in a grid that is a mapping: tests/test_sweeps.py
 }
 
 
-@pytest.mark.parametrize("file", GRIDS)
-def test_a_broken_plan_of_runs_is_one_sentence_that_names_it(capfd, tmp_path, file, monkeypatch):
+def test_a_broken_plan_of_runs_is_one_sentence_that_names_it(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    data, part = GRIDS[file]
-    (tmp_path / file).write_bytes(data)
-    refused(capfd, "sweeps", "grid", tmp_path / file, "--out", tmp_path / "out", "--dry-run", says=(file, part))
+    for file, (data, part) in GRIDS.items():
+        (tmp_path / file).write_bytes(data)
+        refused(capfd, "sweeps", "grid", tmp_path / file, "--out", tmp_path / "out", "--dry-run", says=(file, part))
     assert not (tmp_path / "hacked").exists() and not (tmp_path / "out").exists()
 
 
-RHOS = ("", "[", "[]", "{}", *(f'{{"rho": {rho}, "source": "emoji"}}' for rho in ('"x"', "NaN", "-1", "1e400")), DEEP)
+def test_a_broken_choice_of_rho_is_one_sentence_that_names_it(capfd, tmp_path):
+    file = tmp_path / "rho.json"
+    argv = ("train", "emoji", REPO / "configs/trainers/SAPT/emoji.yaml", "--rho", file, "--dry-run")
+    values = (f'{{"rho": {rho}, "source": "emoji"}}' for rho in ('"x"', "NaN", "-1", "1e400"))
+    for record in ("", "[", "[]", "{}", *values, DEEP):
+        file.write_text(record)
+        refused(capfd, "sweeps", *argv, "--out", tmp_path / "out", says=(file,))
 
 
-@pytest.mark.parametrize("record", RHOS, ids="{:.15}".format)
-def test_a_broken_choice_of_rho_is_one_sentence_that_names_it(capfd, tmp_path, record):
-    (tmp_path / "rho.json").write_text(record)
-    argv = ("train", "emoji", REPO / "configs/trainers/SAPT/emoji.yaml", "--rho", tmp_path / "rho.json", "--dry-run")
-    refused(capfd, "sweeps", *argv, "--out", tmp_path / "out", says=(tmp_path / "rho.json",))
-
-
-@pytest.mark.parametrize("record", ("", "[]", "3", '{"splits": 3}', '{"config": 3}', DEEP), ids="{:.9}".format)
-def test_a_broken_record_makes_a_run_unfinished_not_a_sweep_fail(capfd, tmp_path, record):
+def test_a_broken_record_makes_a_run_unfinished_not_a_sweep_fail(capfd, tmp_path):
     argv = ("train", "emoji", "emoji", "--seeds", "1", "--source", "emoji", "--out", tmp_path, "--dry-run")
     shown = accepted(capfd, "sweeps", *argv).out
     folder = Path(next(word for line in shown.splitlines() for word in line.split() if word.startswith(str(tmp_path))))
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("results.json", "sweep.json"):
-        (folder / name).write_text(record)
-    assert call(capfd, "sweeps", *argv).out == shown
+    for record in ("", "[]", "3", '{"splits": 3}', '{"config": 3}', DEEP):
+        for name in ("results.json", "sweep.json"):
+            (folder / name).write_text(record)
+        assert call(capfd, "sweeps", *argv).out == shown

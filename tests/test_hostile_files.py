@@ -191,13 +191,12 @@ TAKEN = {
 }
 
 
-@pytest.mark.parametrize("kind", TAKEN)
-def test_an_output_folder_that_is_none_is_one_sentence(place, capfd, tmp_path, kind):
-    TAKEN[kind](tmp_path / "taken")
-    for folder in (tmp_path / "taken", tmp_path / "taken/run"):
-        refused(
-            capfd, "train", *place.argv("ZeroshotCLIP", "x", "--output-dir", str(folder)), says=(tmp_path / "taken",)
-        )
+def test_an_output_folder_that_is_none_is_one_sentence(place, capfd, tmp_path):
+    for kind, make in TAKEN.items():
+        make(tmp_path / kind)
+        for folder in (tmp_path / kind, tmp_path / kind / "run"):
+            argv = place.argv("ZeroshotCLIP", "x", "--output-dir", str(folder))
+            refused(capfd, "train", *argv, says=(tmp_path / kind,))
 
 
 @pytest.mark.parametrize(
