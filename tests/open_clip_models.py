@@ -19,9 +19,6 @@ class Late:
             open_clip.SimpleTokenizer = functools.cache(open_clip.SimpleTokenizer)
         return getattr(open_clip, name)
 
-    def __setattr__(self, name, value):
-        setattr(importlib.import_module("open_clip"), name, value)
-
 
 if not importlib.util.find_spec("open_clip"):
     pytest.skip("open_clip is not installed: pip install 'tlla[open_clip]'", allow_module_level=True)
