@@ -20,14 +20,16 @@ TOLERANCE = 1e-5  # of sums in another order; by processor and number of process
 SEVEN = ("DATALOADER.TRAIN_X.BATCH_SIZE", "7", "OPTIM.LR", "0.002")
 ONCE = ("OPTIM.MAX_EPOCH", "1", "OPTIM.WARMUP_CONS_LR", "0.002")
 RUNS = {
-    "sapt": ("SAPT", *SEVEN, "TEST.FINAL_MODEL", "best_val", "DATALOADER.NUM_WORKERS", "1"),
+    "sapt": (  # by a variant that remembers its gradients
+        *("SAPT", *SEVEN, "TEST.FINAL_MODEL", "best_val", "DATALOADER.NUM_WORKERS", "1"),
+        *("TRAINER.SAPT.VARIANT", "fsam"),
+    ),
     "csc": ("CoOp", *SEVEN, *ONCE, "TRAINER.COOP.CSC", "True"),
     # Of two classes and of two images, one of three processes has none.
     "random": (
         *("CoCoOp", *ONCE, "DATALOADER.TRAIN_X.BATCH_SIZE", "2"),
         *("TRAINER.COCOOP.RHO", "0.05", "TRAINER.COCOOP.VARIANT", "random"),
     ),
-    "fsam": ("SAPT", *SEVEN, *ONCE, "TRAINER.SAPT.VARIANT", "fsam"),
     "tip": ("TipAdapterF", *SEVEN, *ONCE, "OPTIM.NAME", "adamw", "OPTIM.WARMUP_CONS_LR", "0.001"),
 }
 FOLDERS = {"tip": "tip_adapter"}
