@@ -19,7 +19,7 @@ from tlla.prompts.saved import Prompt
 from trainers.config.merge import all_keys
 
 quiet = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
-fuzzed = settings(max_examples=30, derandomize=True, **quiet)
+fuzzed = settings(max_examples=20, derandomize=True, **quiet)
 
 edits = st.lists(st.tuples(st.integers(0, 10**6), st.binary(min_size=1, max_size=4)), min_size=1, max_size=4)
 

@@ -54,7 +54,7 @@ def reference_text_features(model, names, ctx, position):
 
 @pytest.mark.parametrize(
     ("name", "position", "csc"),
-    [(VIT, "end", False), (VIT, "middle", True), (VIT, "front", False), ("RN50", "end", False)],
+    [(VIT, "front", False), (VIT, "middle", True), ("RN50", "end", False)],
 )
 def test_logits_equal_full_length_encode_text(real_clip, name, position, csc):
     real_clip = real_clip if name == VIT else make_clip(ARCHS[name])
