@@ -63,7 +63,7 @@ def make_benchmark(root: Path, classes: tuple[str, ...] = CLASSES) -> Path:
     items: dict = {}
     for (style, part, label, i), picture in _pictures(len(classes), json.dumps(COUNTS)).items():
         path = root / "emoji" / style / part / str(label) / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=i > 0)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(picture)
         rows = items.setdefault(style, {}).setdefault(part, [])
         rows.append([f"{style}/{part}/{label}/{i}.png", label, f"{classes[label]} {i}"])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from forked import fork
+from hostile import bounded
 from sweep_stand_in import CROSS_EMOJI, calls, sweep
 
 import train
@@ -58,13 +59,13 @@ def node(argv: list[str]) -> int:
         runpy.run_module("submitit.core._submit", run_name="__main__")
         return 0
 
-    while folder := (here / "asked").read_text().strip():
+    while True:
+        folder = (here / "asked").read_text().strip()
         names = (here / "environment").read_text().split("\0")
         child = fork(run, [folder], **dict(name.split("=", 1) for name in names if name))
         (here / "node").write_text(str(child.pid))
         child.wait()
         (here / "ended").touch()
-    return 0
 
 
 @pytest.fixture
@@ -72,8 +73,7 @@ def nodes(fake, slurm):
     os.mkfifo(slurm / "asked")
     child = fork(node, [slurm])
     yield
-    (slurm / "asked").write_text("")
-    assert child.wait() == 0, child.error
+    assert child.stop_after(0, signal.SIGTERM) == -signal.SIGTERM, child.error
 
 
 @pytest.fixture
@@ -153,7 +153,8 @@ def test_a_job_that_slurm_warns_of_its_limit_resumes_by_itself(fake, slurm, node
     (fake / "slow").unlink()
     for number in ((slurm / "node").read_text(), calls(fake)[0][-1]):
         os.kill(int(number), signal.SIGUSR2)
-    assert whole.wait() == 0, whole.error
+    with bounded():
+        assert whole.wait() == 0, whole.error
     text = (fake / "out.txt").read_text()
     assert "1 runs: 0 done before, 1 done now" in text, text + (slurm / "log").read_text()
     assert (slurm / "requeued").read_text().split() == ["requeue", "1"] and len(calls(fake)) == 2
