@@ -121,15 +121,13 @@ BROKEN = {
 }
 
 
+ZERO = ("TRAINER.COMPARE.METHODS", "['ZERO']")
 DOORS = {  # how a checkpoint is read: the trainer, and its flags and settings for a file and the run's folder
     "test": ("TLLA", lambda file, run: ("--eval-only", "--model-dir", run)),
     "method": ("SingleView", lambda file, run: ("--eval-only", "--model-dir", run)),
     "resume": ("SAPT", lambda file, run: ("--resume", run)),
     "init": ("SAPT", lambda file, run: ("MODEL.INIT_WEIGHTS", file)),
-    "compare": (
-        "Compare",
-        lambda file, run: ("TRAINER.COMPARE.METHODS", "['ZERO']", "TRAINER.COMPARE.PROMPTS", f"['bad={run}']"),
-    ),
+    "compare": ("Compare", lambda file, run: (*ZERO, "TRAINER.COMPARE.PROMPTS", f"['bad={run}']")),
     "predict": ("", lambda file, run: ("--classes", "ape", "--prompt", run)),
 }
 SOME = ("a-plain-pickle-with-code", "ctx-is-nan")
