@@ -176,20 +176,18 @@ def test_ascent_at_a_maximum_finds_nothing():
     assert worst_rise(quadratic(-torch.eye(4)), torch.zeros(2, 2), 0.5) == 0
 
 
-@pytest.mark.parametrize(
-    ("seed", "values"),
-    enumerate(
-        [
-            (0.1, 0.2, 1, 3),
-            (-5, 0.1, 1, 3),  # the dominant eigenvalue is negative
-            (-3, 0.1, 1, 3),  # two of the same magnitude
-            (-4, -3, -2, -1),
-            (-2, -1, 0, 0),
-            (3, 3, 3, 3),
-            (1e-6, 2e-6, 3e-6, -9e-6),
-        ]
-    ),
-)
+VALUES = [
+    (0.1, 0.2, 1, 3),
+    (-5, 0.1, 1, 3),  # the dominant eigenvalue is negative
+    (-3, 0.1, 1, 3),  # two of the same magnitude
+    (-4, -3, -2, -1),
+    (-2, -1, 0, 0),
+    (3, 3, 3, 3),
+    (1e-6, 2e-6, 3e-6, -9e-6),
+]
+
+
+@pytest.mark.parametrize(("seed", "values"), list(enumerate(VALUES)))
 def test_the_largest_eigenvalue_of_a_quadratic(seed, values):
     a, p = symmetric(values, seed), torch.randn(2, 2, dtype=torch.float64)
     found = top_eigenvalue(quadratic(a), p, tol=1e-5, max_iterations=2000, seed=seed)
