@@ -1,6 +1,7 @@
 """A small stand-in for the embedded benchmark, and train.py on it with a tiny CLIP, in this process or another."""
 
 import csv
+import functools
 import io
 import json
 import math
@@ -59,21 +60,37 @@ COUNTS = {"noto": {"train": 8, "val": 4, "test": 5}, "twemoji": {"test": 5}}
 
 def make_benchmark(root: Path, classes: tuple[str, ...] = CLASSES) -> Path:
     """Writes root/emoji: noisy pictures of one colour a class, with the index that the datasets read."""
-    rng = np.random.default_rng(0)
     items: dict = {}
-    for style, parts in COUNTS.items():
-        for part, count in parts.items():
-            rows = items.setdefault(style, {}).setdefault(part, [])
-            for label, name in enumerate(classes):
-                folder = root / "emoji" / style / part / str(label)
-                folder.mkdir(parents=True)
-                for i in range(count):
-                    pixels = rng.integers(0, 120, (40, 48, 3)) + np.array([120 * (label == c) for c in range(3)])
-                    Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
-                    rows.append([f"{style}/{part}/{label}/{i}.png", label, f"{name} {i}"])
+    for (style, part, label, i), picture in _pictures(len(classes), json.dumps(COUNTS)).items():
+        path = root / "emoji" / style / part / str(label) / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture)
+        rows = items.setdefault(style, {}).setdefault(part, [])
+        rows.append([f"{style}/{part}/{label}/{i}.png", label, f"{classes[label]} {i}"])
     index = {"size": 48, "classes": [{"name": name} for name in classes], "items": items}
     (root / "emoji" / "index.json").write_text(json.dumps(index), encoding="utf-8")
     return root
+
+
+@functools.cache
+def _pictures(n_classes: int, counts: str) -> dict[tuple[str, str, int, int], bytes]:
+    """PNGs by style, split, label and number; drawn once."""
+    rng, found = np.random.default_rng(0), {}
+    for style, parts in json.loads(counts).items():
+        for part, label, i in ((part, c, i) for part, n in parts.items() for c in range(n_classes) for i in range(n)):
+            pixels = rng.integers(0, 120, (40, 48, 3)) + np.array([120 * (label == c) for c in range(3)])
+            Image.fromarray(pixels.astype(np.uint8)).save(buffer := io.BytesIO(), "PNG")
+            found[style, part, label, i] = buffer.getvalue()
+    return found
+
+
+@functools.cache
+def _weights_file() -> bytes:
+    """The tiny CLIP with real CLIP's logit scale; at the initial 14 random features tell nothing apart."""
+    state = make_clip(TINY_VIT).state_dict()
+    state["logit_scale"].fill_(math.log(100))
+    torch.save(state, buffer := io.BytesIO())
+    return buffer.getvalue()
 
 
 def write_config(path: Path, clip_file: Path, epochs: int = 3) -> Path:
@@ -119,9 +136,7 @@ class Workplace:
     def __init__(self, folder: Path, classes: tuple[str, ...] = CLASSES):
         self.folder = folder
         make_benchmark(folder / "data", classes)
-        state = make_clip(TINY_VIT).state_dict()
-        state["logit_scale"].fill_(math.log(100))  # real CLIP's; at the initial 14 random features tell nothing apart
-        torch.save(state, folder / "clip.pt")
+        (folder / "clip.pt").write_bytes(_weights_file())
         self.config = write_config(folder / "method.yaml", folder / "clip.pt")
 
     def argv(self, trainer: str, output: str, *more: str, dataset: str = "emoji") -> list[str]:

@@ -25,7 +25,7 @@ def launched() -> Iterator[Any]:
     if not path:
         pytest.skip(f"browser tests need Chromium: install one of {', '.join(NAMES)}, or name it in CHROMIUM")
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         yield browser
         browser.close()
 

@@ -146,9 +146,9 @@ def fake(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
-    import torch
+    from dassl.utils import set_random_seed
 
-    torch.manual_seed(0)
+    set_random_seed(0)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hostile import MODULES
 
@@ -86,6 +87,15 @@ def fork(
             traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def forget(*packages: str) -> None:
+    """In a fork: the project's modules, and other packages, will be imported anew."""
+    here = str(Path(__file__).parents[1])
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None) or ""
+        if name.partition(".")[0] in packages or (file.startswith(here) and "site-packages" not in file):
+            del sys.modules[name]
 
 
 def fork_several(processes: int, entry: str, argv: Sequence[object]) -> list[Child]:

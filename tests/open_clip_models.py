@@ -1,11 +1,28 @@
 """Tiny models of open_clip with random weights."""
 
+import functools
+import importlib.util
+
 import pytest
 import torch
 
 from tlla.backbones import OpenClip
 
-open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed: pip install 'tlla[open_clip]'")
+
+class Late:
+    """open_clip, imported when it is used: only some of the processes that test need the seconds that it takes."""
+
+    def __getattr__(self, name):
+        import open_clip
+
+        if isinstance(open_clip.SimpleTokenizer, type):  # which reads its vocabulary each time
+            open_clip.SimpleTokenizer = functools.cache(open_clip.SimpleTokenizer)
+        return getattr(open_clip, name)
+
+
+if not importlib.util.find_spec("open_clip"):
+    pytest.skip("open_clip is not installed: pip install 'tlla[open_clip]'", allow_module_level=True)
+open_clip = Late()
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2}
 VISION = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16}

@@ -6,7 +6,7 @@ import pytest
 from benchmark import REPO
 
 from sweeps import __main__ as cli
-from sweeps import cluster, plans, processes
+from sweeps import plans, processes
 from sweeps.job import ordered
 
 CROSS_EMOJI = ("cross-dataset", "emoji", "--source", "emoji", "--targets", "emoji_twemoji")
@@ -49,18 +49,6 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "SCRIPT", folder / "train.py")
     for name in ("DATA", "OUT", "JOBS", "CFG", "TRAINER", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
-
-
-def install_on_nodes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The nodes of a cluster run it, too."""
-    script = folder / "train.py"
-
-    class Task(cluster.ClusterTask):
-        def __call__(self, job):
-            processes.SCRIPT = script
-            return super().__call__(job)
-
-    monkeypatch.setattr(cluster, "ClusterTask", Task)
 
 
 def calls(fake: Path) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""Backbones: OpenAI's nine, and one's own."""
+"""Backbones: OpenAI's, the first and the last of each row, and one's own."""
 
 import pytest
 import torch
@@ -13,20 +13,16 @@ from tlla.prompts.templates import zeroshot_features
 VIT_B_32 = (512, 224, 2, 768, 32, 77, 49408, 512, 8, 1)  # of two layers instead of twelve, and of one
 OPENAI = {  # arXiv 2103.00020, tables 19 and 20: E, pixels, text width, millions of parameters; then the constructor's
     "RN50": (1024, 224, 512, 102.0, (3, 4, 6, 3), 64, None),
-    "RN101": (512, 224, 512, 119.7, (3, 4, 23, 3), 64, None),
-    "RN50x4": (640, 288, 640, 178.3, (4, 6, 10, 6), 80, None),
-    "RN50x16": (768, 384, 768, 291.0, (6, 8, 18, 8), 96, None),
     "RN50x64": (1024, 448, 1024, 623.3, (3, 15, 36, 10), 128, None),
     "ViT-B/32": (512, 224, 512, 151.3, 12, 768, 32),
     "ViT-B/16": (512, 224, 512, 149.6, 12, 768, 16),
-    "ViT-L/14": (768, 224, 768, 427.6, 24, 1024, 14),
     "ViT-L/14@336px": (768, 336, 768, 427.9, 24, 1024, 14),
 }
 
 
 @pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")
 @pytest.mark.parametrize("name", OPENAI)
-def test_all_of_openais_architectures_are_recognised(name, monkeypatch):
+def test_openais_architectures_are_recognised(name, monkeypatch):
     embed_dim, size, width, millions, layers, vision_width, patch = OPENAI[name]
     with torch.device("meta"):  # shapes alone: RN50x64 has 2.5 GB
         state = CLIP(embed_dim, size, layers, vision_width, patch, 77, 49408, width, width // 64, 12).state_dict()

@@ -54,6 +54,7 @@ def test_both_sides_of_a_comparison_compute_the_same():
 
 def test_every_part_of_the_gpu_benchmark_writes_its_figures(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(common, "in_own_process", lambda function, *args: function(*args))
+    monkeypatch.setattr(torch, "compile", lambda model, **options: model)  # which takes seconds
     path = tmp_path / "gpu.json"
     monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--tiny", "--minutes", "60", "--out", str(path)])
     gpu.main()

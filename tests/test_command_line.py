@@ -4,6 +4,7 @@ import ast
 import errno
 import functools
 import importlib
+import itertools
 import os
 import signal
 import subprocess
@@ -66,9 +67,9 @@ def test_every_entry_point_is_known_here():
     assert set(COMMANDS) == set(MODULES)
 
 
-@pytest.mark.parametrize("script", OTHERS)
-def test_scripts_and_benchmarks_run_through_call(script):
-    assert "sys.exit(call(main" in (REPO / script).read_text(encoding="utf-8")
+def test_scripts_and_benchmarks_run_through_call():
+    assert len(OTHERS) > 10
+    assert not [script for script in OTHERS if "sys.exit(call(main" not in (REPO / script).read_text(encoding="utf-8")]
 
 
 @pytest.mark.parametrize("entry", COMMANDS)
@@ -124,43 +125,31 @@ def test_any_text_can_be_printed_in_any_encoding(entry, encoding, monkeypatch, t
 
 
 @pytest.mark.parametrize("entry", MODULES)
-@pytest.mark.parametrize(
-    ("error", "code", "sentence"),
-    [
+def test_errors_are_one_sentence_and_have_an_exit_code(entry, monkeypatch, capfd):
+    monkeypatch.delenv("TLLA_DEBUG", raising=False)
+    for error, code, sentence in (
         (InputError("SEED must be\na number"), 2, "error: SEED must be\\na number"),
         (FileNotFoundError(errno.ENOENT, "No such file", "x"), 2, "error: [Errno 2] No such file: 'x'"),
         (FloatingPointError("the loss is nan"), 1, "error: the loss is nan"),
         (MemoryError(), 1, "error: there is not enough memory"),
         (KeyboardInterrupt(), 130, "stopped"),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
-)
-def test_errors_are_one_sentence_and_have_an_exit_code(entry, error, code, sentence, monkeypatch, capfd):
-    monkeypatch.delenv("TLLA_DEBUG", raising=False)
-    assert steps(entry, monkeypatch, raises(error)).main([]) == code
-    lines = capfd.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith(sentence)
-
-
-@pytest.mark.parametrize("entry", MODULES)
-def test_tlla_debug_shows_the_traceback(entry, monkeypatch):
-    monkeypatch.setenv("TLLA_DEBUG", "1")
+    ):
+        assert steps(entry, monkeypatch, raises(error)).main([]) == code
+        lines = capfd.readouterr().err.splitlines()
+        assert len(lines) == 1 and lines[0].startswith(sentence)
+    with pytest.raises(KeyError):  # a mistake in the program keeps its traceback
+        steps(entry, monkeypatch, raises(KeyError("x"))).main([])
+    monkeypatch.setenv("TLLA_DEBUG", "1")  # shows the others', too
     with pytest.raises(InputError, match="wrong"):
         steps(entry, monkeypatch, raises(InputError("wrong"))).main([])
 
 
 @pytest.mark.parametrize("entry", MODULES)
-@pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM), ids=lambda number: number.name)
-def test_signals_stop_every_command_with_130(entry, number, monkeypatch, capfd):
+def test_signals_stop_every_command_with_130(entry, monkeypatch, capfd):
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # as a script's start leaves it
-    assert steps(entry, monkeypatch, lambda: os.kill(os.getpid(), number)).main([]) == 130
-    assert capfd.readouterr().err.startswith("stopped")
-
-
-@pytest.mark.parametrize("entry", MODULES)
-def test_a_mistake_in_the_program_keeps_its_traceback(entry, monkeypatch):
-    with pytest.raises(KeyError):
-        steps(entry, monkeypatch, raises(KeyError("x"))).main([])
+    for number in (signal.SIGINT, signal.SIGTERM):
+        assert steps(entry, monkeypatch, lambda: os.kill(os.getpid(), number)).main([]) == 130  # noqa: B023
+        assert capfd.readouterr().err.startswith("stopped")
 
 
 MACHINE = {  # as torch and the system say it
@@ -204,13 +193,11 @@ MACHINE = {  # as torch and the system say it
 }
 
 
-@pytest.mark.parametrize("entry", MODULES)
-@pytest.mark.parametrize("kind", MACHINE)
-def test_what_a_machine_runs_out_of_is_one_sentence_with_what_to_do(entry, kind, monkeypatch, capfd):
-    error, advice = MACHINE[kind]
-    assert steps(entry, monkeypatch, raises(error)).main([]) == (2 if isinstance(error, OSError) else 1)
-    (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("error: ") and advice in line
+def test_what_a_machine_runs_out_of_is_one_sentence_with_what_to_do(monkeypatch, capfd):
+    for entry, (error, advice) in zip(itertools.cycle(MODULES), MACHINE.values()):  # all commands share the code
+        assert steps(entry, monkeypatch, raises(error)).main([]) == (2 if isinstance(error, OSError) else 1)
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line.startswith("error: ") and advice in line
 
 
 class Kills(Dataset):
@@ -243,7 +230,7 @@ def test_a_reader_that_leaves_ends_a_command_quietly():
 
 
 NAMES = ("TRAINER.NAME", "DATASET.NAME", "TEST.SPLIT", "TRAINER.VIEWS.PROTOCOL")  # only certain texts
-TEXTS = ("20241126", "2024", "{}", "'quoted'", '"quoted"', "1e3", "007", "None", "True", "[1, 2]", "(1,)", "-1", "a b")
+TEXTS = ("2024", "{}", "'quoted'", "1e3", "007", "None", "True", "[1, 2]", "-1", "a b")
 FLAGS = {
     "OUTPUT_DIR": "--output-dir",
     "DATASET.ROOT": "--root",
@@ -285,10 +272,10 @@ def test_a_setting_that_is_a_text_is_taken_as_it_is(place, tmp_path, text):
     assert {key: cfg[key] for key in left} == dict.fromkeys(left, text)
 
 
-@pytest.mark.parametrize("text", ("2024", "007", "1e3", "2024-11-26", "yes", "0x10", "1_000"))
-def test_a_plain_yaml_value_is_the_text_that_the_file_has(place, tmp_path, text):
-    (tmp_path / "c.yaml").write_text(f"DATASET: {{TEMPLATE: {text}}}\n")
-    assert value([*place.argv("SAPT", "x"), "--config-file", str(tmp_path / "c.yaml")], "DATASET.TEMPLATE") == text
+def test_a_plain_yaml_value_is_the_text_that_the_file_has(place, tmp_path):
+    for text in ("2024", "007", "1e3", "2024-11-26", "yes", "0x10", "1_000"):
+        (tmp_path / "c.yaml").write_text(f"DATASET: {{TEMPLATE: {text}}}\n")
+        assert value([*place.argv("SAPT", "x"), "--config-file", str(tmp_path / "c.yaml")], "DATASET.TEMPLATE") == text
 
 
 def test_the_folders_of_a_run_may_be_numbers(place, capfd, tmp_path, monkeypatch):

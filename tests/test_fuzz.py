@@ -18,13 +18,8 @@ from tlla.prompts.learner import PromptLearner
 from tlla.prompts.saved import Prompt
 from trainers.config.merge import all_keys
 
-fuzzed = settings(
-    max_examples=60,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+quiet = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+fuzzed = settings(max_examples=20, derandomize=True, **quiet)
 
 edits = st.lists(st.tuples(st.integers(0, 10**6), st.binary(min_size=1, max_size=4)), min_size=1, max_size=4)
 
@@ -42,19 +37,13 @@ def damaged(data: bytes, changes, cut: int) -> bytes:
 
 CONFIG = (train.HERE / "configs/trainers/SAPT/emoji.yaml").read_bytes()
 KEYS = sorted(all_keys(train.build_cfg(train.parse_args(["--trainer", "SAPT", "DATASET.NAME", "Emoji"]))))
-scalars = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(),
-    st.text(max_size=8),
-    st.dates(),
-    st.binary(max_size=4),
-    st.sampled_from(["SAPT", "Emoji", "val", "(32, 32)", "__import__('os')", "1e400", ".nan", "{}", "[1, 2"]),
-)
-values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(scalars, inner, max_size=3), max_leaves=6
-)
+words = st.sampled_from(["SAPT", "Emoji", "val", "(32, 32)", "__import__('os')", "1e400", ".nan", "{}", "[1, 2"])
+plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+scalars = plain | st.dates() | st.binary(max_size=4) | words
+
+
+def nested(leaves, keys):
+    return st.recursive(leaves, lambda x: st.lists(x, max_size=3) | st.dictionaries(keys, x, max_size=3), max_leaves=6)
 
 
 @st.composite
@@ -68,7 +57,7 @@ def trees(draw):
             if not isinstance(node, dict):
                 break
         else:
-            node[last] = draw(values)
+            node[last] = draw(nested(scalars, scalars))
     return content
 
 
@@ -174,12 +163,11 @@ def weigh(path) -> None:
         assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
 
 
+cuts = st.builds(damaged, st.sampled_from(list(FILES.values())), edits, st.just(0) | st.integers(0, 3000))
+
+
 @fuzzed
-@given(
-    st.builds(damaged, st.sampled_from(list(FILES.values())), edits, st.just(0) | st.integers(0, 3000))
-    | st.binary(max_size=200)
-    | st.binary(max_size=60).map(lambda data: FILES["ours"][:100] + data)
-)
+@given(cuts | st.binary(max_size=200) | st.binary(max_size=60).map(lambda data: FILES["ours"][:100] + data))
 def test_any_bytes_are_read_or_refused(learner, path, data):
     path.write_bytes(data)
     take(path, learner)
@@ -193,25 +181,15 @@ tensors = st.builds(
     st.sampled_from(kinds),
     st.sampled_from([0.0, 1.0, 1e300, float("nan"), float("-inf")]),
 )
-plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | tensors,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(), inner, max_size=3),
-    max_leaves=5,
-)
-names = st.sampled_from(["ctx", "module.ctx", "token_prefix", "meta_net.x"]) | st.text(max_size=5) | st.integers()
-states = st.dictionaries(names, tensors | plain, max_size=3)
-contents = st.one_of(
-    plain,
-    states,
-    st.fixed_dictionaries(
-        {"state_dict": states | plain},
-        optional={"epoch": plain, "trainer": st.dictionaries(st.just("prompt"), plain), "val_result": plain},
-    ),
-)
+keys = st.text(max_size=5) | st.integers()
+anything = nested(plain | tensors, keys)
+names = st.sampled_from(["ctx", "module.ctx", "token_prefix", "meta_net.x"]) | keys
+states = st.dictionaries(names, tensors | anything, max_size=3)
+more = {"epoch": anything, "trainer": st.dictionaries(st.just("prompt"), anything), "val_result": anything}
 
 
 @fuzzed
-@given(contents)
+@given(anything | states | st.fixed_dictionaries({"state_dict": states | anything}, optional=more))
 def test_any_content_is_a_prompt_or_weights_or_refused(learner, path, content):
     path.write_bytes(saved(content))
     take(path, learner)

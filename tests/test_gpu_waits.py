@@ -65,8 +65,11 @@ def test_waits_are_found(host):
         assert len(found) == 1
 
 
-@dry
-@pytest.mark.parametrize("settings", ({}, {"class_token_position": "middle", "csc": True}, {"text_chunk": 2}), ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    ({}, {"class_token_position": "middle", "csc": True}, pytest.param({"text_chunk": 2}, marks=dry)),
+    ids=str,
+)
 def test_class_features_are_encoded_without_a_wait_from_the_second_time_on(host, settings):
     model = prompted(host, **settings)
     with torch.no_grad():
@@ -100,8 +103,7 @@ def test_methods_predict_without_a_wait(host):
         assert all(values.device.type == host.device.type for values in method.details.values()), name
 
 
-@dry
-@pytest.mark.parametrize("arch", (LAYER_VIT, TINY_RESNET), ids=("ViT", "ResNet"))
+@pytest.mark.parametrize("arch", (pytest.param(LAYER_VIT, marks=dry), TINY_RESNET), ids=("ViT", "ResNet"))
 def test_views_in_pinned_memory_are_encoded_without_a_wait(host, arch):
     encode = ViewEncoder(prompted(host, arch).clip, at_once=8)
     views = host.pinned(torch.zeros(2, 6, 3, 32, 32, dtype=torch.uint8))

@@ -95,9 +95,7 @@ BROKEN = {
     "a-plain-pickle-with-code": plain_pickle_with_code,
     "code-named-like-an-optimizer": code_by_a_name_that_looks_like_an_optimizer,
     "cut-in-half": lambda path: path.write_bytes(whole()[: len(whole()) // 2]),
-    "cut-by-one-byte": lambda path: path.write_bytes(whole()[:-1]),
     "a-page": lambda path: path.write_text("<html>404</html>"),
-    "zeros": lambda path: path.write_bytes(bytes(4096)),
     "a-zip-of-something-else": lambda path: zipfile.ZipFile(path, "w").writestr("readme.txt", "hello"),
     "wrong-keys": lambda path: torch.save({"model": {}, "epoch": 3}, path),
     "no-ctx": save({"weights": torch.zeros(3, WIDTH)}),
@@ -105,20 +103,14 @@ BROKEN = {
     "state-dict-is-a-list": save([torch.zeros(3, WIDTH)]),
     "keys-are-numbers": save({1: torch.zeros(3, WIDTH)}),
     "ctx-is-text": save({"ctx": "a photo of a"}),
-    "ctx-is-a-list": save({"ctx": [[0.0] * WIDTH] * 3}),
     "ctx-is-nested": nested,
-    "ctx-is-none": save({"ctx": None}),
     "ctx-has-no-tokens": context(0, WIDTH),
-    "ctx-is-a-number": context(),
     "ctx-is-a-row": context(WIDTH),
-    "ctx-has-four-dimensions": context(1, 1, 3, WIDTH),
     "ctx-is-nan": context(3, WIDTH, value=float("nan")),
-    "ctx-is-infinite": context(3, WIDTH, value=float("inf")),
     "ctx-overflows-float32": context(3, WIDTH, value=1e300, dtype=torch.float64),
     "ctx-is-complex": context(3, WIDTH, dtype=torch.complex64),
     "ctx-is-sparse": save({"ctx": torch.eye(3, WIDTH).to_sparse()}),
     "ctx-is-on-no-device": save({"ctx": torch.empty(3, WIDTH, device="meta")}),
-    "declares-2-to-the-40-elements": declares(2**40),
     "declares-2-to-the-62-elements": declares(2**62),
     "ctx-is-one-row-2-to-the-33-times": save({"ctx": torch.zeros(1, WIDTH).expand(2**33, WIDTH)}),
     "old-format-declares-2-to-the-40-elements": declares_in_the_old_format,
@@ -129,18 +121,16 @@ BROKEN = {
 }
 
 
+ZERO = ("TRAINER.COMPARE.METHODS", "['ZERO']")
 DOORS = {  # how a checkpoint is read: the trainer, and its flags and settings for a file and the run's folder
     "test": ("TLLA", lambda file, run: ("--eval-only", "--model-dir", run)),
     "method": ("SingleView", lambda file, run: ("--eval-only", "--model-dir", run)),
     "resume": ("SAPT", lambda file, run: ("--resume", run)),
     "init": ("SAPT", lambda file, run: ("MODEL.INIT_WEIGHTS", file)),
-    "compare": (
-        "Compare",
-        lambda file, run: ("TRAINER.COMPARE.METHODS", "['ZERO']", "TRAINER.COMPARE.PROMPTS", f"['bad={run}']"),
-    ),
+    "compare": ("Compare", lambda file, run: (*ZERO, "TRAINER.COMPARE.PROMPTS", f"['bad={run}']")),
     "predict": ("", lambda file, run: ("--classes", "ape", "--prompt", run)),
 }
-SOME = ("a-plain-pickle-with-code", "cut-in-half", "ctx-is-nan", "a-zip-bomb")
+SOME = ("a-plain-pickle-with-code", "ctx-is-nan")
 CASES = [*(("test", kind) for kind in BROKEN), *((door, kind) for door in DOORS if door != "test" for kind in SOME)]
 
 
@@ -171,9 +161,7 @@ def test_a_checkpoint_of_other_settings_is_explained(place, capfd):
         refused(capfd, "train", *argv, *more, says=says)
 
 
-@pytest.mark.parametrize(
-    ("trainer", "dtype"), (("TLLA", torch.bfloat16), ("TLLA", torch.float64), ("STSS", torch.float16)), ids=str
-)
+@pytest.mark.parametrize(("trainer", "dtype"), (("TLLA", torch.float64), ("STSS", torch.float16)), ids=str)
 def test_a_context_of_any_precision_gives_the_same_predictions(place, tmp_path, trainer, dtype):
     ctx = torch.randn(3, WIDTH, generator=torch.Generator().manual_seed(1)).bfloat16().to(torch.float16)  # exact in all
     for name, kind in (("exact", torch.float32), ("other", dtype)):
@@ -195,8 +183,6 @@ def torch_saved(content):
 WEIGHTS = {
     "code": lambda path: torch.save(RunsCode(path.parent / "hacked"), path),
     "code-in-the-dict": lambda path: torch.save(clip_state(x=RunsCode(path.parent / "hacked")), path),
-    "empty": lambda path: path.write_bytes(b""),
-    "text": lambda path: path.write_text("ViT-B/16"),
     "cut": lambda path: (torch_saved(clip_state)(path), os.truncate(path, path.stat().st_size // 2)),
     "a-zip-with-a-code-folder": lambda path: zipfile.ZipFile(path, "w").writestr("x/code/a.py", "raise SystemExit"),
     "a-number": lambda path: torch.save(3, path),

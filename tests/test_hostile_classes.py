@@ -85,7 +85,14 @@ def test_thousands_of_classes_are_right_and_take_bounded_time_and_memory(place, 
         assert [some[i] for i in few] == found
 
 
-BAD = {
+DOG = ["0.png", 0, "dog"]
+
+
+def rows(*train) -> bytes:
+    return json.dumps({"train": train, "test": [DOG]}).encode()
+
+
+BROKEN = {  # class names, or a split file and its bytes -> what the sentence says
     "empty": ([], "no test images"),
     "blank": (["dog", "   "], "label 1 a class name without a word"),
     "underscores-only": (["dog", "___"], "label 1 a class name without a word"),
@@ -95,46 +102,22 @@ BAD = {
     "too-long": (["dog", "very " * 90], "very very"),
     "too-long-without-a-space": (["dog", "🦊" * 60], "🦊🦊"),
     "lone-surrogate": (["dog", "\ud800"], "label 1"),
-}
-
-
-@pytest.mark.parametrize("kind", BAD)
-def test_a_bad_name_is_one_sentence_that_names_it(place, root, capfd, kind):
-    names, part = BAD[kind]
-    for trainer in ("ZeroshotCLIP", "SAPT", "STSS") if kind == "too-long" else ("ZeroshotCLIP",):
-        refused(capfd, "train", *place.argv(trainer, "bad", *flags(root, *write_split(root, names))), says=(part,))
-
-
-def rows(*train, test=(["0.png", 0, "dog"],)):
-    return json.dumps({"train": list(train), "test": list(test)}).encode()
-
-
-DOG = ["0.png", 0, "dog"]
-SPLITS = {
     "cut.json": (rows(DOG, DOG)[:-9], "JSONDecodeError"),
-    "empty.json": (b"", "JSONDecodeError"),
     "binary.json": (bytes(range(256)), "UnicodeDecodeError"),
-    "latin.json": ('{"train": "é"}'.encode("latin-1"), "UnicodeDecodeError"),
     "list.json": (b"[]", "not a split file"),
-    "number.json": (b"3", "not a split file"),
     "deep.json": (b"[" * 100_000 + b"]" * 100_000, "not a split file"),
     "parts are numbers.json": (b'{"train": 1, "test": 2}', "not a split file"),
     "parts are text.json": (b'{"train": "abc", "test": "abc"}', "train[0] is 'a'"),
-    "parts are null.json": (b'{"train": null, "test": null}', "not a split file"),
     "label is text.json": (rows(["0.png", "x", "dog"]), "train[0] is"),
     "label is infinite.json": (b'{"train": [["0.png", 1e400, "dog"]], "test": []}', "train[0] is"),
-    "label is nan.json": (b'{"train": [["0.png", NaN, "dog"]], "test": []}', "train[0] is"),
     "label is huge.json": (rows(DOG, ["0.png", 10**15, "cat"]), "labels up to 1000000000000000"),
     "label is negative.json": (rows(["0.png", -1, "dog"]), "train[0] is"),
     "path is null.json": (rows([None, 0, "dog"]), "train[0] is"),
-    "path is empty.json": (rows(["", 0, "dog"]), "train[0] is"),
     "path is a folder.json": (rows([".", 0, "dog"]), "lacks 1 of 1 images"),
     "path has a null byte.json": (rows(["0\0.png", 0, "dog"]), "lacks 1 of 1 images"),
     "path is long.json": (rows(["x" * 100_000, 0, "dog"]), "lacks 1 of 1 images"),
     "row is long.json": (rows([*DOG, *range(100_000)]), "train[0] is"),
-    "binary.csv": (bytes(range(256)), "is not a CSV file"),
     "latin.csv": ("path,class,split\né.png,a,train".encode("latin-1"), "is not a CSV file"),
-    "empty.csv": (b"", "no test images"),
     "header.csv": (b"path,class,split\n", "no test images"),
     "huge field.csv": (b"path,class,split\n" + b"x" * 200_000 + b",a,train", "is not a CSV file"),
     "quote without end.csv": (b'path,class,split\n"0.png,dog,train\n', "line 2"),
@@ -144,46 +127,36 @@ SPLITS = {
 }
 
 
-@pytest.mark.parametrize("file", SPLITS)
-def test_a_broken_split_is_one_sentence_that_names_it(place, root, capfd, file):
-    data, part = SPLITS[file]
-    (root / file).write_bytes(data)
-    pair = ("DATASET.SPLIT_FILE", file)
-    refused(capfd, "datasets", "fewshot", "ImageFolder", "--root", root, "--opts", *pair, says=(part,))
-    if file in ("cut.json", "binary.csv", "text.txt"):
-        refused(capfd, "train", *place.argv("ZeroshotCLIP", "x", *flags(root, *pair)), says=(part,))
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_bad_name_or_a_broken_split_is_one_sentence_that_names_it(place, root, capfd, kind):
+    content, part = BROKEN[kind]
+    pair = ("DATASET.SPLIT_FILE", kind) if isinstance(content, bytes) else write_split(root, content)
+    if isinstance(content, bytes):
+        (root / kind).write_bytes(content)
+        refused(capfd, "datasets", "fewshot", "ImageFolder", "--root", root, "--opts", *pair, says=(part,))
+    if kind in ("cut.json", "huge field.csv") or isinstance(content, list):
+        for trainer in ("ZeroshotCLIP", "SAPT", "STSS") if kind == "too-long" else ("ZeroshotCLIP",):
+            refused(capfd, "train", *place.argv(trainer, "bad", *flags(root, *pair)), says=(part,))
 
 
-@pytest.mark.parametrize(
-    "text, part",
-    (
-        (b"dog\n", "'dog', but each line must be"),
+def test_a_broken_list_of_class_names_is_one_sentence(place, root, capfd):
+    for name in ("dog", "cat"):
+        (root / "test" / name).mkdir(parents=True)
+        os.link(root / "0.png", root / "test" / name / "0.png")
+    for text, part in (
         (b"dog \n", "'dog', but each line must be"),
         (b"\x80\xfe", "cannot be read"),
         (b"dog hound\ncat hound\n", "more than one class named hound"),
         (b"dog " + b"very " * 99, "very very"),
-    ),
-    ids=("no-name", "blank-name", "binary", "twice", "too-long"),
-)
-def test_a_broken_list_of_class_names_is_one_sentence(place, root, capfd, text, part):
-    for name in ("dog", "cat"):
-        (root / "test" / name).mkdir(parents=True)
-        os.link(root / "0.png", root / "test" / name / "0.png")
-    (root / "classnames.txt").write_bytes(text)
-    refused(capfd, "train", *place.argv("ZeroshotCLIP", "names", *flags(root)), says=(part,))
+    ):
+        (root / "classnames.txt").write_bytes(text)
+        refused(capfd, "train", *place.argv("ZeroshotCLIP", "names", *flags(root)), says=(part,))
 
 
-TEMPLATES = ("an icon", "a {} {x}.", "a {} {0.__class__}.", "a {}{", "a {!r}", "a {} and {}.", "{:>999999999}", "{}}")
-KEYS = [("ZeroshotCLIP", "DATASET.TEMPLATE"), ("STSS", "TRAINER.PROMPT.TEMPLATE")]
-
-
-@pytest.mark.parametrize(
-    ("trainer", "key", "template"),
-    [*(("ZeroshotCLIP", "TRAINER.ZSCLIP.TEMPLATE", text) for text in TEMPLATES), *((*key, "a {}{") for key in KEYS)],
-)
-def test_a_template_with_other_braces_is_one_sentence(place, capfd, trainer, key, template):
-    refused(capfd, "train", *place.argv(trainer, "template", key, template), says=(template,))
-
-
-def test_a_template_with_odd_signs_works(place, capfd):
+def test_a_template_with_other_braces_is_one_sentence(place, capfd):
+    texts = ("an icon", "a {} {x}.", "a {} {0.__class__}.", "a {!r}", "a {} and {}.", "{:>999999999}", "{}}")
+    words = [("ZeroshotCLIP", "TRAINER.ZSCLIP.TEMPLATE", text) for text in texts]
+    words += [("ZeroshotCLIP", "DATASET.TEMPLATE", "a {}{"), ("STSS", "TRAINER.PROMPT.TEMPLATE", "a {}{")]
+    for trainer, key, template in words:
+        refused(capfd, "train", *place.argv(trainer, "template", key, template), says=(template,))
     accepted(capfd, "train", *place.argv("ZeroshotCLIP", "sign", "TRAINER.ZSCLIP.TEMPLATE", "100 % 🦊 {}\\n!"))

@@ -29,35 +29,26 @@ FILES = {
     "unknown key.yaml": (b"TRAINER:\n  SAPT:\n    RH0: 0.1\n", "TRAINER.SAPT.RH0"),
     "unknown section.yaml": (b"TRAINERS: {SAPT: {RHO: 0.1}}\n", "TRAINERS"),
     "section is a number.yaml": (b"TRAINER: 3\n", "TRAINER"),
-    "section is a list.yaml": (b"OPTIM: [1, 2]\n", "OPTIM"),
     "section is null.yaml": (b"OPTIM:\n", "OPTIM"),
     "value is a section.yaml": (b"OPTIM: {LR: {a: 1}}\n", "OPTIM.LR"),
     "value is text.yaml": (b"OPTIM: {LR: fast}\n", "OPTIM.LR"),
     "value is nan.yaml": (b"OPTIM: {LR: .nan}\n", "OPTIM.LR must be a finite number"),
-    "value is infinite.yaml": (b"TRAINER: {SAPT: {RHO: .inf}}\n", "TRAINER.SAPT.RHO must be a finite number"),
     "value in a list is nan.yaml": (b"INPUT: {PIXEL_STD: [.nan, 1.0, 1.0]}\n", "INPUT.PIXEL_STD must be a finite"),
     "value is a date.yaml": (b"OPTIM: {LR: 2025-01-01}\n", "date"),
     "value is null.yaml": (b"OUTPUT_DIR:\nDATASET: {NAME: }\n", "DATASET.NAME is empty"),
     "key is a number.yaml": (b"1: 2\n", "cannot be merged"),
     "entry is null.yaml": (b"TRAINER: {COMPARE: {PROMPTS: [null]}}\n", "TRAINER.COMPARE.PROMPTS has an empty entry"),
-    "key is null.yaml": (b"null: 2\n", "cannot be merged"),
     "key is a list.yaml": (b"[1, 2]: 3\n", "key"),
     "list.yaml": (b"- OPTIM\n- LR\n", "holds a list"),
-    "word.yaml": (b"OPTIM\n", "holds a str"),
     "empty.yaml": (b"", "is empty"),
-    "comments.yaml": (b"# nothing\n", "is empty"),
     "two documents.yaml": (b"SEED: 1\n---\nSEED: 2\n", "document"),
     "binary.yaml": (bytes(range(256)), "cannot be read as YAML"),
-    "latin.yaml": ("OUTPUT_DIR: é".encode("latin-1"), "cannot be read as YAML"),
     "null byte.yaml": (b"SEED: 1\0\n", "cannot be read as YAML"),
     "tabs.yaml": (b"OPTIM:\n\tLR: 0.1\n", "line 2"),
-    "cut.yaml": (b"OPTIM: {LR: 0.1", "cannot be read as YAML"),
     "key twice.yaml": (b"SEED: 1\nOPTIM: {LR: 0.1, LR: 0.2}\n", "'LR' comes twice"),
     "section twice.yaml": (b"OPTIM: {LR: 0.1}\nSEED: 1\nOPTIM: {MAX_EPOCH: 3}\n", "'OPTIM' comes twice"),
     "object.yaml": (b"OUTPUT_DIR: !!python/object/apply:os.mkdir [hacked]\n", "could not determine a constructor"),
-    "module.yaml": (b"OUTPUT_DIR: !!python/module:this\n", "could not determine a constructor"),
     "name.yaml": (b"OUTPUT_DIR: !!python/name:os.system\n", "could not determine a constructor"),
-    "new object.yaml": (b"!!python/object/new:os.mkdir [hacked]\n", "could not determine a constructor"),
     "tuple.yaml": (b"OUTPUT_DIR: !!python/tuple [1]\n", "could not determine a constructor"),
     "set.yaml": (b"OPTIM: {STEPSIZE: !!set {1, 2}}\n", "cannot be merged"),
     "bytes.yaml": (b"OUTPUT_DIR: !!binary aGVsbG8=\n", "cannot be merged"),
@@ -68,7 +59,6 @@ FILES = {
     "long.yaml": (b"OPTIM: {LR: [" + b"1, " * 9_000 + b"]}\n", "OPTIM.LR"),
     "code.py": (b"__import__('os').mkdir('hacked')\n", "must be YAML"),
     "no suffix": (b"SEED: 1\n", "must be YAML"),
-    "settings.json": (b'{"SEED": 1}', "must be YAML"),
 }
 
 
@@ -92,25 +82,19 @@ def test_what_is_no_file_is_no_config(place, capfd, tmp_path):
         refused(capfd, "train", *argv, says=("there is no config file",))
 
 
-GOOD = {
-    "anchors.yaml": (b"OPTIM: {LR: &rate 0.25, GAMMA: *rate}\n", 0.25),
-    "byte order mark.yaml": (b"\xef\xbb\xbfOPTIM: {LR: 0.25}\n", 0.25),
-    "line ends of windows.yaml": (b"OPTIM:\r\n  LR: 0.25\r\n", 0.25),
-    "no line end.yaml": (b"OPTIM: {LR: 0.25}", 0.25),
-}
-
-
-@pytest.mark.parametrize("file", GOOD)
-def test_odd_but_valid_configs_are_taken(place, tmp_path, file):
-    data, rate = GOOD[file]
-    (tmp_path / file).write_bytes(data)
-    cfg = train.build_cfg(train.parse_args(place.argv("SAPT", "x", "--config-file", str(tmp_path / file))))
-    assert cfg.OPTIM.LR == rate and cfg.TRAINER.SAPT.N_CTX == 3
+def test_odd_but_valid_configs_are_taken(place, tmp_path):
+    """With anchors, a byte order mark, the line ends of Windows, and without a line end."""
+    file = tmp_path / "odd.yaml"
+    more = (b"\xef\xbb\xbfOPTIM: {LR: 0.25}\n", b"OPTIM:\r\n  LR: 0.25\r\n", b"OPTIM: {LR: 0.25}")
+    for data in (b"OPTIM: {LR: &rate 0.25, GAMMA: *rate}\n", *more):
+        file.write_bytes(data)
+        cfg = train.build_cfg(train.parse_args(place.argv("SAPT", "x", "--config-file", str(file))))
+        assert cfg.OPTIM.LR == 0.25 and cfg.TRAINER.SAPT.N_CTX == 3
 
 
 HUGE = 10**30
 VALUES = f"""
-    SAPT OPTIM.LR fast nan 1e400 -0.1 True (0.1,) __import__('os').mkdir('hacked')
+    SAPT OPTIM.LR fast nan 1e400 -0.1 (0.1,) __import__('os').mkdir('hacked')
     SAPT OPTIM.MAX_EPOCH -1 2.5 1e400
     SAPT OPTIM.NAME sgdd
     SAPT OPTIM.LR_SCHEDULER cosines
@@ -118,11 +102,11 @@ VALUES = f"""
     SAPT OPTIM.MOMENTUM nan
     SAPT OPTIM.WEIGHT_DECAY -1.0
     SAPT SEED {2**63} {HUGE} 1.5
-    SAPT DATALOADER.TRAIN_X.BATCH_SIZE 0 -8
+    SAPT DATALOADER.TRAIN_X.BATCH_SIZE 0
     SAPT DATALOADER.TRAIN_X.SAMPLER Sampler
-    SAPT DATALOADER.TEST.BATCH_SIZE 0 -1
+    SAPT DATALOADER.TEST.BATCH_SIZE -1
     SAPT DATALOADER.NUM_WORKERS -1
-    SAPT INPUT.SIZE (48,48) (33,33) (32,33) (32,) () 32 ('a','b') ({HUGE},{HUGE})
+    SAPT INPUT.SIZE (48,48) (33,33) (32,33) (32,) 32 ('a','b') ({HUGE},{HUGE})
     SAPT INPUT.TRANSFORMS ('random_crops',)
     SAPT INPUT.INTERPOLATION cubic
     SAPT INPUT.PIXEL_MEAN [0.5] ['a','b','c']
@@ -134,18 +118,18 @@ VALUES = f"""
     SAPT TEST.SPLIT train
     SAPT TEST.FINAL_MODEL best
     SAPT TEST.EVALUATOR Ranking
-    SAPT TRAINER.SAPT.RHO nan 1e400 -0.2
+    SAPT TRAINER.SAPT.RHO nan -0.2
     SAPT TRAINER.SAPT.PREC int8
     SAPT TRAINER.SAPT.CLASS_TOKEN_POSITION back
     SAPT TRAINER.SAPT.LAMBDA nan
-    SAPT TRAINER.SAPT.N_CTX 0 76 {10**9} {HUGE}
+    SAPT TRAINER.SAPT.N_CTX 0 76 {HUGE}
     SAPT TRAINER.SAPT.CTX_INIT {"_a" * 80}
     SAPT TRAINER.SAPT.TEXT_CHUNK -1
     FPP TRAINER.FPP.STEPS 0
     FPP TRAINER.FPP.CTX_STD -0.2
     FPP TRAINER.FPP.WEIGHT -2.0
     FPP TRAINER.FPP.TEMPLATE cupl.json
-    TLLA TRAINER.TLLA.N_VIEWS 0 -3 {HUGE}
+    TLLA TRAINER.TLLA.N_VIEWS 0 {HUGE}
     TLLA TRAINER.TLLA.TOP_S 0 7 {HUGE}
     TLLA TRAINER.TLLA.RHO nan -1.0
     TLLA TRAINER.TLLA.VOTE median
@@ -209,9 +193,9 @@ WORDS = {  # and what the sentence says
 }
 
 
-@pytest.mark.parametrize("words", WORDS)
-def test_wrong_words_are_one_sentence(place, capfd, words):
-    refused(capfd, "train", *place.argv("ZeroshotCLIP", "x", *words.split()), says=(WORDS[words],))
+def test_wrong_words_are_one_sentence(place, capfd):
+    for words, part in WORDS.items():
+        refused(capfd, "train", *place.argv("ZeroshotCLIP", "x", *words.split()), says=(part,))
 
 
 def test_a_diverging_run_stops_with_step_rate_rho_and_loss(place, capfd):
@@ -242,31 +226,29 @@ GRIDS = {  # mistakes in a grid that is a mapping: tests/test_sweeps.py
 }
 
 
-@pytest.mark.parametrize("file", GRIDS)
-def test_a_broken_plan_of_runs_is_one_sentence_that_names_it(capfd, tmp_path, file, monkeypatch):
+def test_a_broken_plan_of_runs_is_one_sentence_that_names_it(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    data, part = GRIDS[file]
-    (tmp_path / file).write_bytes(data)
-    refused(capfd, "sweeps", "grid", tmp_path / file, "--out", tmp_path / "out", "--dry-run", says=(file, part))
+    for file, (data, part) in GRIDS.items():
+        (tmp_path / file).write_bytes(data)
+        refused(capfd, "sweeps", "grid", tmp_path / file, "--out", tmp_path / "out", "--dry-run", says=(file, part))
     assert not (tmp_path / "hacked").exists() and not (tmp_path / "out").exists()
 
 
-RHOS = ("", "[", "[]", "{}", *(f'{{"rho": {rho}, "source": "emoji"}}' for rho in ('"x"', "NaN", "-1", "1e400")), DEEP)
+def test_a_broken_choice_of_rho_is_one_sentence_that_names_it(capfd, tmp_path):
+    file = tmp_path / "rho.json"
+    argv = ("train", "emoji", REPO / "configs/trainers/SAPT/emoji.yaml", "--rho", file, "--dry-run")
+    values = (f'{{"rho": {rho}, "source": "emoji"}}' for rho in ('"x"', "NaN", "-1", "1e400"))
+    for record in ("", "[", "[]", "{}", *values, DEEP):
+        file.write_text(record)
+        refused(capfd, "sweeps", *argv, "--out", tmp_path / "out", says=(file,))
 
 
-@pytest.mark.parametrize("record", RHOS, ids="{:.15}".format)
-def test_a_broken_choice_of_rho_is_one_sentence_that_names_it(capfd, tmp_path, record):
-    (tmp_path / "rho.json").write_text(record)
-    argv = ("train", "emoji", REPO / "configs/trainers/SAPT/emoji.yaml", "--rho", tmp_path / "rho.json", "--dry-run")
-    refused(capfd, "sweeps", *argv, "--out", tmp_path / "out", says=(tmp_path / "rho.json",))
-
-
-@pytest.mark.parametrize("record", ("", "[]", "3", '{"splits": 3}', '{"config": 3}', DEEP), ids="{:.9}".format)
-def test_a_broken_record_makes_a_run_unfinished_not_a_sweep_fail(capfd, tmp_path, record):
+def test_a_broken_record_makes_a_run_unfinished_not_a_sweep_fail(capfd, tmp_path):
     argv = ("train", "emoji", "emoji", "--seeds", "1", "--source", "emoji", "--out", tmp_path, "--dry-run")
     shown = accepted(capfd, "sweeps", *argv).out
     folder = Path(next(word for line in shown.splitlines() for word in line.split() if word.startswith(str(tmp_path))))
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("results.json", "sweep.json"):
-        (folder / name).write_text(record)
-    assert call(capfd, "sweeps", *argv).out == shown
+    for record in ("", "[]", "3", '{"splits": 3}', '{"config": 3}', DEEP):
+        for name in ("results.json", "sweep.json"):
+            (folder / name).write_text(record)
+        assert call(capfd, "sweeps", *argv).out == shown

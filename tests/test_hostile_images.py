@@ -94,12 +94,11 @@ def predictions(place, tmp_path_factory):
 
 
 @pytest.mark.parametrize("trainer", ("ZeroshotCLIP", "STSS"))
-@pytest.mark.parametrize("file", ODD, ids=lambda name: ascii(name)[1:30])
-def test_an_odd_image_is_seen_as_it_is_meant(predictions, trainer, file):
-    odd, plain = (predictions[trainer, name][file] for name in ("odd", "plain"))
-    assert odd["label"] == plain["label"] == "0"
-    assert odd["prediction"] == plain["prediction"]
-    assert float(odd["confidence"]) == pytest.approx(float(plain["confidence"]), abs=0.02)
+def test_odd_images_are_seen_as_they_are_meant(predictions, trainer):
+    for file in ODD:
+        odd, plain = (predictions[trainer, name][file] for name in ("odd", "plain"))
+        assert odd["label"] == plain["label"] == "0" and odd["prediction"] == plain["prediction"], ascii(file)
+        assert float(odd["confidence"]) == pytest.approx(float(plain["confidence"]), abs=0.02), ascii(file)
 
 
 BROKEN = {
@@ -141,7 +140,7 @@ def test_a_broken_image_is_one_sentence_that_names_it(place, root, capfd, file, 
     assert not (place.folder / "broken/results.json").exists()
 
 
-@pytest.mark.parametrize(("trainer", "workers"), (("ZeroshotCLIP", "2"), ("TLLA", "0"), ("TLLA", "2")))
+@pytest.mark.parametrize(("trainer", "workers"), (("ZeroshotCLIP", "2"), ("TLLA", "2")))
 def test_a_broken_image_is_named_with_its_index_by_any_process(place, root, capfd, trainer, workers):
     (root / "test/bear/a.png").write_bytes(BROKEN["cut.png"])
     argv = place.argv(trainer, "index", *FOLDER, "--root", str(root), "--eval-only", "DATALOADER.NUM_WORKERS", workers)

@@ -129,7 +129,10 @@ def naive_sar(task, images, e0, top, lr, rho=0.05, steps=1):
         return naive_entropies(encoder, images[:1], text)[1][0], passed
 
 
-@pytest.mark.parametrize("setting", ({}, {"rho": 0.0}, {"rho": 2.0}, {"steps": 3}, {"e0": 0.8, "top": 1.0}))
+ON_VIT = [("ViT", setting) for setting in ({}, {"rho": 0.0}, {"rho": 2.0}, {"steps": 3}, {"e0": 0.8, "top": 1.0})]
+
+
+@pytest.mark.parametrize(("task", "setting"), [*ON_VIT, ("ResNet", {}), ("ResNet", {"steps": 3})], indirect=["task"])
 def test_equals_in_place_sam(task, setting):
     with torch.no_grad():
         result = start(task, **setting).predict(task.features, task.images)
@@ -161,6 +164,9 @@ def test_the_encoder_stays_as_it_was(task):
     assert not task.model.visual.training
 
 
+vit = pytest.mark.parametrize("task", ["ViT"], indirect=True)  # what does not depend on the layers
+
+
 def test_nothing_stays_from_image_to_image(task):
     sar = start(task)
     together = sar.predict(task.features, task.images)
@@ -172,18 +178,21 @@ def test_nothing_stays_from_image_to_image(task):
     torch.testing.assert_close(torch.cat(alone), together, atol=1e-10, rtol=0)
 
 
+@vit
 @pytest.mark.parametrize("setting", ({"e0": 0.0}, {"lr": 0.0}, {"steps": 0}))
 def test_no_reliable_view_or_no_step_is_the_plain_prediction(task, setting):
     result = start(task, **setting).predict(task.features, task.images)
     torch.testing.assert_close(result, plain(task), atol=1e-10, rtol=0)
 
 
+@vit
 def test_without_a_reliable_view_no_image_is_encoded(task):
     sar = start(task, e0=0.0)
     sar.encoder = None
     sar.predict(task.features, task.images)
 
 
+@vit
 def test_no_view_that_stays_reliable_is_the_plain_prediction(task):
     """One view is just below the threshold, and SAM's climb raises its entropy."""
     entropies = entropy(task.scale * task.features @ task.text.t())
@@ -196,6 +205,7 @@ def test_no_view_that_stays_reliable_is_the_plain_prediction(task):
     assert max(changes) > 0.01
 
 
+@vit
 @pytest.mark.parametrize("which", (1, 2))
 def test_a_gradient_that_overflows_makes_no_step(task, which):
     """In the first pass of a step or in the second, at the perturbed parameters."""
@@ -228,6 +238,7 @@ def test_a_probability_that_underflows_does_not_stop_adaptation(single_task):
     assert (result - untuned).abs().max() > 1e-3
 
 
+@vit
 def test_one_view_or_one_class_is_enough(task):
     result = start(task, e0=1.0).predict(task.features[:, :1], task.images[:, :1])
     torch.testing.assert_close(result.sum(dim=1), torch.ones(N_IMAGES).double())
@@ -237,6 +248,7 @@ def test_one_view_or_one_class_is_enough(task):
     assert torch.equal(sar.predict(task.features, task.images), torch.ones(N_IMAGES, 1).double())
 
 
+@vit
 def test_each_image_can_have_its_own_class_features(task):
     texts = torch.stack([task.text, task.text.roll(1, 0), task.text.flip(0)])
 
@@ -253,6 +265,7 @@ def test_each_image_can_have_its_own_class_features(task):
         torch.testing.assert_close(result[b : b + 1], alone, atol=1e-10, rtol=0)
 
 
+@vit
 def test_the_loss_scale_cancels(task):
     sar = start(task)
     expected = sar.predict(task.features, task.images)
@@ -281,14 +294,10 @@ def test_what_cannot_be_adapted_is_refused(task):
         start(task).predict(task.features)
 
 
-@pytest.mark.parametrize(
-    ("setting", "key"),
-    [({"e0": -0.1}, "E0"), ({"rho": -1.0}, "RHO"), ({"rho": math.nan}, "RHO"), ({"top": 0.0}, "TOP")]
-    + [({"lr": -1.0}, "LR"), ({"steps": -1}, "STEPS")],
-)
-def test_bad_settings_are_refused_by_key(setting, key):
-    with pytest.raises(InputError, match=f"^{key} must"):
-        METHODS["SAR"](**setting)
+def test_bad_settings_are_refused_by_key():
+    for field, value in (("e0", -0.1), ("rho", -1.0), ("rho", math.nan), ("top", 0.0), ("lr", -1.0), ("steps", -1)):
+        with pytest.raises(InputError, match=f"^{field.upper()} must"):
+            METHODS["SAR"](**{field: value})
 
 
 def test_defaults_are_the_documented_ones():

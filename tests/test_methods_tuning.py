@@ -25,6 +25,8 @@ ROUNDING = 1e-4
 PROMPT_METHODS = ("TPT", "CTPT", "RTPT")
 APART = ("OTPT", "ATPT")  # C-TPT's kin: only the loss differs
 KINDS = ("shared", "class-specific", "conditional")
+# Each method and each kind of prompt, and TPT on all kinds.
+PAIRS = [*(("TPT", kind) for kind in KINDS), ("CTPT", "class-specific"), ("RTPT", "conditional")]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def model():
     return model
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def classifiers(model):
     return {kind: make_classifier(model, kind) for kind in KINDS}
 
@@ -163,7 +165,7 @@ def naive_prompt_tuning(name, model, views, ctx, steps, n_neighbours=20):
 
 @pytest.mark.parametrize(
     ("name", "kind", "steps"),
-    [*((name, kind, 3) for name in PROMPT_METHODS for kind in KINDS), *((n, "shared", 1) for n in ("TPT", *APART))],
+    [*((name, kind, 3) for name, kind in PAIRS), *((name, "shared", 1) for name in APART)],
 )
 def test_prompt_tuning_equals_the_naive_version(model, classifiers, name, kind, steps):
     classifier = classifiers[kind]
@@ -207,8 +209,7 @@ def test_shifting_serves_each_image_its_own_class_features(classifiers, views):
         torch.testing.assert_close(result[b : b + 1], alone, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", (*PROMPT_METHODS, "TPS"))
+@pytest.mark.parametrize(("name", "kind"), [*PAIRS, ("TPS", "conditional")])
 def test_no_step_is_the_plain_prediction(classifiers, views, name, kind):
     classifier = classifiers[kind]
     logits = classifier.logits(views)
@@ -222,8 +223,7 @@ def test_no_step_is_the_plain_prediction(classifiers, views, name, kind):
         torch.testing.assert_close(result, plain, atol=2e-4, rtol=0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", (*PROMPT_METHODS, "TPS"))
+@pytest.mark.parametrize(("name", "kind"), [*PAIRS, ("TPS", "conditional")])
 def test_nothing_stays_from_image_to_image(classifiers, name, kind):
     views = make_views(classifiers[kind])
     method = start(name, classifiers[kind])
@@ -299,8 +299,8 @@ def test_one_view_or_one_class_is_enough(model, classifiers, views, name):
     assert torch.equal(start(name, single).predict(views), torch.ones(N_IMAGES, 1))
 
 
-@pytest.mark.parametrize("loss_scale", (1024.0, 1e-10))  # far below 1, AdamW's eps would show that it is not undone
-@pytest.mark.parametrize("name", PROMPT_METHODS)
+# Far below 1, AdamW's eps would show that it is not undone.
+@pytest.mark.parametrize(("name", "loss_scale"), [("TPT", 1024.0), *((name, 1e-10) for name in PROMPT_METHODS)])
 def test_the_loss_scale_cancels(model, classifiers, views, name, loss_scale):
     scaled = make_classifier(model, "shared", loss_scale=loss_scale)
     plain, result = (start(name, c, lr=LR).predict(views) for c in (classifiers["shared"], scaled))
@@ -332,24 +332,14 @@ def test_prompt_tuning_needs_a_prompt(views, name):
         start(name, Classifier(F.normalize(torch.randn(4, 32), dim=-1), SCALE))
 
 
-@pytest.mark.parametrize(
-    ("name", "setting", "key"),
-    [
-        (name, *bad)
-        for name in ("TPT", "CTPT", "RTPT", "TPS")
-        for bad in (({"top": 0.0}, "TOP"), ({"top": 1.5}, "TOP"), ({"lr": -1.0}, "LR"), ({"steps": -1}, "STEPS"))
-    ]
-    + [
-        ("CTPT", {"lam": -1.0}, "LAMBDA"),
-        ("CTPT", {"lam": math.inf}, "LAMBDA"),
-        ("OTPT", {"lam": -1.0}, "LAMBDA"),
-        ("ATPT", {"lam": math.nan}, "LAMBDA"),
-        ("RTPT", {"n_neighbours": 0}, "N_NEIGHBOURS"),
-    ],
-)
-def test_bad_settings_are_refused_by_key(name, setting, key):
-    with pytest.raises(InputError, match=f"^{key} must"):
-        METHODS[name](**setting)
+def test_bad_settings_are_refused_by_key():
+    bad = [("CTPT", "lam", -1.0), ("CTPT", "lam", math.inf), ("OTPT", "lam", -1.0), ("ATPT", "lam", math.nan)]
+    bad += [("RTPT", "n_neighbours", 0)]
+    for name in ("TPT", "CTPT", "RTPT", "TPS"):
+        bad += [(name, "top", 0.0), (name, "top", 1.5), (name, "lr", -1.0), (name, "steps", -1)]
+    for name, field, value in bad:
+        with pytest.raises(InputError, match=f"^{'LAMBDA' if field == 'lam' else field.upper()} must"):
+            METHODS[name](**{field: value})
 
 
 def test_defaults_are_the_authors():

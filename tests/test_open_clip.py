@@ -1,5 +1,6 @@
 """open_clip's encoders as backbones, against their own code."""
 
+import itertools
 import json
 
 import pytest
@@ -45,7 +46,11 @@ def rare_tokens(backbone, words, names, position):
     return torch.tensor(rows)
 
 
-@pytest.mark.parametrize("position", ("end", "middle", "front"))
+FIRST, *OTHERS = VARIANTS
+PLACES = [(FIRST, "end"), (FIRST, "middle"), *zip(OTHERS, itertools.cycle(("front", "end", "middle")))]
+
+
+@pytest.mark.parametrize(("variant", "position"), PLACES, indirect=["variant"])
 def test_prompts_equal_the_models_own_code_with_its_own_gradient(variant, position):
     model, backbone, _ = variant
     learner = PromptLearner(backbone, CLASSNAMES, n_ctx=3, class_token_position=position)

@@ -42,7 +42,7 @@ def tiny_names(monkeypatch, place):
         monkeypatch.setitem(known, name, {**TINY, "quick_gelu": False})
     monkeypatch.setitem(known, "ViT-B-32-quickgelu", TINY)
     monkeypatch.setattr(open_clip.factory, "download_pretrained", lambda *args, **kwargs: str(place / "vit.pt"))
-    monkeypatch.setattr(open_clip, "get_tokenizer", lambda name: open_clip.SimpleTokenizer(context_length=77))
+    monkeypatch.setattr("open_clip.get_tokenizer", lambda name: open_clip.SimpleTokenizer(context_length=77))
     return place
 
 

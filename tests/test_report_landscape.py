@@ -203,7 +203,8 @@ def test_fewer_images_are_evenly_spaced(place, oracle):
 
 
 def test_curves_measure_each_epoch(place, oracle, tmp_path):
-    found = report(place, tmp_path, "curves", "CoOp:coop", "SAPT:sapt", "SAPT:sapt2", "--rho", "0.2", "--images", "0")
+    runs = ("CoOp:coop", "SAPT:sapt", "SAPT:sapt2")
+    found = report(place, tmp_path, "curves", *runs, "--rho", "0.2", "--images", "0", "--directions", "5")
     images = oracle.images("train")
     for row, folder in zip(found["runs"], ("coop", "sapt", "sapt2"), strict=True):
         assert [point["epoch"] for point in row["epochs"]] == [1, 2, 3]
@@ -213,7 +214,7 @@ def test_curves_measure_each_epoch(place, oracle, tmp_path):
             (grad,) = torch.autograd.grad(loss, ctx)
             close(point["loss"], loss)
             close(point["first_order"], oracle.loss(ctx + 0.2 * grad / grad.norm(), images) - loss)
-            moved = [oracle.loss(ctx + eps, images) - loss for eps in random_directions(ctx.shape, 32, 0.2, seed=0)]
+            moved = [oracle.loss(ctx + eps, images) - loss for eps in random_directions(ctx.shape, 5, 0.2, seed=0)]
             close(point["random"], max(moved))
         recorded = json.loads((place.folder / folder / "results.json").read_text())["splits"]["test"]["accuracy"]
         assert row["epochs"][-1]["accuracy"] == pytest.approx(recorded)
@@ -222,7 +223,7 @@ def test_curves_measure_each_epoch(place, oracle, tmp_path):
 
 
 def test_curves_can_show_val(undrawn, place, oracle, tmp_path):
-    found = report(place, tmp_path, "curves", "CoOp:coop", "--split", "val")
+    found = report(place, tmp_path, "curves", "CoOp:coop", "--split", "val", "--directions", "1")
     features, labels = oracle.images("val")
     hits = oracle.logits(place.context("coop"), features).argmax(dim=-1) == labels
     assert found["runs"][0]["epochs"][-1]["accuracy"] == pytest.approx(100 * hits.float().mean().item())

@@ -11,14 +11,12 @@ from benchmark import Workplace
 from conftest import TINY_VIT, make_clip
 from dassl.engine import TRAINER_REGISTRY
 from hostile import fails
+from kinds import LEARN
 
 import parse_test_res
 from report.reopen import open_run
 from tlla.prompts.checkpoint import epochs_in, read_checkpoint
 
-TRAINERS = sorted(
-    name for name in TRAINER_REGISTRY.registered_names() if getattr(TRAINER_REGISTRY.get(name), "learned", "")
-)
 EPOCH = ("OPTIM.MAX_EPOCH", "1")
 
 
@@ -27,7 +25,7 @@ def place(tmp_path_factory):
     """Data, weights of two CLIPs of one shape, and one run of an epoch of each trainer that learns."""
     place = Workplace(tmp_path_factory.mktemp("work"))
     torch.save(make_clip(TINY_VIT, seed=1).state_dict(), place.folder / "other.pt")
-    for name in TRAINERS:
+    for name in LEARN:
         place.run(name, name, *EPOCH)
     return place
 
@@ -37,9 +35,7 @@ def learned(trainer):
 
 
 def newest(place, output):
-    return max(
-        path for name in set(map(learned, TRAINERS)) for path in epochs_in(place.folder / output / name).values()
-    )
+    return max(path for name in set(map(learned, LEARN)) for path in epochs_in(place.folder / output / name).values())
 
 
 def record(place, output):
@@ -70,12 +66,12 @@ CHANGES = {  # what is given in addition, and what the message says of it
 }
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", LEARN)
 def test_a_checkpoint_of_other_settings_is_not_gone_on_from(place, capfd, monkeypatch, tmp_path, trainer):
     """All that is compared, for SAPT; for the others a setting and one thing more: they share the code."""
     monkeypatch.chdir(place.folder)
     before = contents(place.folder / trainer)
-    changes, other = list(CHANGES.values()), 1 + TRAINERS.index(trainer) % (len(CHANGES) - 1)
+    changes, other = list(CHANGES.values()), 1 + LEARN.index(trainer) % (len(CHANGES) - 1)
     for flags, says in changes if trainer == "SAPT" else (changes[0], changes[other]):
         flags = replaced_images(place, tmp_path) if flags is None else flags
         words = (*flags, *EPOCH) if flags[0].startswith("--") else (*EPOCH, *flags)  # flags come before pairs
@@ -86,7 +82,7 @@ def test_a_checkpoint_of_other_settings_is_not_gone_on_from(place, capfd, monkey
     assert contents(place.folder / trainer) == before
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", LEARN)
 def test_a_trainers_own_node_counts_and_others_do_not(place, capfd, trainer):
     node = TRAINER_REGISTRY.get(trainer).config_node
     message = fails(capfd, place.argv(trainer, trainer, *EPOCH, f"TRAINER.{node}.PREC", "bf16"))
@@ -172,7 +168,7 @@ def rewrite(path, **entries):
     torch.save({**state, **entries}, path)
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", LEARN)
 def test_a_checkpoint_without_a_note_on_its_settings_is_taken_with_a_word(place, capfd, trainer):
     shutil.copytree(place.folder / trainer, place.folder / f"old_{trainer}")
     path = newest(place, f"old_{trainer}")

@@ -1,5 +1,6 @@
 """No trainer that learns learns from test images, or chooses its epoch by them."""
 
+import itertools
 import os
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import pytest
 import zoo_trees
 from dassl.engine import TRAINER_REGISTRY
 from hostile import accepted, refused
+from kinds import LEARN
 from PIL import Image
 from zoo import build
 
@@ -18,10 +20,7 @@ FOLDER = ("--dataset-config-file", "configs/datasets/image_folder.yaml")
 FAST = ("OPTIM.MAX_EPOCH", "1", "OPTIM.NAME", "adamw", "TEST.SKIP_BAD_IMAGES", "True")
 
 
-LEARNING = sorted(
-    name for name in TRAINER_REGISTRY.registered_names() if getattr(TRAINER_REGISTRY.get(name), "learned", "")
-)
-FROM_IMAGES = [name for name in LEARNING if TRAINER_REGISTRY.get(name).learns_from_images]
+FROM_IMAGES = [name for name in LEARN if TRAINER_REGISTRY.get(name).learns_from_images]
 
 
 @pytest.fixture
@@ -63,13 +62,13 @@ def linked(root):
 OVERLAPS = {"only test": only_test, "in two parts": listed, "a link": linked}
 
 
-def test_the_trainers_that_learn_are_known():
+def test_the_trainers_that_learn_from_images_are_known():
     assert {"CoOp", "SAPT", "CoCoOp", "TLLA", "TipAdapter", "TipAdapterF"} <= set(FROM_IMAGES)
-    assert set(LEARNING) - set(FROM_IMAGES) == {"FPP"}
+    assert set(LEARN) - set(FROM_IMAGES) == {"FPP"}
 
 
-@pytest.mark.parametrize("overlap", OVERLAPS)
-@pytest.mark.parametrize("trainer", FROM_IMAGES)
+# All share the code: each trainer, each overlap.
+@pytest.mark.parametrize(("trainer", "overlap"), list(zip(FROM_IMAGES, itertools.cycle(OVERLAPS))))
 def test_training_on_test_images_is_refused(place, images, capfd, trainer, overlap):
     OVERLAPS[overlap](images)
     pairs = ("DATASET.SPLIT_FILE", "split.csv") if overlap == "in two parts" else ()
@@ -93,7 +92,7 @@ def test_a_training_without_images_needs_no_others_than_those_of_the_test(place,
     accepted(capfd, "train", *argv(place, "FPP", images))  # other training images are no other training
 
 
-@pytest.mark.parametrize("trainer", LEARNING)
+@pytest.mark.parametrize("trainer", LEARN)
 def test_no_epoch_is_chosen_by_test_images(place, images, capfd, trainer):
     split(images, test="val")
     best = ("DATASET.SPLIT_FILE", "split.csv", "TEST.FINAL_MODEL", "best_val")

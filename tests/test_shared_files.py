@@ -29,7 +29,7 @@ from tlla.backbones.weights import find_weights
 from tlla.files import write_text
 
 PROCESSES = 4
-FILES = {f"icons/{i}.json": json.dumps(list(range(i, i + 20_000))) for i in range(20)}
+FILES = {f"icons/{i}.json": json.dumps(list(range(i, i + 10_000))) for i in range(10)}
 FORK = multiprocessing.get_context("fork")
 
 
@@ -171,7 +171,7 @@ def unpacks(folder: Path) -> None:
 def draws(folder: Path) -> None:
     items = [Item(f"{i}.png", i % 2, f"class {i % 2}") for i in range(2000)]
     key = {"dataset": "D", "shots": 500, "seed": 1, "source_sha256": "x"}
-    for _ in range(5):
+    for _ in range(2):
         parts = DrawFile(str(folder), ".", key).load_or_draw(
             lambda: {0: "class 0", 1: "class 1"}, lambda: {"train": items}
         )
@@ -192,7 +192,7 @@ def copies_example(folder: Path) -> None:
 
 
 def writes_text(folder: Path) -> None:
-    for _ in range(50):
+    for _ in range(20):
         write_text(folder / "x.txt", "a" * 100_000)
         assert len((folder / "x.txt").read_text()) == 100_000
 

@@ -5,13 +5,12 @@ import json
 import pytest
 import torch
 from benchmark import Workplace
-from dassl.engine import TRAINER_REGISTRY
 from hostile import accepted, call, refused
+from kinds import EACH
 from PIL import Image
 from torch.nn.functional import normalize
 
 import tlla
-import trainers  # noqa: F401  # registers
 from tlla.backbones.openai_package import clip
 from tlla.methods import METHODS
 from tlla.prompts.classifier import from_templates
@@ -20,7 +19,6 @@ from tlla.prompts.learner import PromptLearner
 from tlla.prompts.templates import zeroshot_features
 
 SAME = ["Fruit", "fruit", "cat"]
-TRAINERS = sorted(TRAINER_REGISTRY.registered_names())
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +37,14 @@ def own(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
-def test_every_trainer_refuses_own_classes_that_share_one_prompt(place, own, capfd, trainer):
+@pytest.mark.parametrize("trainer", EACH)
+def test_every_kind_of_trainer_refuses_own_classes_that_share_one_prompt(place, own, capfd, trainer):
     flags = ("--dataset-config-file", "configs/datasets/image_folder.yaml", "--root", str(own))
     says = ("'Fruit' (class 0) and 'fruit' (class 2)", "classnames.txt")
     refused(capfd, "train", *place.argv(trainer, f"refused/{trainer}", *flags), says=says)
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", EACH)
 def test_classes_of_a_published_dataset_that_share_one_are_said_once(published, capfd, trainer):
     prompts = ("TRAINER.COMPARE.PROMPTS", "['words=', 'others=imagenet7']", "TRAINER.COMPARE.METHODS", "['ZERO']")
     outcome = accepted(capfd, "train", *published.argv(trainer, trainer, "OPTIM.MAX_EPOCH", "1", *prompts))

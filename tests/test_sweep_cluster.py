@@ -2,14 +2,17 @@
 
 import json
 import os
+import runpy
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from forked import fork
-from sweep_stand_in import CROSS_EMOJI, calls, install_on_nodes, sweep
+from hostile import bounded
+from sweep_stand_in import CROSS_EMOJI, calls, sweep
 
 import train
 from sweeps import __main__ as cli
@@ -28,7 +31,8 @@ SLURM = {  # each stands in $HERE, where it writes what it was asked
     """,
     "srun": """
         while [ "${1#-}" != "$1" ]; do case $1 in --output|--error) shift 2;; *) shift;; esac; done
-        exec "$@"
+        env -0 > $HERE/environment; echo ${@: -1} > $HERE/asked
+        while [ ! -e $HERE/ended ]; do sleep 0.05; done; rm $HERE/ended
     """,
     "sacct": """
         echo "JobID|State|NodeList"
@@ -46,9 +50,30 @@ SLURM = {  # each stands in $HERE, where it writes what it was asked
 }
 
 
+def node(argv: list[str]) -> int:
+    """A node: runs submitit's commands in forks, as new processes would import torch for seconds."""
+    here = Path(argv[0])
+
+    def run(argv: list[str]) -> int:
+        sys.argv = ["submitit", *argv]
+        runpy.run_module("submitit.core._submit", run_name="__main__")
+        return 0
+
+    while True:
+        folder = (here / "asked").read_text().strip()
+        names = (here / "environment").read_text().split("\0")
+        child = fork(run, [folder], **dict(name.split("=", 1) for name in names if name))
+        (here / "node").write_text(str(child.pid))
+        child.wait()
+        (here / "ended").touch()
+
+
 @pytest.fixture
-def nodes(fake, monkeypatch) -> None:
-    install_on_nodes(fake, monkeypatch)
+def nodes(fake, slurm):
+    os.mkfifo(slurm / "asked")
+    child = fork(node, [slurm])
+    yield
+    assert child.stop_after(0, signal.SIGTERM) == -signal.SIGTERM, child.error
 
 
 @pytest.fixture
@@ -114,7 +139,7 @@ def test_jobs_are_cancelled_when_the_sweep_is_stopped(fake, slurm, monkeypatch):
     assert sorted((slurm / "cancelled").read_text().split()) == ["1", "2", "3"]
 
 
-def test_a_job_that_slurm_warns_of_its_limit_resumes_by_itself(fake, nodes, slurm, capsys):
+def test_a_job_that_slurm_warns_of_its_limit_resumes_by_itself(fake, slurm, nodes):
     """USR2 reaches all processes of a step, as at SLURM's; what train.py itself saves then: test_hostile_signals.py."""
     (slurm / "runs").touch()
     (slurm / "state").write_text("RUNNING")
@@ -126,15 +151,10 @@ def test_a_job_that_slurm_warns_of_its_limit_resumes_by_itself(fake, nodes, slur
         assert time.monotonic() < deadline, (slurm / "log").read_text()
         time.sleep(0.02)
     (fake / "slow").unlink()
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            python = b"python" in (entry / "cmdline").read_bytes().split(b"\0")[0]
-            environment = (entry / "environ").read_bytes()
-        except OSError:  # other processes come and go
-            continue
-        if python and b"SLURM_JOB_ID=1\0" in environment and str(slurm).encode() in environment:
-            os.kill(int(entry.name), signal.SIGUSR2)
-    assert whole.wait() == 0, whole.error
+    for number in ((slurm / "node").read_text(), calls(fake)[0][-1]):
+        os.kill(int(number), signal.SIGUSR2)
+    with bounded():
+        assert whole.wait() == 0, whole.error
     text = (fake / "out.txt").read_text()
     assert "1 runs: 0 done before, 1 done now" in text, text + (slurm / "log").read_text()
     assert (slurm / "requeued").read_text().split() == ["requeue", "1"] and len(calls(fake)) == 2

@@ -144,9 +144,9 @@ def test_bad_input_is_found_before_anything_runs(fake, capsys):
 def test_a_sweep_killed_in_the_middle_ends_with_the_same_results(tmp_path, monkeypatch):
     """With the real train.py, killed while the prompt is trained; then everything is run again."""
     place = Workplace(tmp_path)
-    place.run("SAPT", "training", "DATASET.NUM_SHOTS", "16", "OPTIM.MAX_EPOCH", "8")
+    place.run("SAPT", "training", "DATASET.NUM_SHOTS", "16", "OPTIM.MAX_EPOCH", "5")
     words = ["train", "emoji", str(place.config), "--seeds", "1", "--data", str(tmp_path / "data")]
-    words += ["--out", str(tmp_path / "out"), "--opts", "OPTIM.MAX_EPOCH", "8"]
+    words += ["--out", str(tmp_path / "out"), "--opts", "OPTIM.MAX_EPOCH", "5"]
     monkeypatch.setattr(cli, "Local", lambda jobs: processes.Here())  # which imports nothing anew
     first = fork("sweeps", words)
     deadline = time.monotonic() + 300

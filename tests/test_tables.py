@@ -15,11 +15,12 @@ from report.tables.numbers import T95, averaged
 from tlla import paper
 
 
-@pytest.fixture(params=(False, True), ids=("old", "new"))
+@pytest.fixture
 def runs(tmp_path, request):
-    return write_runs(tmp_path / "out", request.param)
+    return write_runs(tmp_path / "out", new=getattr(request, "param", True))
 
 
+@pytest.mark.parametrize("runs", (False, True), ids=("old", "new"), indirect=True)
 def test_cells_and_averages_are_those_computed_by_hand(runs, call):
     code, out, err = call(runs, "--format", "csv", "--require-seeds", 1, 2, 3)
     assert (code, err) == (0, "")

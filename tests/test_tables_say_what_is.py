@@ -1,11 +1,9 @@
 """What a reader of a table must not be misled about: which data, which prompt, means of what, texts that look alike."""
 
-import ast
 import json
 import shutil
 
 import pytest
-from benchmark import REPO
 from logs import train_log
 from table_records import change, record, rows_of
 
@@ -300,18 +298,6 @@ def test_texts_stay_texts_in_the_table_of_predictions():
     row = {"file": "010", "prediction": "1e3", "probability": 0.5, "top": [["1e3", 0.5], ["007", 0.5]], "entropy": 1.0}
     line = table_text([row]).splitlines()[-1].split()
     assert line == ["010", "1e3", "50.0", "007", "50.0", "1.000"]
-
-
-def test_no_table_takes_texts_for_numbers():
-    """Of all modules: tabulate shows the text 007 as 7 unless it is told that a column is text."""
-    calls = []
-    folders = [path for path in sorted(REPO.iterdir()) if path.is_dir() and path.name not in ("tests", "build")]
-    modules = [path for folder in folders if folder.name[0] != "." for path in folder.rglob("*.py")]
-    for path in (*REPO.glob("*.py"), *modules):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tabulate":
-                calls.append((path.name, "disable_numparse" in {keyword.arg for keyword in node.keywords}))
-    assert len(calls) > 8 and not [name for name, told in calls if not told]
 
 
 def test_the_papers_datasets_are_not_taken_for_halves():

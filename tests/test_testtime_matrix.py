@@ -1,6 +1,7 @@
-"""Every trainer of the registry on every kind of prompt: its test is killed and resumed, and repeated from its record.
+"""Every kind of trainer on every kind of prompt: its test is killed and resumed, and repeated from its record.
 
-The trainers are those that are registered, so that a new one is covered by itself; what is refused is listed below.
+Trainers and methods are those that are registered, so that a new one is covered by itself; what is refused is listed
+below. Of methods Compare runs one of each kind, and all that are online, on all prompts.
 """
 
 import importlib
@@ -15,12 +16,12 @@ import pytest
 import torch
 from benchmark import CLASSES, Workplace
 from dassl.engine import TRAINER_REGISTRY
+from kinds import EACH, one_of_each_kind
 
 import train
 from tlla.backbones import Backbone
 from tlla.methods import METHODS
 
-TRAINERS = sorted(TRAINER_REGISTRY.registered_names())
 RUNS = ("CoOp", "CoCoOp", "TipAdapter")  # whose results are tested; the others test theirs, too
 TEMPLATES = {"own template": "", "ensemble": "imagenet7"}
 KINDS = (*TEMPLATES, *RUNS)
@@ -28,7 +29,9 @@ CUT_AFTER = 1  # batch of two images, or of six where one view is looked at; the
 SMALL = ("OPTIM.MAX_EPOCH", "1", "DATALOADER.TEST.BATCH_SIZE", "2", "TEST.SAVE_EVERY", "0.0", "USE_CUDA", "False")
 VIEWS = ("TRAINER.VIEWS.N_VIEWS", "3", "TRAINER.VIEWS.VIEW_BATCH", "6")
 VIEWS += ("TRAINER.TLLA.N_VIEWS", "3", "TRAINER.TLLA.TOP_S", "2", "TRAINER.TLLA.VIEW_BATCH", "6")
-COMPARED = ("SingleView", "STSS", "TPT", "SAR", "TDA")  # one of each sort: all others have a trainer of their own
+ONLINE = {name for name, method in METHODS.items() if method.online}  # each has a state of its own to be saved
+COMPARED = sorted(ONLINE.union(one_of_each_kind(METHODS)))
+ALONE = ("STSS", "DOTA")  # methods whose own trainers are tested here, too: they share one class; DOTA is online
 NEEDS_CONTEXT = {name for name, method in METHODS.items() if method.needs_text_encoder}
 CONTEXT = {"CoOp", "SAPT", "TLLA"}  # trainers of context vectors alone
 CACHES = {"TipAdapter", "TipAdapterF"}
@@ -51,12 +54,16 @@ def refusal(trainer: str, kind: str) -> str:
 
 
 def cases() -> list[tuple[str, str]]:
-    """What learns is tested on what was learned, zero-shot CLIP on templates, and all others on both."""
+    """What learns is tested on what was learned, zero-shot CLIP on templates, Compare on all."""
     found = []
-    for trainer in TRAINERS:
+    for trainer in EACH:
         kind = TRAINER_REGISTRY.get(trainer)
         learns, takes_runs = bool(getattr(kind, "learned", "")), hasattr(kind, "classifiers")
-        found += [(trainer, k) for k in KINDS if (k in RUNS if learns else takes_runs or k in TEMPLATES)]
+        kinds = [k for k in KINDS if (k in RUNS if learns else takes_runs or k in TEMPLATES)]
+        if trainer in METHODS:
+            kinds = [k for k in KINDS if k != "TipAdapter" and refusal(trainer, k)]
+            kinds += ["own template"] if trainer in ALONE else []
+        found += [(trainer, k) for k in kinds]
     return found
 
 
@@ -108,14 +115,14 @@ class Bench:
         monkeypatch.setattr(results, "git_commit", lambda: None)
         monkeypatch.setattr(partial, "add", stops)
 
-    def argv(self, trainer: str, kind: str, output: str, seed: int = 1) -> list[str]:
+    def argv(self, trainer: str, kind: str, output: str, seed: int = 1, methods=COMPARED) -> list[str]:
         """The command that tests a kind of prompt."""
         source = "TipAdapterF" if (trainer, kind) == ("TipAdapterF", "TipAdapter") else kind
         flags = ["--eval-only", "--model-dir", str(self.place.folder / source)] if kind in RUNS else []
         if kind == "ensemble":
             node = "ZSCLIP" if trainer == "ZeroshotCLIP" else "PROMPT"
             flags += [f"TRAINER.{node}.TEMPLATE", TEMPLATES[kind]]
-        methods = [name for name in COMPARED if not refusal(name, kind)]
+        methods = [name for name in methods if not refusal(name, kind)]
         argv = self.place.argv(trainer, output, *flags, *SMALL, *VIEWS, "TRAINER.COMPARE.METHODS", str(methods))
         argv[argv.index("--seed") + 1] = str(seed)
         return argv
@@ -187,9 +194,9 @@ def test_a_prompt_is_tested_or_refused_in_a_sentence(bench, capfd, trainer, kind
 
 @pytest.mark.parametrize("trainer", ("ZeroshotCLIP", "Compare"))  # by one view and by several
 def test_a_cut_test_does_not_go_on_when_an_image_was_replaced_under_its_name(bench, capfd, trainer):
-    kind = first_kind(trainer)
-    whole = bench.run(capfd, bench.argv(trainer, kind, f"{trainer}-before"))
-    argv = bench.argv(trainer, kind, f"{trainer}-replaced")
+    kind, methods = first_kind(trainer), ("ZERO", "TDA")
+    whole = bench.run(capfd, bench.argv(trainer, kind, f"{trainer}-before", methods=methods))
+    argv = bench.argv(trainer, kind, f"{trainer}-replaced", methods=methods)
     assert bench.run(capfd, argv, CUT_AFTER).code == 130
     shutil.copytree(bench.place.folder / f"{trainer}-replaced", bench.place.folder / f"{trainer}-back")
     images = sorted((bench.place.folder / "data/emoji/noto/test").rglob("*.png"))
@@ -202,5 +209,7 @@ def test_a_cut_test_does_not_go_on_when_an_image_was_replaced_under_its_name(ben
         os.utime(path, ns=(changed, changed))
     assert replaced.code == 0 and "Resuming" not in replaced.out
     assert "is of other settings, images, weights or versions: it is not used" in replaced.out
-    back = bench.run(capfd, bench.argv(trainer, kind, f"{trainer}-back"))  # what was cut before was kept
+    back = bench.run(
+        capfd, bench.argv(trainer, kind, f"{trainer}-back", methods=methods)
+    )  # what was cut before was kept
     assert "Resuming" in back.out and same(back, whole)

@@ -12,14 +12,12 @@ import torch
 import yaml
 from benchmark import CLASSES, Workplace
 from dassl.engine import TRAINER_REGISTRY, TrainerX
+from kinds import LEARN
 
 import train
 from trainers.prompt_trainer import PromptTrainer
 
-TRAINERS = sorted(
-    name for name in TRAINER_REGISTRY.registered_names() if getattr(TRAINER_REGISTRY.get(name), "learned", "")
-)
-CELLS = [*((name, "last_step") for name in TRAINERS), ("SAPT", "best_val"), ("TipAdapterF", "best_val")]
+CELLS = [*((name, "last_step") for name in LEARN), ("SAPT", "best_val"), ("TipAdapterF", "best_val")]
 SMALL = ("OPTIM.MAX_EPOCH", "2", "TRAINER.TLLA.N_VIEWS", "2", "TRAINER.TLLA.TOP_S", "1", "TRAINER.TLLA.N_PERTURB", "1")
 COSTS = ("seconds", "images_per_second", "seconds_per_image", "method_seconds_per_image", "peak_memory_mb")
 
@@ -95,7 +93,7 @@ def cell(place, request) -> Cell:
 
 
 def test_the_trainers_are_found():
-    assert {"CoOp", "CoCoOp", "FPP", "SAPT", "TLLA", "TipAdapter", "TipAdapterF"} <= set(TRAINERS)
+    assert {"CoOp", "CoCoOp", "FPP", "SAPT", "TLLA", "TipAdapter", "TipAdapterF"} <= set(LEARN)
 
 
 def test_a_killed_run_resumes_to_the_same_bits_as_one_that_repeats_its_record_with_its_drawn_seed(cell):

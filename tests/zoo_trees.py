@@ -18,7 +18,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from scipy.io import savemat
 
 DATA = Path(__file__).resolve().parent.parent / "datasets" / "data"
 SEEDS, SHOTS, HALVES = (1, 2, 3), (1, 2, 4, 8, 16), ("all", "base", "new")
@@ -38,6 +37,12 @@ NEW_SPLITS = tuple(name for name in NAMES if name not in ("FGVCAircraft", "Image
 def touch(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(path.name)  # an empty file would be a fault
+
+
+def write_mat(path, content):
+    from scipy.io import savemat  # which is slow to import
+
+    savemat(path, content)
 
 
 def text(path, lines):
@@ -120,8 +125,8 @@ def make_cars(root):
         records = np.array([(name, label) for name, label in table], dtype=kind).reshape(1, -1)
         file = "devkit/cars_train_annos.mat" if part == "cars_train" else "cars_test_annos_withlabels.mat"
         (folder / "devkit").mkdir(exist_ok=True)
-        savemat(folder / file, {"annotations": records})
-    savemat(folder / "devkit/cars_meta.mat", {"class_names": np.array(models, dtype=object).reshape(1, -1)})
+        write_mat(folder / file, {"annotations": records})
+    write_mat(folder / "devkit/cars_meta.mat", {"class_names": np.array(models, dtype=object).reshape(1, -1)})
     write_split(
         folder / "split_zhou_StanfordCars.json",
         rows,
@@ -136,7 +141,7 @@ def make_flowers(root):
     for i in range(len(labels)):
         touch(folder / "jpg" / f"image_{i + 1:05d}.jpg")
     names = ["pink primrose", "hard-leaved pocket orchid", "canterbury bells", "sweet pea", "english marigold", "lily"]
-    savemat(folder / "imagelabels.mat", {"labels": np.array([labels], dtype=np.uint8)})
+    write_mat(folder / "imagelabels.mat", {"labels": np.array([labels], dtype=np.uint8)})
     (folder / "cat_to_name.json").write_text(json.dumps({str(i + 1): n for i, n in enumerate(names)}))
     rows = [(f"image_{i + 1:05d}.jpg", label - 1) for i, label in enumerate(labels)]
     write_split(folder / "split_zhou_OxfordFlowers.json", rows, names)

@@ -247,19 +247,18 @@ def flat_config(config: Mapping[str, Any], without: Collection[str] = ()) -> dic
     >>> flat_config({"TRAINER": {"SAPT": {"RHO": 0.05}}, "OUTPUT_DIR": "runs"}, without=["OUTPUT_DIR"])
     {'TRAINER.SAPT.RHO': 0.05}
     """
-    return {
-        key: value
-        for key, value in _leaves(config, "")
-        if not any(key == other or key.startswith(f"{other}.") for other in without)
-    }
+    return dict(_leaves(config, "", frozenset(without)))
 
 
-def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _leaves(node: Mapping[str, Any], prefix: str, without: Collection[str]) -> Iterator[tuple[str, Any]]:
     for name, value in node.items():
+        key = f"{prefix}{name}"
+        if key in without:
+            continue
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from _leaves(value, f"{key}.", without)
         else:
-            yield prefix + name, list(value) if isinstance(value, tuple) else value
+            yield key, list(value) if isinstance(value, tuple) else value
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -49,7 +49,7 @@ def machine(device: str) -> dict[str, Any]:
         found["cudnn"] = cudnn.version()
     if shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=driver_version,power.limit,clocks.max.sm", "--format=csv,noheader"]
-        found["driver, power, clock"] = subprocess.run(query, capture_output=True, text=True).stdout.strip()
+        found["driver, power, clock"] = subprocess.run(query, capture_output=True, encoding="utf-8").stdout.strip()
     return found
 
 

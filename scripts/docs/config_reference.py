@@ -6,6 +6,7 @@ or of a field of a test-time method.
     python -m scripts.docs.config_reference    # prints the page
 """
 
+import functools
 import inspect
 import io
 import re
@@ -63,12 +64,11 @@ def _of_trainers() -> tuple[dict[str, dict[str, str]], dict[str, str]]:
     return of_node, shared
 
 
+@functools.cache
 def _of_fields(method: type) -> dict[str, str]:
     """Comments of the fields of a method and its bases, by field."""
-    found: dict[str, str] = {}
-    for cls in reversed(method.__mro__[:-1]):
-        found |= dict(re.findall(r"^ +(\w+): [^=#]+ = .*?  # (.*)", inspect.getsource(cls), re.M))
-    return found
+    own = re.findall(r"^ +(\w+): [^=#]+ = .*?  # (.*)", inspect.getsource(method), re.M)
+    return {**(_of_fields(method.__mro__[1]) if method.__mro__[2:] else {}), **dict(own)}
 
 
 def read_descriptions() -> tuple[dict[str, Any], dict[str, str]]:

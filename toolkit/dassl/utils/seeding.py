@@ -13,8 +13,9 @@ def set_random_seed(seed: int) -> None:
     """Seeds the global generators of Python, numpy and torch (CPU and every GPU)."""
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
-    torch.cuda.manual_seed_all(seed)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():  # else torch notes the stack of the call for a GPU to come: milliseconds
+        torch.cuda.manual_seed_all(seed)
 
 
 def derive_seed(*parts: int | str) -> int:
