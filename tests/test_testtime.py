@@ -68,8 +68,8 @@ def by_hand(place, name, classifier, order=None):
         method.observe(features)
     if method.in_batches:
         rows = order or list(range(15))
-        together = method.predict(torch.cat([views_of(place)[i][1] for i in rows]))
-        return together[torch.tensor(rows).argsort()]
+        pixels, features = (torch.cat(column) for column in zip(*(views_of(place)[i] for i in rows), strict=True))
+        return method.predict(features, pixels)[torch.tensor(rows).argsort()]
     for i in order or range(15):
         pixels, features = views_of(place)[i]
         found[i] = method.predict(features, pixels if method.needs_images else None)[0]

@@ -27,15 +27,15 @@ def confidences(place, name):
 
 def test_groups_leave_in_order_whatever_the_batches():
     index, label = torch.arange(11), torch.arange(11) % 3
-    features = torch.randn(11, 1, 4)
+    features, pixels = torch.randn(11, 1, 4), torch.zeros(11, 1, 0)
     for size in (1, 3, 11):
         gathering, found = Gathering(4), []
         for start in range(0, 11, size):
             rows = slice(start, start + size)
-            gathering.add(index[rows], label[rows], features[rows])
+            gathering.add(index[rows], label[rows], features[rows], pixels[rows])
             found += gathering.full(last=start + size >= 11)
         assert [group[0].tolist() for group in found] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
-        assert all(torch.equal(label[i], own) and torch.equal(features[i], z) for i, own, z in found)
+        assert all(torch.equal(label[i], own) and torch.equal(features[i], z) for i, own, z, _ in found)
     assert list(gathering.full(last=True)) == []
 
 

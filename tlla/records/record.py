@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tlla.corruptions.fifteen import OURS
 from tlla.errors import InputError
 from tlla.protocols import COMMON
 
@@ -27,6 +28,7 @@ ENTRIES: dict[str, dict[str, type | tuple[type, ...]]] = {  # of newer records
     "training": {"name": str, "node": str, "epochs": int},
 }
 PROTOCOL: Mapping[str, Any] = {"name": COMMON, "source": "", "lacks": "", "set": {}}
+CORRUPTION = {"name": str, "severity": int, "drawn": bool}
 TRAINED_BY = ("name", "dataset", "said_by")
 ECE_BINS = 15
 WITH_BINS = ("ece", "adaptive_ece", "classwise_ece")  # metrics that depend on it
@@ -85,6 +87,16 @@ class Record:
         return dict(self.content.get("data") or old_records.older_data(self.content))
 
     @property
+    def corruption(self) -> str:
+        """Of the test images, as `said_of_corruption` has it."""
+        return said_of_corruption(self.data)
+
+    @property
+    def tested_data(self) -> str:
+        """The name of the data, with the corruption of the test images."""
+        return ", ".join(filter(None, (self.data["name"], self.corruption)))
+
+    @property
     def method(self) -> Mapping[str, Any]:
         """The method of the test: name, kind, settings, views, deterministic, learns, template."""
         found = {"template": "", **(self.content.get("method") or old_records.describe_method(self.content))}
@@ -125,6 +137,19 @@ class Record:
         """Name, config node and epochs of the training; None if the run did not train."""
         own = "method" in self.content
         return self.content.get("training") if own else old_records.describe_training(self.content)
+
+
+def said_of_corruption(data: Mapping[str, Any]) -> str:
+    """The corruption of the test images in tables, by a record's entry "data"; "" if there is none.
+
+    >>> said_of_corruption({"corruption": {"name": "frost", "severity": 3, "drawn": True}})
+    'frost 3 (ours)'
+    """
+    found = data.get("corruption")
+    if not found:
+        return ""
+    ours = found["drawn"] and found["name"] in OURS
+    return f"{found['name']} {found['severity']}{' (ours)' * ours}"
 
 
 def read_records(folders: list[str]) -> tuple[list[Record], list[Defect]]:
@@ -233,6 +258,9 @@ def wrong_entry(content: Any) -> str:
     said = loaded.get("trained_by") or dict.fromkeys(TRAINED_BY, "")
     if not isinstance(said, dict) or not all(isinstance(said.get(key), str) for key in TRAINED_BY):
         return "its loaded_from does not say who has trained"
+    found = content.get("data", {}).get("corruption", {})
+    if not isinstance(found, dict) or any(not isinstance(found.get(k), v) for k, v in CORRUPTION.items() if found):
+        return "its corruption is of another kind"
     if not isinstance(content.get("method", {}).get("rule", {}), dict):
         return "its rule is of another kind"
     protocol = content.get("method", {}).get("protocol", {})
