@@ -142,8 +142,8 @@ CATALOG: dict[str, CatalogEntry] = {
         "imagenet-c",
         1000,
         (None, None, 50000),
-        "CC BY 4.0",
-        "75 GB",
+        "CC BY 4.0; the pictures are ImageNet's",
+        "size not known",
         "https://zenodo.org/records/2235448",
         (
             ("gaussian_noise/1/", "1000 folders: n01440764 ...; DATASET.CORRUPTION, DATASET.SEVERITY"),

@@ -7,10 +7,11 @@ import torch
 from benchmark import Workplace
 from dassl.engine import TRAINER_REGISTRY
 from hostile import fails
-from test_evaluation import images_encoded
+from test_evaluation import images_encoded, interrupt_after
 
 import parse_test_res
 import tlla.clip
+import train
 from trainers.harness.gathering import Gathering
 
 STATA = ("TRAINER.STATA.BATCH", "4")
@@ -58,6 +59,22 @@ def test_a_method_that_predicts_in_batches_gathers_its_own(place):
     before = [c for i, c in enumerate(confidences(place, "eight")) if i in order[:12]]
     found = dict(zip([int(row["index"]) for row in place.rows("skipped")], confidences(place, "skipped"), strict=True))
     assert [found[i] for i in sorted(order[:12])] == pytest.approx(before, abs=1e-4)
+
+
+def test_a_method_that_learns_from_batches_goes_on_after_a_kill(place, monkeypatch):
+    deyo = ("TRAINER.DEYO.BATCH", "4", "TRAINER.DEYO.LR", "0.05", "TRAINER.DEYO.MARGIN", "2.0")
+    deyo += ("TRAINER.DEYO.PLPD", "-1.0", "TRAINER.VIEWS.VIEW_BATCH", "1", "TEST.SAVE_EVERY", "0.0")
+    test = place.run("DeYO", "learned", *deyo, "TEST.STREAM", "by_class")["splits"]["test"]
+    assert test["stream"] == {"name": "by_class", "composed_by_labels": True}
+    place.run("SingleView", "not_learned")
+    learned, plain = confidences(place, "learned"), confidences(place, "not_learned")
+    assert sum(abs(a - b) > 1e-3 for a, b in zip(learned, plain, strict=True)) > 5
+    argv = place.argv("DeYO", "killed", *deyo, "TEST.STREAM", "by_class")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 6)  # two images wait, and one batch was learned from
+        assert train.main(argv) == 130
+    assert train.main(argv) == 0
+    assert place.predictions("killed") == place.predictions("learned")
 
 
 def test_a_first_pass_is_recorded_and_spared_where_features_are_kept(place, monkeypatch, capsys):

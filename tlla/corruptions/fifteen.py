@@ -102,7 +102,7 @@ def _snow(x: np.ndarray, setting: Any, rng: Generator, unit: float) -> Any:
     layer = magnify(rng.normal(mean, spread, (*x.shape[:2], 1)), max(1.0, flake * unit))
     layer = (np.where(layer < least, 0, layer).clip(0, 1) * 255).astype(np.uint8) / 255
     layer = streak(layer, radius * unit, sigma * unit, rng.uniform(-135, -45))
-    layer = (layer * 255).round() / 255
+    layer = np.floor(layer * 255 + 1e-6) / 255  # ImageMagick's grey values
     grey = (x * [0.299, 0.587, 0.114]).sum(axis=2, keepdims=True)
     return kept * x + (1 - kept) * np.maximum(x, grey * 1.5 + 0.5) + layer + np.rot90(layer, 2)
 

@@ -129,8 +129,7 @@ def plasma(height: int, width: int, decay: float, rng: np.random.Generator) -> n
         centres = settle(beside + np.roll(beside, -1, 0))
         field[half::step, half::step] = centres
         field[::step, half::step] = settle(centres + np.roll(centres, 1, 0) + beside)
-        # Where the corners above and below are meant, the authors also add those beside.
-        field[half::step, ::step] = settle(centres + np.roll(centres, 1, 1) + beside)
+        field[half::step, ::step] = settle(centres + np.roll(centres, 1, 1) + corners + np.roll(corners, -1, 0))
         step, spread = half, spread / decay
     field -= field.min()
     return np.asarray(field[:height, :width] / field.max())

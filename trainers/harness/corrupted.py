@@ -51,7 +51,8 @@ def corrupt_test_images(dm: Any, cfg: CfgNode) -> None:
     corruption, dataset = configured_corruption(cfg), dm.dataset
     if corruption is None or getattr(dataset, "corrupted_files", False):
         return
-    dataset._test = CorruptedItems(dataset.test, corruption, max(cfg.SEED, 0))
+    own = "_test" if hasattr(dataset, "_test") else "test"  # upstream Dassl's is a property
+    setattr(dataset, own, CorruptedItems(dataset.test, corruption, max(cfg.SEED, 0)))
     if dm.test_loader is not None:
         dm.test_loader.dataset.data_source = dataset.test
     print(f"Test images are corrupted when they are read: {corruption.name}, severity {corruption.severity}")
