@@ -3,11 +3,11 @@
 arXiv 2403.07366. Upstream: Jhyun17/DeYO@3d7d289, methods/deyo.py; settings for a ViT as in main.py and exp_deyo.sh. As
 there, a batch is predicted with what earlier batches have taught, then one step of SGD is taken on it. An image takes
 part if its entropy is below `margin` ln K, and if the probability of its class falls by more than `plpd` once its
-patches are shuffled; images of low entropy and of a large fall weigh more. Differences:
+patches are shuffled; images of low entropy and of a large fall weigh more. Batch norms use the statistics of each
+batch. For a ResNet with them the authors have a learning rate of 0.00025 and plpd 0.3. Differences:
 - The thresholds are fractions of ln K, not of ln 1000, as in the ports to CLIP (mariodoebler/test-time-adaptation,
   walawalagoose/TTABC); these also tune the final norm, and the latter predicts anew after the step.
 - Permutations come from the seed and the image's place in the stream.
-- Batch norms, which upstream runs with each batch's statistics, are refused.
 """
 
 import math
@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from tlla.errors import InputError
 from tlla.prompts.classifier import Classifier
@@ -41,7 +41,7 @@ class DeYO(Method):
     needs_dataset: ClassVar[str] = "batches of images that are predicted together"
 
     batch: int = 64  # images that are predicted together, then learned from
-    lr: float = 1e-3  # SGD's learning rate; the authors' is 1e-3 * batch / 64 for a ViT
+    lr: float = 1e-3  # SGD's learning rate; the authors' for a ViT is 1e-3 * batch / 64
     margin: float = 0.5  # an image is learned from if its entropy is below this fraction of ln K
     e0: float = 0.4  # fraction of ln K: the lower an entropy is below it, the more an image weighs
     plpd: float = 0.2  # by how much the probability of an image's class must fall at least with shuffled patches
@@ -54,10 +54,8 @@ class DeYO(Method):
         check_at_least(-1, plpd=self.plpd)
 
     def start(self, classifier: Classifier, seed: int = 0) -> None:
-        """Refuses a classifier without an image encoder, or with one that has batch norms."""
-        self.norms = NormLayers(classifier, "DeYO")
-        if any(isinstance(layer, nn.BatchNorm2d) for layer in self.norms.encoder.modules()):
-            raise InputError("DeYO adapts layer norms, but this image encoder has batch norms: choose a ViT")
+        """Refuses a classifier without an image encoder, or with one that has nothing to tune."""
+        self.norms = NormLayers(classifier, "DeYO", batch_statistics=True)
         self.unit = math.log(len(classifier.text_features))
         super().start(classifier, seed)
 

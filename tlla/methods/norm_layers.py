@@ -4,6 +4,7 @@ Tuned are those without the last stage of a ResNet, the last quarter of a ViT's 
 twelve) and its final norm. CLIP's ln_pre, that their ViT lacks, is in.
 """
 
+import contextlib
 from collections.abc import Iterator
 
 import torch
@@ -25,6 +26,7 @@ class NormLayers:
     Args:
         classifier: Has the CLIP.
         method: Name of the method, for messages.
+        batch_statistics: Whether batch norms use the mean and variance of what they are given, not those of training.
 
     Attributes:
         initial: The encoder's own parameters of these layers.
@@ -33,11 +35,13 @@ class NormLayers:
         InputError: There is no image encoder, or none with such layers.
     """
 
-    def __init__(self, classifier: Classifier, method: str):
+    def __init__(self, classifier: Classifier, method: str, batch_statistics: bool = False):
         if classifier.clip_model is None:
             raise InputError(f"{method} adapts the image encoder, but there is no CLIP: features alone are not enough")
         self.classifier = classifier
         self.encoder, self.dtype = classifier.clip_model.visual, classifier.clip_model.dtype
+        batch_norms = [layer for layer in self.encoder.modules() if isinstance(layer, nn.BatchNorm2d)]
+        self.batch_norms = batch_norms if batch_statistics else []
         self.initial = dict(norm_parameters(self.encoder))
         if not self.initial:
             raise InputError(
@@ -47,10 +51,22 @@ class NormLayers:
 
     def encode(self, images: Tensor, parameters: Parameters) -> Tensor:
         """Normalised features under these parameters, (N, 3, H, W) -> (N, E), in the class features' dtype."""
-        with self.classifier.autocast():
+        with self._statistics(), self.classifier.autocast():
             found = functional_call(self.encoder, parameters, (images.type(self.dtype),))
         features = found[0] if isinstance(found, tuple) else found  # CoCa also returns its tokens
         return F.normalize(features.to(self.classifier.text_features.dtype), dim=-1)
+
+    @contextlib.contextmanager
+    def _statistics(self) -> Iterator[None]:
+        """Batch norms by the batch, without a trace in the stored statistics."""
+        before = [(layer.training, layer.track_running_stats) for layer in self.batch_norms]
+        try:
+            for layer in self.batch_norms:
+                layer.training, layer.track_running_stats = True, False
+            yield
+        finally:
+            for layer, values in zip(self.batch_norms, before, strict=True):
+                layer.training, layer.track_running_stats = values
 
     def gradients(self, loss: Tensor, parameters: Parameters) -> list[Tensor] | None:
         """Gradients of a scalar; None if they overflow in fp16: then there is no step, as with a gradient scaler."""
