@@ -83,7 +83,7 @@ def norm_parameters(encoder: nn.Module) -> Iterator[tuple[str, Tensor]]:
     Empty unless it is a ViT or a ResNet as OpenAI and open_clip build them, where it is known which layers to skip.
 
     >>> [name for name, _ in norm_parameters(model.visual)][:2]
-    ['ln_pre.weight', 'ln_pre.bias']
+    ['bn1.weight', 'bn1.bias']
     """
     layers = dict(encoder.named_modules())
     blocks = list(layers.get("transformer.resblocks", nn.Module()).children())
