@@ -59,7 +59,7 @@ def test_batches_workers_views_and_order_change_no_picture(place):
 def test_records_and_tables_keep_corrupted_images_apart(place, capsys):
     place.run("ZeroshotCLIP", "worse", *NOISE[:3], "5")
     noise, clean = (json.loads((place.folder / name / "results.json").read_text()) for name in ("noise", "clean"))
-    assert noise["data"]["corruption"] == {"name": "gaussian_noise", "severity": 3, "drawn": True}
+    assert noise["data"]["corruption"] == {"name": "gaussian_noise", "severity": 3, "source": "definition"}
     assert "corruption" not in clean["data"]
     assert (noise["method"]["deterministic"], clean["method"]["deterministic"]) == (False, True)
     capsys.readouterr()

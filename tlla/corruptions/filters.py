@@ -71,13 +71,14 @@ def sample(x: np.ndarray, rows: np.ndarray, columns: np.ndarray, border: str) ->
     twice = border == "symmetric"  # the outermost pixels
     t, b = (_mirrored(top + i, x.shape[0], twice) for i in (0, 1))
     le, r = (_mirrored(left + i, x.shape[1], twice) for i in (0, 1))
-    return (1 - down) * ((1 - right) * x[t, le] + right * x[t, r]) + down * ((1 - right) * x[b, le] + right * x[b, r])
+    upper, lower = ((1 - right) * x[row, le] + right * x[row, r] for row in (t, b))
+    return np.asarray((1 - down) * upper + down * lower)
 
 
 def _mirrored(index: np.ndarray, side: int, twice: bool) -> np.ndarray:
     last = 2 * (side - 1) + twice
     index = index % max(last + twice, 1)
-    return np.minimum(index, last - index)
+    return np.asarray(np.minimum(index, last - index))
 
 
 def streak(x: np.ndarray, radius: float, sigma: float, angle: float) -> np.ndarray:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tlla.corruptions.fifteen import OURS
 from tlla.errors import InputError
 from tlla.protocols import COMMON
 
@@ -28,7 +27,7 @@ ENTRIES: dict[str, dict[str, type | tuple[type, ...]]] = {  # of newer records
     "training": {"name": str, "node": str, "epochs": int},
 }
 PROTOCOL: Mapping[str, Any] = {"name": COMMON, "source": "", "lacks": "", "set": {}}
-CORRUPTION = {"name": str, "severity": int, "drawn": bool}
+CORRUPTION = {"name": str, "severity": int, "source": str}
 TRAINED_BY = ("name", "dataset", "said_by")
 ECE_BINS = 15
 WITH_BINS = ("ece", "adaptive_ece", "classwise_ece")  # metrics that depend on it
@@ -142,14 +141,11 @@ class Record:
 def said_of_corruption(data: Mapping[str, Any]) -> str:
     """The corruption of the test images in tables, by a record's entry "data"; "" if there is none.
 
-    >>> said_of_corruption({"corruption": {"name": "frost", "severity": 3, "drawn": True}})
+    >>> said_of_corruption({"corruption": {"name": "frost", "severity": 3, "source": "ours"}})
     'frost 3 (ours)'
     """
     found = data.get("corruption")
-    if not found:
-        return ""
-    ours = found["drawn"] and found["name"] in OURS
-    return f"{found['name']} {found['severity']}{' (ours)' * ours}"
+    return f"{found['name']} {found['severity']}{' (ours)' * (found['source'] == 'ours')}" if found else ""
 
 
 def read_records(folders: list[str]) -> tuple[list[Record], list[Defect]]:

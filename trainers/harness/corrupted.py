@@ -1,5 +1,6 @@
 """Test images that are corrupted when they are read: DATASET.CORRUPTION and DATASET.SEVERITY."""
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from yacs.config import CfgNode
 
 import tlla.corruptions
 from tlla.corruptions import Corruption
+from tlla.corruptions.fifteen import OURS
 from tlla.errors import InputError
 from tlla.fingerprint import source_sha256
 
@@ -46,10 +48,23 @@ def configured_corruption(cfg: CfgNode) -> Corruption | None:
     return Corruption(name, severity) if name else None
 
 
+def describe_corruption(cfg: CfgNode, dataset: Any) -> dict[str, Any]:
+    """For the record: name, severity, and the source of the pictures: files, the definition, ours; {} without one."""
+    corruption = configured_corruption(cfg)
+    if corruption is None:
+        return {}
+    drawn = "ours" if corruption.name in OURS else "definition"
+    return dataclasses.asdict(corruption) | {"source": "files" if _in_files(dataset) else drawn}
+
+
+def _in_files(dataset: Any) -> bool:
+    return getattr(dataset, "corrupted_files", False)
+
+
 def corrupt_test_images(dm: Any, cfg: CfgNode) -> None:
     """Replaces a DataManager's test split, unless the dataset's files are corrupted already; says so."""
     corruption, dataset = configured_corruption(cfg), dm.dataset
-    if corruption is None or getattr(dataset, "corrupted_files", False):
+    if corruption is None or _in_files(dataset):
         return
     own = "_test" if hasattr(dataset, "_test") else "test"  # upstream Dassl's is a property
     setattr(dataset, own, CorruptedItems(dataset.test, corruption, max(cfg.SEED, 0)))

@@ -1,6 +1,5 @@
 """What a record says of a run: its config, data, versions, and where what is tested comes from."""
 
-import dataclasses
 import functools
 import subprocess
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from tlla.fingerprint import names_sha256, split_sha256, versions
 from tlla.records.origins import trained_by
 from tlla.records.writer import RunRecord
 
-from .corrupted import configured_corruption
+from .corrupted import describe_corruption
 
 
 def start_record(cfg: CfgNode, dataset: Any) -> RunRecord:
@@ -43,19 +42,18 @@ def start_record(cfg: CfgNode, dataset: Any) -> RunRecord:
 def describe_data(cfg: CfgNode, dataset: Any) -> dict[str, Any]:
     """What the tables call the data, whether one dataset class stands for many of them, and the sha256 of its classes.
 
-    Of corrupted test images also the corruption, and whether it is drawn or in the files.
+    Of corrupted test images also the corruption.
 
     The name is DATASET.TITLE, else the dataset's own `title` (of a folder of images, the folder's name), else
     DATASET.NAME.
     """
     title = cfg.DATASET.get("TITLE", "") or getattr(dataset, "title", "")
-    corruption, files = configured_corruption(cfg), getattr(dataset, "corrupted_files", False)
-    said = {"corruption": dataclasses.asdict(corruption) | {"drawn": not files}} if corruption else {}
+    corruption = describe_corruption(cfg, dataset)
     return {
         "name": title or cfg.DATASET.NAME,
         "own": bool(title),
         "classes_sha256": names_sha256(dataset.classnames),
-        **said,
+        **({"corruption": corruption} if corruption else {}),
     }
 
 
