@@ -93,6 +93,7 @@ def test_a_training_does_not_depend_on_it(place):
     [
         (NOISE[2:], "DATASET.SEVERITY is 3, but there is no DATASET.CORRUPTION"),
         (NOISE[:2], "DATASET.CORRUPTION gaussian_noise needs a DATASET.SEVERITY of 1 to 5, but got 0"),
+        ((*NOISE, "TEST.SPLIT", "val"), "DATASET.CORRUPTION gaussian_noise is of test images, but TEST.SPLIT is val"),
         (("DATASET.CORRUPTION", "rain", "DATASET.SEVERITY", "1"), "DATASET.CORRUPTION must be one of"),
     ],
 )

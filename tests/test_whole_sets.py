@@ -10,6 +10,7 @@ from hostile import fails
 from test_evaluation import images_encoded, interrupt_after
 
 import parse_test_res
+import report.__main__
 import tlla.clip
 import train
 from trainers.harness.gathering import Gathering
@@ -61,7 +62,7 @@ def test_a_method_that_predicts_in_batches_gathers_its_own(place):
     assert [found[i] for i in sorted(order[:12])] == pytest.approx(before, abs=1e-4)
 
 
-def test_a_method_that_learns_from_batches_goes_on_after_a_kill(place, monkeypatch):
+def test_a_method_that_learns_from_batches_goes_on_after_a_kill(place, monkeypatch, capsys):
     deyo = ("TRAINER.DEYO.BATCH", "4", "TRAINER.DEYO.LR", "0.05", "TRAINER.DEYO.MARGIN", "2.0")
     deyo += ("TRAINER.DEYO.PLPD", "-1.0", "TRAINER.VIEWS.VIEW_BATCH", "1", "TEST.SAVE_EVERY", "0.0")
     test = place.run("DeYO", "learned", *deyo, "TEST.STREAM", "by_class")["splits"]["test"]
@@ -75,6 +76,9 @@ def test_a_method_that_learns_from_batches_goes_on_after_a_kill(place, monkeypat
         assert train.main(argv) == 130
     assert train.main(argv) == 0
     assert place.predictions("killed") == place.predictions("learned")
+    out = str(place.folder / "report")
+    assert report.__main__.main(["streams", str(place.folder / "learned"), "--out", out]) == 2
+    assert "learned: DeYO needs pixels, not features alone" in capsys.readouterr().err
 
 
 def test_a_first_pass_is_recorded_and_spared_where_features_are_kept(place, monkeypatch, capsys):

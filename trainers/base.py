@@ -19,7 +19,6 @@ from tlla.errors import InputError
 from tlla.fingerprint import tensor_sha256
 from tlla.precision import AUTO, PRECISIONS, autocast, choose_precision
 from tlla.records.origins import with_classes
-from tlla.records.record import said_of_corruption
 from tlla.registry import register
 from tlla.streams import Shuffled, parse_stream
 from tlla.workers import fit_workers
@@ -69,11 +68,6 @@ class ClipTrainer(TrainerX):
     free_keys: tuple[str, ...] = ()
     resumed: Sequence[dict[str, Any]] = ()
     _said = ""  # of what is said once
-
-    @property
-    def corruption(self) -> str:
-        """Of the test images, as tables have it; "" if there is none."""
-        return said_of_corruption(self.record.content["data"])
 
     @property
     def method_cfg(self) -> CfgNode:

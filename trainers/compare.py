@@ -27,7 +27,7 @@ from tlla.methods import METHODS, Method
 from tlla.prompts.classifier import Classifier
 from tlla.prompts.descriptions import is_descriptions
 from tlla.prompts.templates import ENSEMBLES
-from tlla.records.record import ECE_BINS
+from tlla.records.record import ECE_BINS, said_of_corruption
 from tlla.records.store import peek, predictions_file
 from tlla.rules import parse_rule
 from tlla.streams import Shuffled
@@ -143,7 +143,7 @@ class CompareTest(ViewTest):
         rows = [[*(x.replace("|", "\\|") for x in name), *row] for name, row in zip(shown, cells, strict=True)]
         headers = ["prompt", "method", *(heading for heading, _, _ in COLUMNS)]
         table = tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", "left"))
-        if corruption := self.trainer.corruption:
+        if corruption := said_of_corruption(self.trainer.record.content["data"]):
             table += f"\n\n{CORRUPTED.format(corruption=corruption)}"
         if any(method.uses_labels for _, method in pairs):
             table += f"\n\n{USED_LABELS}"

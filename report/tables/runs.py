@@ -100,7 +100,7 @@ def _make_run(record: Record, origin: Origin | None, names: DataNames) -> Run:
     return Run(
         folder=record.folder,
         method=label(record, origin),
-        data=", ".join(filter(None, (names.of(record), record.corruption))),
+        data=record.tested_data(names.of(record)),
         classes=record.classes,
         seed=record.content["seed"],
         seeded=bool(source) or not record.method["deterministic"],

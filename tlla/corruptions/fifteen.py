@@ -1,11 +1,8 @@
 """The fifteen corruptions of ImageNet-C, by the published definitions (Hendrycks & Dietterich, arXiv 1903.12261).
 
 Upstream: hendrycks/robustness@8190fe3, ImageNet-C/create_c/make_imagenet_c.py, whose random numbers come from NumPy's
-global generator. Same numbers give the same pictures, up to rounding, but for:
-- frost: upstream lays photographs of frost over the picture, which are not here; ours are drawn (`OURS`).
-- motion_blur, snow: upstream calls ImageMagick, which computes in 16 bits; `filters.streak` is its algorithm.
-- elastic_transform: OpenCV rounds places to 1/32 of a pixel; here they are exact.
-- impulse_noise: scikit-image's draws; here one number says whether a value is replaced, and one by what.
+global generator. The same numbers give the same pictures to a grey level (docs/corruptions.md), but for frost: upstream
+lays photographs of frost over the picture, which are not here; ours are drawn.
 
 Each function takes x, (H, W, 3) in 0..1, the setting of its severity, a generator, and how long a pixel of a picture of
 224 is in this one; it returns (H, W, 3), to be clipped to 0..1.

@@ -90,10 +90,9 @@ class Record:
         """Of the test images, as `said_of_corruption` has it."""
         return said_of_corruption(self.data)
 
-    @property
-    def tested_data(self) -> str:
-        """The name of the data, with the corruption of the test images."""
-        return ", ".join(filter(None, (self.data["name"], self.corruption)))
+    def tested_data(self, name: str) -> str:
+        """What tables call its data, by their name: with the corruption of the test images, if there is one."""
+        return ", ".join(filter(None, (name, self.corruption)))
 
     @property
     def method(self) -> Mapping[str, Any]:

@@ -45,6 +45,8 @@ def configured_corruption(cfg: CfgNode) -> Corruption | None:
     name, severity = cfg.DATASET.get("CORRUPTION", ""), cfg.DATASET.get("SEVERITY", 0)
     if severity and not name:
         raise InputError(f"DATASET.SEVERITY is {severity}, but there is no DATASET.CORRUPTION: set both, or none")
+    if name and cfg.TEST.SPLIT == "val":
+        raise InputError(f"DATASET.CORRUPTION {name} is of test images, but TEST.SPLIT is val: leave one of them out")
     return Corruption(name, severity) if name else None
 
 
