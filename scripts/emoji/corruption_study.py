@@ -43,7 +43,7 @@ RUNS = {  # folder -> methods, settings
 }
 
 
-def plan(output: Path, seed: int) -> dict[tuple[str, int, str], Job]:
+def corruption_plan(output: Path, seed: int) -> dict[tuple[str, int, str], Job]:
     """The runs by corruption, severity and folder."""
     wanted = [(name, SEVERITY * bool(name)) for name in ("", *FIFTEEN)]
     graded = [(GRADED, severity) for severity in range(1, 6) if severity != SEVERITY]
@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--figures", type=Path, default=FIGURES, help="folder of the picture")
     args = parser.parse_args(argv)
     corruptions_sheet(args.figures / "corruptions")
-    jobs = plan(args.output, args.seed)
+    jobs = corruption_plan(args.output, args.seed)
     good = run(list(jobs.values()))
     table = accuracies({key: one for key, one in jobs.items() if one.result()})
     print(table)
