@@ -15,7 +15,8 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=[
-        *("tlla", "tlla.backbones", "tlla.landscape", "tlla.methods", "tlla.predict", "tlla.prompts"),
+        *("tlla", "tlla.backbones", "tlla.corruptions", "tlla.landscape", "tlla.methods", "tlla.predict"),
+        "tlla.prompts",
         *("tlla.records", "tlla.training", "tlla.views", "tlla.assets", "tlla.datasets", "tlla.datasets.care"),
         *("tlla.trainers", "tlla.trainers.config", "tlla.trainers.harness"),
     ],

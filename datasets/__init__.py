@@ -31,5 +31,7 @@ def add_configs(cfg: CfgNode) -> None:
     cfg.DATASET.SPLIT_FILE = ""  # another split file than CoOp's; for ImageFolder: JSON or CSV
     cfg.DATASET.ALLOW_NEW_SPLIT = False  # makes split_new_<dataset>.json where CoOp's split file is missing
     cfg.DATASET.CLASSNAMES = "coop"  # ImageNet and its variants: coop (classnames.txt) or tpt (comes with the project)
+    cfg.DATASET.CORRUPTION = ""  # one of ImageNet-C's fifteen, drawn on the test images: see docs/corruptions.md
+    cfg.DATASET.SEVERITY = 0  # of the corruption: 1 to 5
     cfg.DATASET.TITLE = ""  # name of the data in records and tables; "": the dataset's, of ImageFolder the folder's
     cfg.DATASET.TEMPLATE = ""  # prompt of zero-shot CLIP, e.g. "a photo of a {}."; "": the dataset's own

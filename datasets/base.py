@@ -43,6 +43,7 @@ class ZooDataset(DatasetBase):
     fingerprint = ""  # what a few-shot draw depends on; `prepare` sets it
     class_ids: tuple[str, ...] = ()  # of a dataset whose names repeat: what tells its classes apart, by label
     own_names = False  # whether the class names are the user's, who can rename classes that share one prompt
+    corrupted_files = False  # whether DATASET.CORRUPTION and SEVERITY name a folder of corrupted images
     val_is_test = False  # whether no val images lie apart from the test images, so that nothing can be chosen on val
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -59,13 +60,19 @@ class ZooDataset(DatasetBase):
         """Finds the folders and reads what describes the split, without looking for the images."""
         self.root = data_root(options.ROOT, f"{self.dataset_dir}/" if self.dataset_dir else "the class folders")
         self.dataset_dir = os.path.join(self.root, self.dataset_dir) if self.dataset_dir else self.root
-        self.image_dir = os.path.join(self.dataset_dir, self.image_folder) if self.image_folder else self.dataset_dir
+        folder = self.folder_of_images(options)
+        self.image_dir = os.path.join(self.dataset_dir, folder) if folder else self.dataset_dir
         self.template = choose_template(options.get("TEMPLATE", ""), self.template)
         if not os.path.isdir(self.dataset_dir):
             raise InputError(f"there is no folder {self.dataset_dir}; {self.advice()}")
         if options.get("SPLIT_FILE", "") and not self.takes_split_file:
             raise InputError(f"{type(self).__name__} has no split file: leave DATASET.SPLIT_FILE empty")
         self.prepare(options)
+
+    @classmethod
+    def folder_of_images(cls, options: CfgNode) -> str:
+        """`image_folder`, unless a setting chooses it."""
+        return cls.image_folder
 
     def prepare(self, options: CfgNode) -> None:
         """Finds the split: sets `fingerprint`, `_parts` and `_names`, or replaces `read` and `names`."""

@@ -1,6 +1,6 @@
 """Facts about the datasets: sizes of the splits, licences, where the files are. Code and documents read this table.
 
-Checksums are MD5, those that torchvision publishes; None: none is published. Sizes are those of the downloads.
+Checksums are MD5, those that torchvision or Zenodo has; None: none is published. Sizes are those of the downloads.
 """
 
 from dataclasses import dataclass
@@ -134,6 +134,37 @@ CATALOG: dict[str, CatalogEntry] = {
                 "https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar",
                 unpack=".",
                 gives="imagenet-r",
+            ),
+            _NAMES_SOURCE,
+        ),
+    ),
+    "ImageNetC": CatalogEntry(
+        "imagenet-c",
+        1000,
+        (None, None, 50000),
+        "CC BY 4.0; the pictures are ImageNet's",
+        "size not known",
+        "https://zenodo.org/records/2235448",
+        (
+            ("gaussian_noise/1/", "1000 folders: n01440764 ...; DATASET.CORRUPTION, DATASET.SEVERITY"),
+            ("gaussian_noise/2/", "the same, and so on: 15 corruptions in 5 severities"),
+            _NAMES,
+        ),
+        sources=(
+            *(
+                Download(
+                    f"{name}.tar",
+                    f"https://zenodo.org/records/2235448/files/{name}.tar",
+                    md5=md5,
+                    unpack=".",
+                    gives=first,
+                )
+                for name, first, md5 in (
+                    ("noise", "gaussian_noise", "e80562d7f6c3f8834afb1ecf27252745"),
+                    ("blur", "defocus_blur", "2d8e81fdd8e07fef67b9334fa635e45c"),
+                    ("weather", "snow", "33ffea4db4d93fe4a428c40a6ce0c25d"),
+                    ("digital", "contrast", "89157860d7b10d5797849337ca2e5c03"),
+                )
             ),
             _NAMES_SOURCE,
         ),

@@ -1,8 +1,11 @@
 """Test sets with ImageNet's classes: nothing to train on, so train_x, which gives the classes, is the test set too."""
 
+import os
+
 from dassl.data.datasets import Datum
 from yacs.config import CfgNode
 
+from tlla.corruptions import Corruption
 from tlla.errors import InputError
 
 from .base import registered
@@ -92,3 +95,20 @@ class ImageNetV2(ImageNetVariant):
             )
         self.folder_names = dict(zip(numbers, names, strict=True))
         return self.list_folders(numbers)
+
+
+@registered
+class ImageNetC(ImageNetVariant):
+    """The validation set, corrupted (Hendrycks & Dietterich, ICLR 2019): one of 15 corruptions in one of 5 severities.
+
+    The folders are ImageNet-C's: <corruption>/<severity>/<synset>.
+    """
+
+    dataset_dir = "imagenet-c"
+    corrupted_files = True
+
+    @classmethod
+    def folder_of_images(cls, options: CfgNode) -> str:
+        """That of DATASET.CORRUPTION and DATASET.SEVERITY; InputError if they name none."""
+        chosen = Corruption(options.get("CORRUPTION", ""), options.get("SEVERITY", 0))
+        return os.path.join(chosen.name, str(chosen.severity))

@@ -126,6 +126,26 @@ def test_imagenets_folders_are_compared_with_the_known_synsets(tmp_path, capsys)
     assert code == 1 and "has 1 class folders that are not expected: n01440764" in out
 
 
+def test_imagenet_c_is_the_folder_of_a_corruption_in_a_severity(tmp_path, capsys):
+    synsets = [synset for synset, _ in zoo_trees.synsets()][:3]
+    for synset in synsets:
+        for severity in range(1, 4):
+            zoo_trees.touch(tmp_path / f"imagenet-c/fog/{severity}/{synset}/ILSVRC2012_val_{severity}.JPEG")
+    pairs = ("CORRUPTION", "fog", "SEVERITY", "3", "CLASSNAMES", "tpt")
+    dataset = build("ImageNetC", tmp_path, *pairs)
+    folder = tmp_path / "imagenet-c/fog/3"
+    assert [item.impath for item in dataset.test] == [f"{folder}/{s}/ILSVRC2012_val_3.JPEG" for s in synsets]
+    assert dataset.corrupted_files and dataset.val_is_test and not dataset.val
+    opts = [f"DATASET.{word}" if i % 2 == 0 else word for i, word in enumerate(pairs)]
+    code, out = run(capsys, "check", "ImageNetC", "--root", tmp_path, "--opts", *opts)
+    assert code == 1 and f"{folder} has 3 of 1000 class folders" in out
+    assert "3 classes; train, val, test: -, -, 3; 1000 classes and -, -, 50,000 were expected" in out
+    code, out = run(capsys, "check", "ImageNetC", "--root", tmp_path, "--opts", *opts[4:])
+    assert code == 1 and "FAULT  DATASET.CORRUPTION must be one of ('gaussian_noise', " in out
+    with pytest.raises(InputError, match="there is no folder .*fog/5|imagenet-c/fog/5"):
+        build("ImageNetC", tmp_path, *pairs[:3], "5", *pairs[4:])
+
+
 def test_a_dataset_without_a_published_split_file_says_so(tmp_path, capsys, monkeypatch):
     code, out = run(capsys, "download", "ImageNet", "--split-only", "--root", str(tmp_path))
     assert code == 0 and "ImageNet has no published split file: there is nothing to download" in out

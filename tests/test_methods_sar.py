@@ -13,7 +13,7 @@ from tlla.backbones import Backbone
 from tlla.backbones.openai_package import CLIP
 from tlla.errors import InputError
 from tlla.methods import METHODS, settings
-from tlla.methods.sar import _norm_parameters
+from tlla.methods.norm_layers import norm_parameters
 from tlla.prompts.classifier import Classifier
 from tlla.selection import entropy
 
@@ -147,11 +147,11 @@ def test_equals_in_place_sam(task, setting):
 
 def test_norm_layers_without_the_last_ones_are_tuned(task):
     expected = [f"{layer}.{name}" for layer in NAMES[task.arch] for name in ("weight", "bias")]
-    assert [name for name, _ in _norm_parameters(task.model.visual)] == expected
+    assert [name for name, _ in norm_parameters(task.model.visual)] == expected
 
 
 def test_the_last_three_of_twelve_blocks_are_left_alone():
-    names = [name for name, _ in _norm_parameters(CLIP(16, 32, 12, 64, 16, 77, 100, 64, 1, 1).visual)]
+    names = [name for name, _ in norm_parameters(CLIP(16, 32, 12, 64, 16, 77, 100, 64, 1, 1).visual)]
     assert names[-1] == "transformer.resblocks.8.ln_2.bias"
     assert len(names) == 2 * (1 + 2 * 9)
 
@@ -188,7 +188,7 @@ def test_no_reliable_view_or_no_step_is_the_plain_prediction(task, setting):
 @vit
 def test_without_a_reliable_view_no_image_is_encoded(task):
     sar = start(task, e0=0.0)
-    sar.encoder = None
+    sar.norms.encoder = None
     sar.predict(task.features, task.images)
 
 

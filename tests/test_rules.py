@@ -167,7 +167,7 @@ def test_all_keeps_all_views_and_the_others_as_many_as_the_method_asks_for(task)
 def test_the_rules_are_by_default_those_of_the_authors():
     own = {name: method().rule for name, method in METHODS.items()}
     assert own == {name: "stss" if name == "STSS" else "entropy" if name in CHOOSING else "" for name in METHODS}
-    assert set(METHODS) - set(CHOOSING) == {"SingleView", "MeanViews", "MTA", "SAR", "OnZeta", "ADTE", "StatA"}
+    assert set(METHODS) - set(CHOOSING) == {"SingleView", "MeanViews", "MTA", "SAR", "OnZeta", "ADTE", "StatA", "DeYO"}
 
 
 def test_the_rule_stss_has_the_settings_of_the_method_stss_but_for_those_in_brackets():

@@ -69,7 +69,8 @@ def by_hand(place, name, classifier, order=range(15)):
         method.observe(features)
     views = [views_of(place)[i] for i in order]
     if method.in_batches:
-        return method.predict(torch.cat([features for _, features in views]))
+        pixels, features = (torch.cat(column) for column in zip(*views, strict=True))
+        return method.predict(features, pixels)
     return torch.cat([method.predict(features, pixels if method.needs_images else None) for pixels, features in views])
 
 

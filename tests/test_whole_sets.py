@@ -7,10 +7,12 @@ import torch
 from benchmark import Workplace
 from dassl.engine import TRAINER_REGISTRY
 from hostile import fails
-from test_evaluation import images_encoded
+from test_evaluation import images_encoded, interrupt_after
 
 import parse_test_res
+import report.__main__
 import tlla.clip
+import train
 from trainers.harness.gathering import Gathering
 
 STATA = ("TRAINER.STATA.BATCH", "4")
@@ -27,15 +29,15 @@ def confidences(place, name):
 
 def test_groups_leave_in_order_whatever_the_batches():
     index, label = torch.arange(11), torch.arange(11) % 3
-    features = torch.randn(11, 1, 4)
+    features, pixels = torch.randn(11, 1, 4), torch.zeros(11, 1, 0)
     for size in (1, 3, 11):
         gathering, found = Gathering(4), []
         for start in range(0, 11, size):
             rows = slice(start, start + size)
-            gathering.add(index[rows], label[rows], features[rows])
+            gathering.add(index[rows], label[rows], features[rows], pixels[rows])
             found += gathering.full(last=start + size >= 11)
         assert [group[0].tolist() for group in found] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
-        assert all(torch.equal(label[i], own) and torch.equal(features[i], z) for i, own, z in found)
+        assert all(torch.equal(label[i], own) and torch.equal(features[i], z) for i, own, z, _ in found)
     assert list(gathering.full(last=True)) == []
 
 
@@ -58,6 +60,25 @@ def test_a_method_that_predicts_in_batches_gathers_its_own(place):
     before = [c for i, c in enumerate(confidences(place, "eight")) if i in order[:12]]
     found = dict(zip([int(row["index"]) for row in place.rows("skipped")], confidences(place, "skipped"), strict=True))
     assert [found[i] for i in sorted(order[:12])] == pytest.approx(before, abs=1e-4)
+
+
+def test_a_method_that_learns_from_batches_goes_on_after_a_kill(place, monkeypatch, capsys):
+    deyo = ("TRAINER.DEYO.BATCH", "4", "TRAINER.DEYO.LR", "0.05", "TRAINER.DEYO.MARGIN", "2.0")
+    deyo += ("TRAINER.DEYO.PLPD", "-1.0", "TRAINER.VIEWS.VIEW_BATCH", "1", "TEST.SAVE_EVERY", "0.0")
+    test = place.run("DeYO", "learned", *deyo, "TEST.STREAM", "by_class")["splits"]["test"]
+    assert test["stream"] == {"name": "by_class", "composed_by_labels": True}
+    place.run("SingleView", "not_learned")
+    learned, plain = confidences(place, "learned"), confidences(place, "not_learned")
+    assert sum(abs(a - b) > 1e-3 for a, b in zip(learned, plain, strict=True)) > 5
+    argv = place.argv("DeYO", "killed", *deyo, "TEST.STREAM", "by_class")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 6)  # two images wait, and one batch was learned from
+        assert train.main(argv) == 130
+    assert train.main(argv) == 0
+    assert place.predictions("killed") == place.predictions("learned")
+    out = str(place.folder / "report")
+    assert report.__main__.main(["streams", str(place.folder / "learned"), "--out", out]) == 2
+    assert "learned: DeYO needs pixels, not features alone" in capsys.readouterr().err
 
 
 def test_a_first_pass_is_recorded_and_spared_where_features_are_kept(place, monkeypatch, capsys):

@@ -24,6 +24,7 @@ from tlla.streams import Shuffled, parse_stream
 from tlla.workers import fit_workers
 
 from .harness import distributed
+from .harness.corrupted import configured_corruption, corrupt_test_images
 from .harness.describe_run import describe_source, plain, start_record
 from .harness.entries import Meter
 from .harness.evaluation import evaluate
@@ -78,6 +79,7 @@ class ClipTrainer(TrainerX):
     def check_cfg(self, cfg: CfgNode) -> None:
         """Refuses values of the method's node that cannot work."""
         one_of(f"TRAINER.{self.config_node}.PREC", cfg.TRAINER[self.config_node].PREC, PRECISIONS)
+        configured_corruption(cfg)
         self.tester = self.make_tester(cfg)
         if parse_stream(cfg.TEST.STREAM) != Shuffled() and not self.tester.online:
             raise InputError(
@@ -99,6 +101,7 @@ class ClipTrainer(TrainerX):
         self.clip_model = load_clip(name, self.device, half=self.precision == "fp16")
         check_input(self.cfg.INPUT, self.clip_model)
         self.dm = DataManager(self.cfg, dataset_wrapper=ImageDataset)
+        corrupt_test_images(self.dm, self.cfg)
         for name in LOADED:
             setattr(self, name, getattr(self.dm, name))
         if distributed.world_size() > 1 and self.train_loader_x:
@@ -133,7 +136,7 @@ class ClipTrainer(TrainerX):
             "kind": self.kind,
             "settings": {} if self.kind == "prompt" else settings,
             "views": None,
-            "deterministic": self.deterministic,
+            "deterministic": self.deterministic and not self.tester.draws(),
             "learns": bool(self.learned),
             **self.tester.describe(),
         }

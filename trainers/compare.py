@@ -27,7 +27,7 @@ from tlla.methods import METHODS, Method
 from tlla.prompts.classifier import Classifier
 from tlla.prompts.descriptions import is_descriptions
 from tlla.prompts.templates import ENSEMBLES
-from tlla.records.record import ECE_BINS
+from tlla.records.record import ECE_BINS, said_of_corruption
 from tlla.records.store import peek, predictions_file
 from tlla.rules import parse_rule
 from tlla.streams import Shuffled
@@ -52,6 +52,7 @@ COLUMNS = (  # of the table: heading, key of the record, format
 )
 IN_CSV = (*(key for _, key, _ in COLUMNS), "adaptive_ece", "classwise_ece", "aurc")
 
+CORRUPTED = "The test images are corrupted: {corruption}."
 COMPOSED = "Stream {stream}, composed by labels: the true classes ordered the images, for the methods that say so."
 READ_FIRST = "Read the test set first: it is not a method for images that come one by one."
 USED_LABELS = "Used labels: the views were chosen by the true classes, which no prediction knows."
@@ -117,7 +118,7 @@ class CompareTest(ViewTest):
                 younger, older = (flat_config(content["config"], without) for content in (here, there))
                 keys = ("trainer", "prompt", "split_sha256", "versions")
                 same = {**younger, **older} == younger and all(there[key] == here[key] for key in keys)
-                same = same and row["prompt_sha256"] == entry.facts["prompt_sha256"]
+                same = same and row["prompt_sha256"] == entry.facts["prompt_sha256"] and not self.draws(split)
                 if same:
                     print(
                         f"Note: {folder} does not say with which weights it was tested; they are taken to be the same"
@@ -142,6 +143,8 @@ class CompareTest(ViewTest):
         rows = [[*(x.replace("|", "\\|") for x in name), *row] for name, row in zip(shown, cells, strict=True)]
         headers = ["prompt", "method", *(heading for heading, _, _ in COLUMNS)]
         table = tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=("left", "left"))
+        if corruption := said_of_corruption(self.trainer.record.content["data"]):
+            table += f"\n\n{CORRUPTED.format(corruption=corruption)}"
         if any(method.uses_labels for _, method in pairs):
             table += f"\n\n{USED_LABELS}"
         if self.online and self.stream.composed_by_labels:

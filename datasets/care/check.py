@@ -45,7 +45,12 @@ def check(name: str, options: CfgNode, deep: bool = False) -> Iterator[Finding]:
     """
     cls = DATASET_REGISTRY.get(name)
     dataset = cls.__new__(cls)  # without __init__, which stops at the first missing image
-    yield from _synsets(name, os.path.join(os.path.expanduser(options.ROOT), cls.dataset_dir, cls.image_folder))
+    try:
+        folder = cls.folder_of_images(options)
+    except InputError as error:
+        yield Finding(True, str(error))
+        return
+    yield from _synsets(name, os.path.join(os.path.expanduser(options.ROOT), cls.dataset_dir, folder))
     try:
         dataset.open(options)
         parts = dataset.parts(-1, -1)

@@ -13,7 +13,8 @@ This page is generated: `python -m datasets list --markdown > DATASETS.md`.
 
 Names, folders, split files, class names and their order are CoOp's, so that data that lies ready for CoOp is used as it
 is. All folders lie in one data root, which `--root` names. Numbers of images are those of CoOp's splits; ImageNet's
-labelled val set serves for validation and test, its variants are test sets only.
+labelled val set serves for validation and test, its variants are test sets only. Of ImageNetC `DATASET.CORRUPTION` and
+`DATASET.SEVERITY` choose a folder ([corruptions](docs/corruptions.md)).
 
 ```bash
 python -m datasets explain OxfordPets                 # licence, expected tree, where it comes from

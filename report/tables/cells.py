@@ -89,7 +89,11 @@ def build(runs: Sequence[Run], metric: str, seeds: Sequence[int] = ()) -> tuple[
     """
     kept, defects = _reject(runs, metric)
     expected = sorted(seeds or {run.seed for run in kept if run.seeded})
-    return [_table(home, members, metric, expected) for home, members in _tables(kept)], defects
+    tables = []
+    for corrupted, suffix in ((False, ""), (True, ", with corrupted test images")):  # which no average mixes
+        for home, members in _tables([run for run in kept if bool(run.corruption) == corrupted]):
+            tables.append(_table(replace(home, title=home.title + suffix), members, metric, expected))
+    return tables, defects
 
 
 def _reject(runs: Sequence[Run], metric: str) -> tuple[list[Run], list[Defect]]:

@@ -26,7 +26,7 @@ class Run:
 
     folder: Path
     method: str  # its label: the trainer, and for a method at test time the prompt that it ran on
-    data: str  # the dataset
+    data: str  # the dataset, with the corruption of its test images
     classes: str  # all, base or new
     seed: int  # of the run
     seeded: bool  # whether another seed could give another result
@@ -36,6 +36,7 @@ class Run:
     origin: Origin | None = None  # who has trained it
     used_labels: bool = False  # its views were chosen by the true classes
     protocol: Mapping[str, Any] = field(default_factory=dict, repr=False)  # see `Record.protocol`; {} if it is common
+    corruption: str = ""  # of the test images, which `data` names as well; "": none
     stream: str = ""  # that the true classes composed; "": none
     read_first: bool = False  # its method read the whole test set before it predicted
     root: str = ""  # folder of the data
@@ -99,7 +100,7 @@ def _make_run(record: Record, origin: Origin | None, names: DataNames) -> Run:
     return Run(
         folder=record.folder,
         method=label(record, origin),
-        data=names.of(record),
+        data=record.tested_data(names.of(record)),
         classes=record.classes,
         seed=record.content["seed"],
         seeded=bool(source) or not record.method["deterministic"],
@@ -107,6 +108,7 @@ def _make_run(record: Record, origin: Origin | None, names: DataNames) -> Run:
         origin=origin,
         used_labels=record.rule["used_labels"],
         protocol={} if record.protocol["name"] == COMMON else record.protocol,
+        corruption=record.corruption,
         stream=record.stream["name"] if record.stream["composed_by_labels"] else "",
         read_first=record.read_first,
         root=str(record.config["DATASET"].get("ROOT", "")),

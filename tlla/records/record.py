@@ -27,6 +27,7 @@ ENTRIES: dict[str, dict[str, type | tuple[type, ...]]] = {  # of newer records
     "training": {"name": str, "node": str, "epochs": int},
 }
 PROTOCOL: Mapping[str, Any] = {"name": COMMON, "source": "", "lacks": "", "set": {}}
+CORRUPTION = {"name": str, "severity": int, "source": str}
 TRAINED_BY = ("name", "dataset", "said_by")
 ECE_BINS = 15
 WITH_BINS = ("ece", "adaptive_ece", "classwise_ece")  # metrics that depend on it
@@ -85,6 +86,15 @@ class Record:
         return dict(self.content.get("data") or old_records.older_data(self.content))
 
     @property
+    def corruption(self) -> str:
+        """Of the test images, as `said_of_corruption` has it."""
+        return said_of_corruption(self.data)
+
+    def tested_data(self, name: str) -> str:
+        """What tables call its data, by their name: with the corruption of the test images, if there is one."""
+        return ", ".join(filter(None, (name, self.corruption)))
+
+    @property
     def method(self) -> Mapping[str, Any]:
         """The method of the test: name, kind, settings, views, deterministic, learns, template."""
         found = {"template": "", **(self.content.get("method") or old_records.describe_method(self.content))}
@@ -125,6 +135,16 @@ class Record:
         """Name, config node and epochs of the training; None if the run did not train."""
         own = "method" in self.content
         return self.content.get("training") if own else old_records.describe_training(self.content)
+
+
+def said_of_corruption(data: Mapping[str, Any]) -> str:
+    """The corruption of the test images in tables, by a record's entry "data"; "" if there is none.
+
+    >>> said_of_corruption({"corruption": {"name": "frost", "severity": 3, "source": "ours"}})
+    'frost 3 (ours)'
+    """
+    found = data.get("corruption")
+    return f"{found['name']} {found['severity']}{' (ours)' * (found['source'] == 'ours')}" if found else ""
 
 
 def read_records(folders: list[str]) -> tuple[list[Record], list[Defect]]:
@@ -233,6 +253,9 @@ def wrong_entry(content: Any) -> str:
     said = loaded.get("trained_by") or dict.fromkeys(TRAINED_BY, "")
     if not isinstance(said, dict) or not all(isinstance(said.get(key), str) for key in TRAINED_BY):
         return "its loaded_from does not say who has trained"
+    found = content.get("data", {}).get("corruption", {})
+    if not isinstance(found, dict) or any(not isinstance(found.get(k), v) for k, v in CORRUPTION.items() if found):
+        return "its corruption is of another kind"
     if not isinstance(content.get("method", {}).get("rule", {}), dict):
         return "its rule is of another kind"
     protocol = content.get("method", {}).get("protocol", {})

@@ -12,6 +12,8 @@ from tlla.fingerprint import names_sha256, split_sha256, versions
 from tlla.records.origins import trained_by
 from tlla.records.writer import RunRecord
 
+from .corrupted import describe_corruption
+
 
 def start_record(cfg: CfgNode, dataset: Any) -> RunRecord:
     """The record of a run in OUTPUT_DIR, before anything is tested."""
@@ -40,14 +42,18 @@ def start_record(cfg: CfgNode, dataset: Any) -> RunRecord:
 def describe_data(cfg: CfgNode, dataset: Any) -> dict[str, Any]:
     """What the tables call the data, whether one dataset class stands for many of them, and the sha256 of its classes.
 
+    Of corrupted test images also the corruption.
+
     The name is DATASET.TITLE, else the dataset's own `title` (of a folder of images, the folder's name), else
     DATASET.NAME.
     """
     title = cfg.DATASET.get("TITLE", "") or getattr(dataset, "title", "")
+    corruption = describe_corruption(cfg, dataset)
     return {
         "name": title or cfg.DATASET.NAME,
         "own": bool(title),
         "classes_sha256": names_sha256(dataset.classnames),
+        **({"corruption": corruption} if corruption else {}),
     }
 
 

@@ -87,15 +87,16 @@ class Entry:
     gathering: Gathering | None = None  # of a method that predicts several images together
 
     def state(self) -> Any:
-        """What a test that was cut needs to go on: what the method has learned, or the images that wait for others."""
-        return self.gathering.waiting if self.gathering else self.method and self.method.state()
+        """What a test that was cut needs to go on: what the method has learned, and the images that wait for others."""
+        learned = self.method and self.method.state()
+        return (learned, self.gathering.waiting) if self.gathering else learned
 
     def load_state(self, state: Any) -> None:
         """Restores what `state` returned."""
         if self.gathering:
-            self.gathering.waiting = state
+            state, self.gathering.waiting = state
             self.gathering.move(self.meter.device)
-        elif self.method:
+        if self.method:
             self.method.load_state(state)
 
     def finish(

@@ -21,6 +21,8 @@ from tlla.records.writer import ImageColumns
 
 from . import distributed
 from .batches import GuardedDataset, batch_loader, timed
+from .corrupted import KEYS as CORRUPTION_KEYS
+from .corrupted import configured_corruption
 from .entries import Entry, Meter
 from .first_pass import read_first
 from .image_test import ImageTest
@@ -91,8 +93,9 @@ def name_of_test(
     What a cut test has left needs the same `code`; a finished result does not: then a new method would end them all.
     """
     methods = [entry.method for entry in entries if entry.method]
+    off = () if configured_corruption(trainer.cfg) else CORRUPTION_KEYS  # as before there were such keys
     everything = {
-        "config": flat_config(trainer.cfg, (*VOLATILE, *without)),
+        "config": flat_config(trainer.cfg, (*VOLATILE, *off, *without)),
         "parts": [[entry.title, entry.facts] for entry in entries],
         "classes": list(trainer.dm.dataset.classnames),
         "prompts": [method.classifier.identity() for method in methods],
@@ -176,9 +179,10 @@ def _test_gathered(trainer: Testable, images: Any, entry: Entry, last: bool) -> 
     tester, gathering = trainer.tester, entry.gathering
     with entry.meter:
         if images:
-            features = images[2].features()
-            gathering.add(images[0], images[1], features if entry.method.uses_views else features[:, :1])
-        groups = [(i, own, tester.probabilities(tester.gathered(i, z), entry)) for i, own, z in gathering.full(last)]
+            features, n = images[2].features(), None if entry.method.uses_views else 1
+            pixels = images[2].views if entry.method.needs_images else features[..., :0]
+            gathering.add(*images[:2], features[:, :n], pixels[:, :n])
+        groups = [(i, own, tester.probabilities(tester.gathered(i, *z), entry)) for i, own, *z in gathering.full(last)]
     if not groups:
         return _nothing(trainer)
     found, gaps = zip(*(_reduce(*group, entry) for group in groups), strict=True)

@@ -15,6 +15,7 @@ from tlla.prompts.learner import FIXED_TOKENS
 from tlla.records.older import STEP
 
 from . import distributed
+from .corrupted import KEYS as CORRUPTION_KEYS
 
 # No result of a training depends on these keys, or what they name is compared itself: images, classes, weights.
 WITHOUT = (
@@ -27,6 +28,7 @@ WITHOUT = (
     "DATASET.TITLE",
     "DATASET.SPLIT_FILE",
     "DATASET.ALLOW_NEW_SPLIT",
+    *CORRUPTION_KEYS,  # of test images
     "DATALOADER.NUM_WORKERS",
     "DATALOADER.TRAIN_U",
     "DATALOADER.TEST",

@@ -12,11 +12,12 @@ from tlla.views.read_image import read_image
 
 
 def read_item(items: Sequence[Any], index: int) -> Image.Image:
-    """The image of an item, upright RGB; InputError says which item cannot be read."""
+    """The image of an item, upright RGB, corrupted if the items say so; InputError says which cannot be read."""
     try:
-        return read_image(items[index].impath)
+        image = read_image(items[index].impath)
     except InputError as error:
         raise InputError(f"{error} (item {index} of {len(items)})") from error
+    return items.corrupt(image, index) if hasattr(items, "corrupt") else image
 
 
 class ImageDataset(DatasetWrapper):

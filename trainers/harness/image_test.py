@@ -36,12 +36,17 @@ class ImageTest:
         dataset = self.trainer.dm.dataset
         return dataset.val if split == "val" else dataset.test
 
+    def draws(self, split: str = "test") -> bool:
+        """Whether the images of a split are corrupted when they are read, by the seed."""
+        return hasattr(self.items(split), "corrupt")
+
     def images_key(self, split: str) -> list[Any]:
         """All that can change the features of a split's images, but for settings and code."""
         trainer, kept = self.trainer, self.trainer.record.content
-        files = files_sha256(item.impath for item in self.items(split))
+        items = self.items(split)
+        files, corrupted = files_sha256(item.impath for item in items), items.key() if self.draws(split) else []
         how = [trainer.clip_model.name, self._weights_sha256, trainer.precision, trainer.device.type]
-        return [kept["split_sha256"].get(split), files, *how, kept["versions"], versions(EXTRAS)]
+        return [kept["split_sha256"].get(split), files, *how, kept["versions"], versions(EXTRAS), *corrupted]
 
     @property
     def code_key(self) -> str:

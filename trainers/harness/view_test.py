@@ -134,7 +134,7 @@ class ViewTest(ImageTest):
             "name": type(method).__name__,
             "settings": values,
             "views": views if method.uses_views else None,
-            "deterministic": not (method.uses_views or method.online),
+            "deterministic": not (method.uses_views or method.online or self.draws()),
         }
         if method.reads_first:
             found["read_test_set_first"] = True
@@ -221,9 +221,9 @@ class ViewTest(ImageTest):
                 self.kept.write(batch["index"], features)
         return views
 
-    def gathered(self, index: Tensor, features: Tensor) -> BatchViews:
+    def gathered(self, index: Tensor, features: Tensor, pixels: Tensor) -> BatchViews:
         """Images (B,) whose features (B, V, E) are known, as `prepare` returns them."""
-        return BatchViews(self.encode, features[..., :0], Known(index), features)
+        return BatchViews(self.encode, pixels, Known(index), features)
 
     def known(self, batch: dict[str, Any]) -> Known:
         """What a batch says of its images; the labels only if a rule uses them."""

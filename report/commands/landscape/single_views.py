@@ -13,7 +13,7 @@ from tlla.methods.stss import STSS
 from tlla.prompts.classifier import PromptClassifier
 from tlla.views.encode import ViewEncoder
 from tlla.views.make import make_views
-from tlla.views.read_image import read_image
+from trainers.harness.image_data import read_item
 from trainers.harness.view_data import view_config
 
 from ...prompt_runs import PromptRun
@@ -57,7 +57,7 @@ def lowest_and_highest(runs: Sequence[PromptRun], index: int) -> list[View]:
         raise InputError(f"--image must lie between 0 and {len(items) - 1}, but got {index}")
     if config.n_views < 2:
         raise InputError(f"TRAINER.TLLA.N_VIEWS must be at least 2 to choose from, but is {config.n_views}")
-    pixels = make_views(read_image(items[index].impath), index, config)
+    pixels = make_views(read_item(items, index), index, config)
     encode = ViewEncoder(trainer.clip_model, trainer.cfg.TRAINER.TLLA.VIEW_BATCH, trainer.autocast)
     features = encode(pixels[None])[0]  # (V, E)
     scores = {run.name: stss_scores(run, features, trainer.cfg.TRAINER.TLLA, config.seed) for run in runs}

@@ -18,7 +18,7 @@ def main_facts(measured: Measured) -> list[tuple[str, str]]:
     written = datetime.fromtimestamp((measured.folder / RESULTS).stat().st_mtime)
     low, high = views.scale
     return [
-        ("Dataset", f"{record.data['name']}, {len(measured.views.index)} test images"),
+        ("Dataset", f"{record.tested_data(record.data['name'])}, {len(measured.views.index)} test images"),
         ("CLIP", record.content["backbone"]),
         ("Prompt", prompt_source(measured)),
         ("Seed", str(record.content["seed"])),

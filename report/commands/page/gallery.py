@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from tlla.views.make import ViewConfig, centre_crop_geometry, draw_crops
-from tlla.views.read_image import read_image
+from trainers.harness.image_data import read_item
 
 from .measure import Measured
 from .scored_views import Views
@@ -38,7 +38,7 @@ def gallery(measured: Measured, limit: int) -> list[dict[str, Any]]:
 
 def _image(measured: Measured, row: int) -> dict[str, Any]:
     views, item = measured.views, measured.items[row]
-    picture = read_image(item.impath)
+    picture = read_item(measured.trainer.dm.dataset.test, int(views.index[row]))
     root = getattr(measured.trainer.dm.dataset, "dataset_dir", "") or Path(item.impath).parent
     width, height = picture.size
     boxes = view_boxes(width, height, int(views.index[row]), measured.trainer.tester.config)

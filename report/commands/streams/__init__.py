@@ -79,7 +79,11 @@ def online_runs(folders: list[str]) -> list[tuple[Record, Run]]:
     for defect in defects:
         print(f"left out: {defect}", file=sys.stderr)
     pairs = list(zip(records, make_runs(records), strict=True))
-    online = [name for name, method in METHODS.items() if method.online]
+    online = [name for name, method in METHODS.items() if method.online and not method.needs_images]
+    for record, _ in pairs:
+        if (method := METHODS.get(record.method["name"])) and method.online and method.needs_images:
+            why = "needs pixels, not features alone: test it again with another seed for another order"
+            print(f"left out: {record.folder}: {record.method['name']} {why}", file=sys.stderr)
     found = [(record, known) for record, known in pairs if record.method["name"] in online]
     if not found:
         raise InputError(
