@@ -162,6 +162,13 @@ def test_a_page_includes_a_section_with_its_links_moved():
     assert "](methods.md)" in shown and "bash scripts/demo.sh" in shown
 
 
+def test_the_index_has_every_page():
+    folder = REPO / "docs"
+    index = (folder / "index.md").read_text()
+    names = {page.relative_to(folder).as_posix() for page in folder.rglob("*.md")} - {"index.md"}
+    assert [name for name in sorted(names) if f"]({name}" not in index] == []
+
+
 def test_everything_that_a_page_loads_from_elsewhere_is_found(tmp_path):
     (tmp_path / "a.html").write_text(
         '<link rel="canonical" href="https://ok.org"><a href="https://ok.org">x</a><script src="assets/a.js"></script>'
