@@ -151,10 +151,11 @@ def run_table(args: list[str], store: Store) -> int:
 
 def run_report(args: list[str], store: Store) -> int:
     """On the runs that the page has made, or else on copies; nothing is drawn."""
+    args = [word for word in args if not re.fullmatch(r"\w+=output/.*/seed[2-9](/\w+)?", word)]
     for before, word in zip(args, args[1:], strict=False):
-        if word.startswith("output/") and before != "--out":
-            store.put(word)
-    args = [word for word in args if not re.fullmatch(r"\w+=output/.*/seed[2-9]", word)]
+        folder = word.rpartition("=")[2]
+        if folder.startswith("output/") and before != "--out":
+            store.put(folder)
     with mock.patch("report.style.save", lambda figure, path: []):  # drawing takes a second each
         return report_cli.main([*args, *FEW.get(args[0], "").split()])
 
