@@ -1,15 +1,19 @@
 """Backbones: OpenAI's, the first and the last of each row, and one's own."""
 
+import copy
+
 import pytest
 import torch
 from conftest import CLASSNAMES, TINY_VIT, make_clip
 
 from tlla.backbones import BACKBONES, Backbone, as_backbone, register_backbone
 from tlla.backbones.openai_package import CLIP, clip
+from tlla.backbones.resnet import is_plain_resnet
 from tlla.clip import available_models, encode_images, image_size, load_clip
 from tlla.errors import InputError
 from tlla.prompts.templates import zeroshot_features
 
+RESNET = (64, 64, (1, 2, 1, 1), 8, None, 77, 49408, 64, 1, 1)
 VIT_B_32 = (512, 224, 2, 768, 32, 77, 49408, 512, 8, 1)  # of two layers instead of twelve, and of one
 OPENAI = {  # arXiv 2103.00020, tables 19 and 20: E, pixels, text width, millions of parameters; then the constructor's
     "RN50": (1024, 224, 512, 102.0, (3, 4, 6, 3), 64, None),
@@ -58,6 +62,42 @@ def test_image_features_equal_openais_own(arch, dtype, tolerance):
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         expected, found = model.visual(images), as_backbone(model).encode_image(images)
     assert found.dtype == dtype and (found - expected).norm() < tolerance * expected.norm()
+
+
+@pytest.fixture
+def resnet():
+    """A ModifiedResNet whose norms have seen images, and images."""
+    model, generator = make_clip(RESNET), torch.Generator().manual_seed(0)
+    for layer in model.visual.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            for values, least in ((layer.weight, 0.5), (layer.bias, -0.5), (layer.running_mean, -0.5)):
+                values.data.copy_(least + torch.rand(values.shape, generator=generator))
+            layer.running_var.copy_(0.5 + torch.rand(layer.running_var.shape, generator=generator))
+    return model, torch.randn(3, 3, 64, 64, generator=generator)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 3e-2)])
+def test_image_features_of_a_resnet_equal_openais_own(resnet, dtype, tolerance):
+    model, images = resnet
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        expected, found = model.visual(images), as_backbone(model).encode_image(images)
+    assert is_plain_resnet(model.visual)
+    assert found.dtype == dtype and (found - expected).norm() < tolerance * expected.norm()
+
+
+def test_gradients_of_images_through_a_resnet_equal_openais_own(resnet):
+    model, images = resnet
+    images = images.double().requires_grad_()
+    model.double()
+    expected = torch.autograd.grad(model.visual(images).square().sum(), images)
+    found = torch.autograd.grad(as_backbone(model).encode_image(images).square().sum(), images)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_resnet_in_training_mode_uses_the_batchs_statistics(resnet):
+    model, images = resnet
+    expected = copy.deepcopy(model).train().visual(images)
+    torch.testing.assert_close(as_backbone(model.train()).encode_image(images), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("names", (["cat"], ["cat", "catfish", "a cat and two dogs"], ["cat", "two dogs"]))

@@ -55,6 +55,16 @@ def test_a_log_without_a_result_is_named_and_not_averaged(log, reason, call, tmp
     assert f"LEFT OUT: {tmp_path}/seed3/log.txt: {reason}" in out
 
 
+def test_a_mean_over_other_corruptions_says_so(call, tmp_path):
+    fog = train_log(2, 50.0).replace("\nDATASET:", "\nDATASET:\n  CORRUPTION: fog\n  SEVERITY: 3")
+    write_logs(tmp_path, {"seed1": train_log(1, 70.0), "seed2": fog})
+    assert "CORRUPTION" in fog and "NOTE: the mean is over images of several corruptions" in call(tmp_path)[1]
+    both = tmp_path / "both"
+    write_logs(both, {"seed1": fog.replace("seed: 2", "seed: 1").replace("SEED: 2", "SEED: 1"), "seed2": fog})
+    out = call(both)[1]
+    assert "* accuracy: 50.00% +- 0.00%" in out and "several corruptions" not in out
+
+
 def test_two_logs_of_one_seed_are_named_and_neither_counts(call, tmp_path):
     again = train_log(2, 50.0).replace("output/seed2", "output/again")
     write_logs(tmp_path, {"seed1": train_log(1, 70.0), "seed2": train_log(2, 72.0), "seed2_again": again})

@@ -21,6 +21,7 @@ from tlla.records.store import RESULTS, TESTED, has_result
 TRAINED = ("Finish training", "Finished training")
 SETTINGS = re.compile(r"\*\* Arguments \*\*.*?(?=\*\* System info \*\*|Collecting env info|\Z)", re.DOTALL)
 PLACES = re.compile(r"^\s*(output_dir|resume):.*$", re.MULTILINE | re.IGNORECASE)  # differ between equal runs
+CORRUPTED = re.compile(r"^\s*(?:corruption|severity): *(.*?) *$", re.MULTILINE | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def summarize_folder(directory: str, keyword: str, test_log: bool, ci95: bool) -
     yield from _remarks(logs)
     if not values:
         raise InputError(f"nothing found in {directory}: {_advice(directory, runs)}")
+    if len({tuple(CORRUPTED.findall(log.settings)) for log in logs if log.settings and not log.reason}) > 1:
+        yield "NOTE: the mean is over images of several corruptions or severities: --table keeps them apart"
     mean = float(np.mean(values))
     spread = np.std(values) * (1.96 / np.sqrt(len(values)) if ci95 else 1)
     yield from ("===", f"Summary of directory: {directory}", f"* {keyword}: {mean:.2f}% +- {spread:.2f}%", "===")

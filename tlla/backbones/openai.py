@@ -11,6 +11,7 @@ from .base import Backbone, Preprocessing
 from .blocks import encode_vit, is_plain_vit, norm
 from .causal import CausalTower
 from .openai_package import CLIP, clip, convert_weights
+from .resnet import encode_resnet, is_plain_resnet
 
 
 class OpenAITokenizer:
@@ -85,7 +86,9 @@ class OpenAICLIP(CLIP, Backbone):  # type: ignore[misc]  # clip has no types
     def encode_image(self, image: Tensor) -> Tensor:
         """Features of normalised images, (N, 3, size, size) -> (N, E), not normalised."""
         image = image.type(self.dtype)
-        return encode_vit(self.visual, image) if is_plain_vit(self.visual) else cast(Tensor, self.visual(image))
+        if is_plain_vit(self.visual):
+            return encode_vit(self.visual, image)
+        return encode_resnet(self.visual, image) if is_plain_resnet(self.visual) else cast(Tensor, self.visual(image))
 
     def fingerprint(self) -> Tensor:
         """The text projection."""

@@ -19,6 +19,7 @@ from ..errors import InputError
 from .base import Backbone, Preprocessing
 from .blocks import computes_plainly, encode_vit, is_plain_vit, norm
 from .causal import CausalTower
+from .resnet import encode_resnet, is_plain_resnet
 
 POOLED_AT_EOS = ("argmax", "eos")  # pool types of open_clip
 
@@ -131,6 +132,8 @@ class OpenClip(Backbone):
         image = image.to(self.dtype)
         if is_plain_vit(self.visual):
             return encode_vit(self.visual, image)
+        if is_plain_resnet(self.visual):
+            return encode_resnet(self.visual, image)
         return cast(Tensor, self.model.encode_image(image, normalize=False))
 
     @property

@@ -68,7 +68,7 @@ def refuse_unknown(method: Method) -> None:
         )
     if method.needs_dataset:
         raise InputError(
-            f"{type(method).__name__} needs {method.needs_dataset}, which images to predict do not have: "
+            f"{type(method).__name__} needs {method.needs_dataset}, but images to predict come one by one: "
             "choose another method, or test it on a dataset by train.py"
         )
 
