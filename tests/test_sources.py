@@ -67,11 +67,12 @@ def test_imports_follow_the_layout(folder):
 
 
 def test_nothing_else_opens_image_files():
-    """A new entry point has to take the one reader."""
+    """A new entry point has to take the one reader; a corruption opens what it has itself written to memory."""
+    allowed = {REPO / "tlla/views/read_image.py", REPO / "tlla/corruptions/fifteen.py"}
     for path in sources("tlla", "trainers", "datasets", "report", "sweeps"):
         for node in nodes(path):
             if isinstance(node, ast.Attribute) and node.attr == "open" and getattr(node.value, "id", "") == "Image":
-                assert path == REPO / "tlla/views/read_image.py", path
+                assert path in allowed, path
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dassl"):
                 assert "read_image" not in {alias.name for alias in node.names}, path
 

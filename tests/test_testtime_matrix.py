@@ -33,7 +33,7 @@ ONLINE = {name for name, method in METHODS.items() if method.online}  # each has
 COMPARED = sorted(ONLINE.union(one_of_each_kind(METHODS)))
 ALONE = ("STSS", "DOTA")  # methods whose own trainers are tested here, too: they share one class; DOTA is online
 NEEDS_CONTEXT = {name for name, method in METHODS.items() if method.needs_text_encoder}
-CONTEXT = {"CoOp", "SAPT", "TLLA"}  # trainers of context vectors alone
+CONTEXT = {"CoOp", "FPP", "SAPT", "TLLA"}  # trainers of context vectors alone
 CACHES = {"TipAdapter", "TipAdapterF"}
 
 
