@@ -6,6 +6,7 @@ the shifted styles. The rule `oracle` uses the test labels: it is the ceiling, n
 
     python -m scripts.emoji.rule_table --output output/emoji --seeds 1 2 3
     python -m scripts.emoji.rule_table --output output/emoji --seeds 1 2 3 --scenes
+    python -m scripts.emoji.rule_table --output output/emoji --methods TPS DPE TPT --hand-written
 """
 
 import sys
@@ -19,10 +20,12 @@ from tlla.rules import RULES
 
 from .study import (
     PROMPTS,
+    WORDS,
     Family,
     StudyTest,
     by_emoji,
     chosen_family,
+    comparison,
     interval,
     run,
     study_parser,
@@ -72,17 +75,23 @@ def main() -> int:
     """Tests what is missing and prints a table for each prompt."""
     parser = study_parser(__doc__, "output/emoji")
     parser.add_argument("--methods", nargs="+", default=["STSS", "ZERO", "VTE"], help="that choose views")
+    parser.add_argument("--hand-written", action="store_true", help="only that prompt, which is not trained")
     args = parser.parse_args()
-    family = chosen_family(args)
-    jobs = study_plan(args.output.resolve(), args.seeds, family, *keys(args.methods), name="Rules")
+    family, output, opts = chosen_family(args), args.output.resolve(), keys(args.methods)
+    if args.hand_written:
+        name, prompts = "Rules_hand-written", (WORDS,)
+        jobs = comparison(output, args.seeds[0], {WORDS: None}, family, *opts, name=name)
+    else:
+        name, prompts = "Rules", PROMPTS
+        jobs = study_plan(output, args.seeds, family, *opts, name=name)
     if not run(jobs):
         return 1
     tests, pages = tested(jobs), []
-    for prompt in PROMPTS:
+    for prompt in prompts:
         headers = [f"{family.name}, {prompt} prompt", "source, %", "shifted, %", "STSS's score less this rule, shifted"]
         rows = rule_rows(tests, prompt, args.methods, family)
         pages.append(tabulate(rows, headers, tablefmt="github", disable_numparse=True))
-    write_text(args.output / family.name / "rules.md", "\n\n".join(pages) + "\n")
+    write_text(args.output / family.name / f"{name.lower()}.md", "\n\n".join(pages) + "\n")
     print("\n" + "\n\n".join(pages))
     return 0
 

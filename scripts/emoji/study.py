@@ -91,9 +91,9 @@ def job(trainer: str, output: Path, seed: int, dataset: str, name: str = "", **m
     return Job(trainer, *configs, seed, output / "runs" / (name or trainer) / f"seed{seed}" / dataset, **more)
 
 
-def training(trainer: str, output: Path, seed: int, family: Family) -> Job:
+def training(trainer: str, output: Path, seed: int, family: Family, *opts: str) -> Job:
     """A training on the source; its test is on the source, too."""
-    return job(trainer, output, seed, family.source)
+    return job(trainer, output, seed, family.source, opts=opts)
 
 
 def comparison(
