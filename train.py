@@ -58,15 +58,17 @@ def run(args: argparse.Namespace) -> None:
 def _log(folder: str):
     """Copies what is printed to the folder's log.txt; only the first of several processes prints.
 
-    What a command prints that is refused in the folder of an earlier run goes to refused.log.
+    What a refused command has printed goes to refused.log: tables read log.txt as that of a run. A run that has begun has
+    its results there, or folders of checkpoints, shards or tensorboard.
     """
     if not distributed.is_first():
         with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
             yield
         return
-    older = set(Path(folder).glob("log.txt-*"))
+    place = Path(folder)
+    older = set(place.glob("log.txt-*"))
     log = setup_logger(folder)
-    kept = set(Path(folder).glob("log.txt-*")) - older  # what was log.txt
+    kept = set(place.glob("log.txt-*")) - older  # what was log.txt
     refused = False
     try:
         yield
@@ -76,9 +78,10 @@ def _log(folder: str):
     finally:
         if hasattr(log, "close"):  # upstream Dassl's logger lasts as long as the process
             log.close()
-            if refused and kept:  # log.txt stays that of the run, by which tables read it
-                Path(folder, "log.txt").replace(Path(folder, "refused.log"))
-                kept.pop().replace(Path(folder, "log.txt"))
+            if refused and (kept or not any(path.is_dir() or path.name == RESULTS for path in place.iterdir())):
+                (place / "log.txt").replace(place / "refused.log")
+                for path in kept:
+                    path.replace(place / "log.txt")
 
 
 def _refuse_other_trainer(cfg: CfgNode) -> None:

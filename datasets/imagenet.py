@@ -63,7 +63,9 @@ class ImageNetFamily(ZooDataset):
     val_is_test = True
 
     def prepare(self, options: CfgNode) -> None:
-        """Reads the class names."""
+        """Reads the class names, if there is a folder of images."""
+        if not os.path.isdir(self.image_dir):
+            raise InputError(f"there is no folder {self.image_dir}; {self.advice()}")
         file = find_names(self.dataset_dir, self.root, options.get("CLASSNAMES", "coop"))
         self.folder_names = parse_names(read_lines(str(file), self.advice()), str(file))
         self.classnames_sha256 = sha256(file)

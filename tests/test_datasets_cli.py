@@ -144,6 +144,9 @@ def test_imagenet_c_is_the_folder_of_a_corruption_in_a_severity(tmp_path, capsys
     assert code == 1 and "FAULT  DATASET.CORRUPTION must be one of ('gaussian_noise', " in out
     with pytest.raises(InputError, match="there is no folder .*fog/5|imagenet-c/fog/5"):
         build("ImageNetC", tmp_path, *pairs[:3], "5", *pairs[4:])
+    opts = ["DATASET.CORRUPTION", "fog", "DATASET.SEVERITY", "5"]  # and no class names
+    code, out = run(capsys, "check", "ImageNetC", "--root", tmp_path, "--opts", *opts)
+    assert code == 1 and f"there is no folder {tmp_path}/imagenet-c/fog/5" in out and "classnames" not in out
 
 
 def test_a_dataset_without_a_published_split_file_says_so(tmp_path, capsys, monkeypatch):

@@ -207,6 +207,14 @@ def test_a_refused_command_leaves_the_log_and_the_place_of_a_run_in_tables(place
     assert parse_test_res.main([str(place.folder / "refused"), "--table"]) == 0
 
 
+def test_tables_pass_over_a_command_that_was_refused_before_it_began(place, capfd):
+    fails(capfd, place.argv("SAPT", "beside/bad", *EPOCH, "MODEL.INIT_WEIGHTS", "no/such/file"))
+    assert [path.name for path in (place.folder / "beside/bad").iterdir()] == ["refused.log"]
+    shutil.copytree(place.folder / "SAPT", place.folder / "beside/good")
+    assert parse_test_res.main([str(place.folder / "beside"), "--table"]) == 0
+    assert "LEFT OUT" not in capfd.readouterr().out
+
+
 def test_another_trainers_results_are_not_overwritten(place, capfd):
     before = record(place, "SAPT")
     message = fails(capfd, place.argv("ZeroshotCLIP", "SAPT"))

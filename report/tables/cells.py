@@ -158,7 +158,10 @@ def _tables(runs: Sequence[Run]) -> Iterator[tuple[Benchmark, list[Run]]]:
             groups[title].append(run)
     known = {benchmark.title: benchmark for benchmark in BENCHMARKS}
     for title in sorted(groups, key=lambda title: ([*known].index(title) if title in known else len(known), title)):
-        yield known.get(title) or _found(title, groups[title]), groups[title]
+        benchmark = known.get(title) or _found(title, groups[title])
+        if title.startswith("Trained") and not all(run.source for run in groups[title]):
+            benchmark = replace(benchmark, title=f"{title}, or not trained")  # the heading is of all rows
+        yield benchmark, groups[title]
 
 
 def _home(run: Run, elsewhere: set[str]) -> str:

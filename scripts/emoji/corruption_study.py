@@ -21,6 +21,7 @@ from tlla.command_line import call
 from tlla.corruptions import Corruption
 from tlla.corruptions.fifteen import FIFTEEN, OURS
 from tlla.files import write_text
+from tlla.records.record import said_of_corruption
 
 from .assets import FOLDER, benchmark_index
 from .figures import FIGURES
@@ -64,16 +65,12 @@ def _job(output: Path, seed: int, name: str, severity: int, folder: str) -> Job:
 def accuracies(jobs: dict[tuple[str, int, str], Job]) -> str:
     """A row for each corruption and severity; "-" where nothing was tested."""
     found = {(*key, t.method): t.test["accuracy"] for key, one in jobs.items() for t in tested([one])}
+    labels = {key[:2]: said_of_corruption(one.result()["data"]) or "none" for key, one in jobs.items()}
     rows = []
-    for name, severity in sorted({key[:2] for key in jobs}, key=lambda which: (_place(which[0]), which[1])):
-        label = f"{name} {severity}" + " (ours)" * (name in OURS) if name else "none"
-        values = [found.get((name, severity, *where)) for where in COLUMNS.values()]
-        rows.append([label, *("-" if value is None else f"{value:.1f}" for value in values)])
+    for which in sorted(labels, key=lambda which: (["", *FIFTEEN].index(which[0]), which[1])):
+        values = [found.get((*which, *where)) for where in COLUMNS.values()]
+        rows.append([labels[which], *("-" if value is None else f"{value:.1f}" for value in values)])
     return tabulate(rows, ["top-1 accuracy, %", *COLUMNS], tablefmt="github", disable_numparse=True)
-
-
-def _place(name: str) -> int:
-    return ["", *FIFTEEN].index(name)
 
 
 def corruptions_sheet(path: Path) -> None:
