@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> None:
 def _log(folder: str):
     """Copies what is printed to the folder's log.txt; only the first of several processes prints.
 
-    What a refused command has printed goes to refused.log: tables read log.txt as that of a run. A run that has begun has
-    its results there, or folders of checkpoints, shards or tensorboard.
+    What a refused command has printed goes to refused.log: tables read log.txt as that of a run. A run that has begun
+    has its results there, or folders of checkpoints, shards or tensorboard.
     """
     if not distributed.is_first():
         with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):

@@ -14,6 +14,7 @@ import threading
 from typing import Any
 
 import numpy as np
+import psutil
 from dassl.engine import build_trainer
 from dassl.utils import set_random_seed
 
@@ -37,7 +38,7 @@ class Watch(threading.Thread):
     def run(self) -> None:
         """Samples."""
         while True:
-            self.samples.append(resident_mb())
+            self.samples.append(psutil.Process().memory_info().rss / 2**20)
             if self.ended.wait(EVERY):
                 return
 
@@ -46,13 +47,6 @@ class Watch(threading.Thread):
         self.ended.set()
         self.join()
         return np.array(self.samples)
-
-
-def resident_mb() -> float:
-    """Resident memory of this process (Linux)."""
-    with open("/proc/self/status", encoding="ascii") as file:
-        line = next(line for line in file if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
 
 
 def test(name: str, images: int, views: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from report.tables.runs import label
 from tlla.errors import InputError
 from tlla.records.origins import Origins
-from tlla.records.record import read_record
+from tlla.records.record import Record, read_record
 
 HELP = "folder of a finished run, or NAME=folder; runs of one name are seeds (or datasets) of one curve"
 
@@ -18,8 +18,8 @@ def add_set_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", nargs=2, action="extend", default=[], **look)
 
 
-def named_runs(arguments: Sequence[str]) -> dict[str, list[Path]]:
-    """The runs of each name, in the order of the command line; without a name it is the method, as in the tables.
+def named_runs(arguments: Sequence[str]) -> dict[str, list[Record]]:
+    """The records of each name's runs, as ordered in the command line; without a name it is the method, as in tables.
 
     Args:
         arguments: As given by the user. A folder whose path has an equals sign is taken as it is.
@@ -27,19 +27,14 @@ def named_runs(arguments: Sequence[str]) -> dict[str, list[Path]]:
     Raises:
         InputError: A folder does not exist, or is named twice.
     """
-    found: dict[str, list[Path]] = {}
+    found: dict[str, list[Record]] = {}
     for argument in arguments:
         name, _, folder = ("", "", argument) if Path(argument).is_dir() else argument.rpartition("=")
         path = Path(folder)
         if not path.is_dir():
             raise InputError(f"there is no folder {folder}: name the folder of a finished run, or NAME=folder")
-        if any(path.resolve() == other.resolve() for runs in found.values() for other in runs):
+        if any(path.resolve() == other.folder.resolve() for runs in found.values() for other in runs):
             raise InputError(f"{folder} is given twice: name each run once")
-        found.setdefault(name or method_label(path), []).append(path)
+        record = read_record(path)
+        found.setdefault(name or label(record, Origins([record]).of(record)), []).append(record)
     return found
-
-
-def method_label(folder: Path) -> str:
-    """The method of a run as the tables name it, e.g. TLLA or STSS+CoOp."""
-    record = read_record(folder)
-    return label(record, Origins([record]).of(record))

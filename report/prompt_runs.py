@@ -4,8 +4,6 @@ Letters in shapes: n contexts, B images, K classes, L context tokens, D text wid
 """
 
 import argparse
-import contextlib
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +18,13 @@ from torch.utils.data import DataLoader
 from tlla.errors import InputError
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
-from tlla.records.record import read_record
+from tlla.records.record import Record
 from tlla.workers import fit_workers
 from trainers.harness.image_data import ImageDataset
 from trainers.prompt_trainer import PromptTrainer
 
 from .named import HELP, add_set_argument, named_runs
-from .reopen import check_tested_prompt, class_of_run, open_run
+from .reopen import check_tested_prompt, class_of_run, open_run, quietly
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class PromptRun:
     def encode(self, items: Sequence[Any]) -> Images:
         """Images as a test sees them."""
         cfg = self.trainer.cfg
-        with contextlib.redirect_stdout(io.StringIO()):  # the toolkit's account of the transform
+        with quietly():
             transform = build_transform(cfg, is_train=False)
         dataset = ImageDataset(cfg, items, transform=transform)
         loader = DataLoader(dataset, cfg.DATALOADER.TEST.BATCH_SIZE, num_workers=cfg.DATALOADER.NUM_WORKERS)
@@ -134,7 +132,7 @@ def open_runs(args: argparse.Namespace) -> list[PromptRun]:
     if args.images < 0:
         raise InputError(f"--images must be at least 0, but got {args.images}")
     named = named_runs(args.runs).items()
-    runs = [open_prompt(name, folder, args.set) for name, folders in named for folder in folders]
+    runs = [open_prompt(name, record, args.set) for name, records in named for record in records]
     seen: dict[tuple[str, int], Path] = {}
     for run in runs:
         if (other := seen.setdefault((run.name, run.seed), run.folder)) != run.folder:
@@ -151,18 +149,17 @@ def _setting(run: PromptRun) -> str:
     return f"a run on {cfg.DATASET.NAME} with {cfg.MODEL.BACKBONE.NAME}"
 
 
-def open_prompt(name: str, folder: Path, opts: Sequence[str] = ()) -> PromptRun:
+def open_prompt(name: str, record: Record, opts: Sequence[str] = ()) -> PromptRun:
     """Opens a run in fp32: half precision would hide the small differences that are looked for.
 
     Raises:
         InputError: It has no prompt of its own that is the same for all images, or no training images, or its newest
             prompt is not the one that it has tested.
     """
-    record = read_record(folder)
-    cls = class_of_run(record)
+    cls, folder = class_of_run(record), record.folder
     if getattr(cls, "learned", "") != PromptTrainer.learned or cls.model_class is not PromptedCLIP:
         raise InputError(f"{folder} is a run of {record.trainer}: name one that learned context vectors, e.g. of CoOp")
-    trainer = open_run(folder, f"TRAINER.{cls.config_node}.PREC", "fp32", *opts)
+    trainer = open_run(record, f"TRAINER.{cls.config_node}.PREC", "fp32", *opts)
     if not trainer.dm.dataset.train_x:
         raise InputError(
             f"{folder} is a run on {trainer.cfg.DATASET.NAME}, which has no training images: name the run that "

@@ -19,21 +19,25 @@ from tlla.command_line import take_pairs, take_texts
 from tlla.errors import InputError
 from tlla.fingerprint import flat_config, tensor_sha256
 from tlla.precision import keep_bits
-from tlla.records.record import Record, read_record
+from tlla.records.record import Record
 from trainers.base import ClipTrainer
 from trainers.harness.entries import Entry
 
 
-def open_run(folder: str | Path, *opts: str) -> ClipTrainer:
+def quietly() -> contextlib.AbstractContextManager[io.StringIO]:
+    """Without what the toolkit and the trainers print of the data, the model and the prompts."""
+    return contextlib.redirect_stdout(io.StringIO())
+
+
+def open_run(record: Record, *opts: str) -> ClipTrainer:
     """The trainer of a finished run, with the prompt that was tested. Nothing is written to the run's folder.
 
     Args:
-        folder: The run's output folder.
+        record: The run's.
         opts: KEY VALUE pairs on top of the run's config, such as "DATASET.ROOT", "/data".
     """
-    record = read_record(folder)
     cfg = _config(record, opts)
-    with contextlib.redirect_stdout(io.StringIO()):  # the toolkit's account of the data and the model
+    with quietly():
         if cfg.SEED >= 0:
             set_random_seed(cfg.SEED)
         keep_bits()
@@ -42,7 +46,7 @@ def open_run(folder: str | Path, *opts: str) -> ClipTrainer:
         if loaded := record.content.get("loaded_from"):
             trainer.load_model(str(Path(loaded["path"]).parents[1]), loaded["epoch"])
         elif getattr(trainer, "learned", True):
-            trainer.load_model(str(folder))
+            trainer.load_model(str(record.folder))
     return trainer
 
 
@@ -53,11 +57,13 @@ def tested_entries(record: Record, trainer: ClipTrainer) -> list[Entry]:
         InputError: The folder does not have the name of its entry.
     """
     tester = trainer.tester
-    if "prompt" not in record.content:
-        return list(tester.entries())
+    with quietly():
+        if "prompt" not in record.content:
+            return list(tester.entries())
+        prompts = tester.classifiers()
     places = {
         f"{prompt}/{method.title}": (prompt, classifier, method)
-        for prompt, classifier in tester.classifiers().items()
+        for prompt, classifier in prompts.items()
         for method in tester.methods.values()
     }
     own = f"{record.content['prompt']}/{record.folder.resolve().name}" if len(places) > 1 else next(iter(places))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import train
+from tlla import protocols
 from tlla.errors import InputError, nearest
 from tlla.protocols import AUTHORS, COMMON, PROTOCOLS
 
@@ -14,11 +15,7 @@ from . import traits
 from .flags import LONG, SHORT
 from .job import Job
 
-SHIFTED = ("imagenet_a", "imagenetv2", "imagenet_r", "imagenet_sketch")
-TEN = (
-    *("caltech101", "oxford_pets", "stanford_cars", "oxford_flowers", "fgvc_aircraft"),
-    *("sun397", "dtd", "eurosat", "food101", "ucf101"),
-)
+SHIFTED, TEN = (tuple(map(protocols.CONFIGS.get, names)) for names in (protocols.SHIFTED, protocols.TEN))
 CONFIGS = {  # of the tables, by trainer
     **{"SAPT": LONG, "CoCoOp": "vit_b16_c4_ep10_batch1_ctxv1"},
     **dict.fromkeys(("TipAdapter", "ZeroshotCLIP", "Compare"), "vit_b16"),

@@ -59,6 +59,7 @@ def others(folder: Path, sapt: str) -> dict[str, int]:
     import sweeps.__main__
     import tlla.predict.command
     from report.reopen import open_run
+    from tlla.records.record import read_record
 
     images = str(folder / "data" / "emoji" / "noto" / "test")
     codes = {
@@ -69,7 +70,7 @@ def others(folder: Path, sapt: str) -> dict[str, int]:
             ["train", "emoji", "emoji", "--data", str(folder / "鳥"), "--out", str(folder / "out"), "--dry-run"]
         ),
     }
-    data = open_run(Path(sapt)).dm
+    data = open_run(read_record(sapt)).dm
     for loader in (data.train_loader_x, data.val_loader, data.test_loader):
         pickle.dumps((loader.dataset, loader.collate_fn, loader.worker_init_fn))
     try:

@@ -14,6 +14,7 @@ from PIL import Image
 
 import train
 from scripts.emoji import pretrain
+from scripts.emoji.fetch import packages
 from tlla.backbones.openai_package import build_model
 from tlla.backbones.weights import read_state_dict
 from tlla.clip import assets_dir, find_weights, image_size, load_clip
@@ -85,10 +86,14 @@ def test_base_and_new_classes_are_the_two_halves():
     assert {d.label for d in new.test} == set(range(len(new.classnames)))
 
 
-def test_attributions_name_every_style():
+def test_attributions_name_every_style_and_package_with_its_author_and_licence():
     text = (FOLDER / "ATTRIBUTION.md").read_text(encoding="utf-8")
-    for word in ("Noto", "Twemoji", "OpenMoji", "Fluent", "CC-BY-SA-4.0", "MIT", "Apache-2.0"):
-        assert word in text
+    assert all(f"`{style}/`" in text for style in STYLES.values())
+    drawn = {name: entry for name, entry in packages().items() if entry["role"] != "metadata"}
+    for name, entry in drawn.items():
+        (row, *_) = (line for line in text.splitlines() if f"| `{name}@{entry['version']}` |" in line)
+        for part in (entry["title"], f"[{entry['author']}]({entry['url']})", f"[{entry['licence']}]("):
+            assert part in row, name
 
 
 def test_emoji_clip_is_openais_layout_and_small():

@@ -27,6 +27,7 @@ from tlla.predict.predictor import Predictor
 from tlla.prompts.classifier import from_templates
 from tlla.prompts.info import PromptInfo
 from tlla.prompts.learner import PromptLearner
+from tlla.records.record import read_record
 
 
 @pytest.mark.parametrize(("arch", "every"), ((TINY_VIT, 1), (TINY_RESNET, 5)), ids=("ViT", "ResNet"))
@@ -222,7 +223,7 @@ def test_the_bank_of_views_is_encoded_anew_for_other_images_or_another_image_enc
     counted = images_encoded(monkeypatch)
 
     def bank():
-        view_bank(open_run(tmp_path / "stss"), "test", tmp_path / "bank")
+        view_bank(open_run(read_record(tmp_path / "stss")), "test", tmp_path / "bank")
         return sum(counted) // (10 * 6)
 
     assert [bank(), bank()] == [1, 1]

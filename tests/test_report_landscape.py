@@ -20,6 +20,7 @@ from tlla.clip import normalize
 from tlla.landscape.planes import filter_normalised_plane
 from tlla.prompts.learner import PromptLearner
 from tlla.prompts.prompted import PromptedCLIP
+from tlla.records.record import read_record
 from tlla.sharpness import random_directions
 from tlla.views.make import ViewConfig, centre_crop, make_views
 
@@ -196,7 +197,7 @@ def test_an_eigenvalue_that_did_not_converge_is_named(place, tmp_path):
 
 
 def test_fewer_images_are_evenly_spaced(place, oracle):
-    found = open_prompt("CoOp", place.folder / "coop").training_images(6)
+    found = open_prompt("CoOp", read_record(place.folder / "coop")).training_images(6)
     features, labels = oracle.images("train", slice(None, None, 4))
     assert found.labels.tolist() == labels.tolist() == [0, 0, 1, 1, 2, 2]
     close(found.features, features)
@@ -251,8 +252,8 @@ def test_what_cannot_be_shown_is_refused(place, tmp_path, capsys, arguments, mes
 
 
 def test_a_run_without_training_images_is_refused(place, tmp_path, capsys, monkeypatch):
-    def without(folder, *opts):
-        opened = open_run(folder, *opts)
+    def without(record, *opts):
+        opened = open_run(record, *opts)
         opened.dm.dataset.train_x = []
         return opened
 
@@ -266,7 +267,7 @@ def test_a_run_of_a_drawn_seed_is_opened_with_it(place):
     seed = record["seed"]
     for views, config in ((seed, record["config"]), (0, record["config"] | {"SEED": -1})):  # the second as of old
         file.write_text(json.dumps({**record, "config": config}))
-        trainer = open_run(place.folder / "drawn")
+        trainer = open_run(read_record(place.folder / "drawn"))
         assert (trainer.cfg.SEED, trainer.run_seed, trainer.tester.config.seed) == (seed, seed, views)
         assert trainer.record.content["split_sha256"] == record["split_sha256"]
 

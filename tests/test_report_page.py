@@ -22,6 +22,7 @@ from report.commands.page.gallery import SIDE, choose_images, data_uri
 from report.commands.page.html import as_json, page
 from report.commands.page.scored_views import Views
 from report.reopen import open_run
+from tlla.records.record import read_record
 from tlla.sharpness import random_directions
 from tlla.views.make import make_views
 
@@ -145,7 +146,7 @@ def test_images_carry_the_runs_predictions_and_a_consistent_selection(place, dat
 
 
 def test_scores_of_an_image_by_hand(place, data):
-    trainer = open_run(place.folder / "tlla")
+    trainer = open_run(read_record(place.folder / "tlla"))
     names = [Path(item.impath).relative_to(place.folder / "data/emoji").as_posix() for item in trainer.dm.dataset.test]
     image, index = data["images"][0], names.index(data["images"][0]["file"])
     picture = Image.open(place.folder / "data/emoji" / image["file"]).convert("RGB")

@@ -16,6 +16,7 @@ from kinds import LEARN
 import parse_test_res
 from report.reopen import open_run
 from tlla.prompts.checkpoint import epochs_in, read_checkpoint
+from tlla.records.record import read_record
 
 EPOCH = ("OPTIM.MAX_EPOCH", "1")
 
@@ -263,7 +264,7 @@ def test_a_run_of_a_version_with_other_keys_is_opened_with_a_word(place, capfd):
     content = json.loads(path.read_text())
     content["config"]["TRAINER"]["SAPT"] |= {"CACHE_EPOCHS": 2, "GONE": 0}
     path.write_text(json.dumps(content))
-    opened = open_run(path.parent, "DATASET.ROOT", str(place.folder / "data"))
+    opened = open_run(read_record(path.parent), "DATASET.ROOT", str(place.folder / "data"))
     note = f"Note: {path.parent} is of a version that had TRAINER.SAPT.CACHE_EPOCHS, which is ignored"
     assert note in capfd.readouterr().err and "CACHE_EPOCHS" not in opened.cfg.TRAINER.SAPT
 

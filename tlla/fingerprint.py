@@ -247,18 +247,22 @@ def flat_config(config: Mapping[str, Any], without: Collection[str] = ()) -> dic
     >>> flat_config({"TRAINER": {"SAPT": {"RHO": 0.05}}, "OUTPUT_DIR": "runs"}, without=["OUTPUT_DIR"])
     {'TRAINER.SAPT.RHO': 0.05}
     """
-    return dict(_leaves(config, "", frozenset(without)))
+    out = tuple(f"{name}." for name in without)
+    kept = {key: value for key, value in config_leaves(config) if not f"{key}.".startswith(out)}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
 
 
-def _leaves(node: Mapping[str, Any], prefix: str, without: Collection[str]) -> Iterator[tuple[str, Any]]:
+def config_leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys and values of a config, the nodes' names before the dots.
+
+    >>> list(config_leaves({"TRAINER": {"SAPT": {"RHO": 0.05}}, "SEED": 1}))
+    [('TRAINER.SAPT.RHO', 0.05), ('SEED', 1)]
+    """
     for name, value in node.items():
-        key = f"{prefix}{name}"
-        if key in without:
-            continue
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{key}.", without)
+            yield from config_leaves(value, f"{prefix}{name}.")
         else:
-            yield key, list(value) if isinstance(value, tuple) else value
+            yield f"{prefix}{name}", value
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

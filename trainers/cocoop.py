@@ -13,8 +13,6 @@ perturbation's norm is over all that is learned, as SAM's is over all parameters
 """
 
 import torch
-import torch.nn.functional as F
-from dassl.metrics import compute_accuracy
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 from yacs.config import CfgNode
@@ -63,21 +61,10 @@ class CoCoOp(PromptTrainer):
 
     def take_step(self, image_features: Tensor, labels: Tensor) -> dict[str, float]:
         """One step on one batch; returns what to print. Each of several processes computes the logits of its share."""
-        if self.step_name:
-            return self.descend(
-                lambda learned: distributed.spread(image_features, lambda own: self.conditional_logits(own, learned)),
-                labels,
-            )
-        logits = distributed.spread(image_features, self.conditional_logits)
-        loss = F.cross_entropy(logits, labels)
-        scale = self.scaler.get_scale() if self.scaler else 1.0
-        gradients = torch.autograd.grad(loss * scale, list(self.model.prompt_learner.parameters()))
-        gradients = distributed.sum_over_processes(gradients)
-        loss = loss.detach()
-        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
-        finite = bool(torch.isfinite(loss) & torch.isfinite(norm))
-        self.apply_gradients(gradients, loss, norm / scale, finite, scale)
-        return {"loss": loss.item(), "acc": compute_accuracy(logits, labels)[0].item()}
+        return self.descend(
+            lambda learned: distributed.spread(image_features, lambda own: self.conditional_logits(own, learned)),
+            labels,
+        )
 
     def conditional_logits(self, image_features: Tensor, learned: Tensor | None = None) -> Tensor:
         """Logits of images by their features, (B, E) -> (B, K), float32; `learned` is what is learned in one vector."""

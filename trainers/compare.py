@@ -200,11 +200,11 @@ class Compare(TestTimeTrainer):
             )
         if not source or "{}" in source or source in ENSEMBLES or is_descriptions(source):
             self.templates[name] = self.template_name(source)
-            return self.reader.template(source)
+            return self.of_template(source)
         if not Path(source).is_dir():
             raise InputError(
                 f"TRAINER.COMPARE.PROMPTS has the entry {entry!r}, but there is no folder {source}, and it is no "
                 f"template with {{}}, no ensemble ({', '.join(ENSEMBLES)}) and no .json file of class descriptions"
             )
-        classifier, self.loaded[name] = self.reader.run(source)
+        classifier, self.loaded[name] = self.of_run(source)
         return classifier

@@ -177,7 +177,7 @@ class PromptTrainer(ClipTrainer):
         self.apply_gradients(parts, step.loss, step.grad_norm, bool(finite), scale)
         if finite:
             self.step_state = state
-        measured = self.lam > 0 and not (finite and math.isnan(sharpness))
+        measured = self.rho > 0 and self.lam > 0 and not (finite and math.isnan(sharpness))
         return {"loss": loss, "acc": acc} | ({"sharpness": sharpness} if measured else {})
 
     def learned_vector(self) -> Tensor:

@@ -9,14 +9,17 @@ from typing import Any
 from yacs.config import CfgNode
 
 from tlla.methods import METHODS
+from tlla.prompts.choose import PromptLike, make_classifier
 from tlla.prompts.classifier import Classifier
 from tlla.prompts.learner import check_position
+from tlla.prompts.saved import Prompt
 
 from .base import ClipTrainer, registered
 from .config.choose_protocol import describe_protocol
+from .harness.describe_run import describe_source
 from .harness.view_data import add_view_keys
 from .harness.view_test import ViewTest, add_method_keys
-from .prompt_source import PromptReader, said_of_prompt, said_of_template
+from .prompt_source import find_templates, said_of_prompt, said_of_template
 
 
 class TestTimeTrainer(ClipTrainer):
@@ -39,17 +42,22 @@ class TestTimeTrainer(ClipTrainer):
 
     def build_model(self) -> None:
         """Nothing is built before it is known which prompt is wanted."""
-        node = self.cfg.TRAINER.PROMPT
-        self.reader = PromptReader(
-            self.clip_model,
-            self.dm.dataset,
-            node.CLASS_TOKEN_POSITION,
-            self.autocast,
-            self.tester.loss_scale,
-            best=self.cfg.TEST.FINAL_MODEL == "best_val",
-            on_shared=self.on_shared,
-        )
         self.classifier: Classifier | None = None
+
+    def of_template(self, name: str) -> Classifier:
+        """Of a template, an ensemble's name, a .json of class descriptions, or (empty) the dataset's own template."""
+        return self._classify_by(find_templates(name, self.dm.dataset))
+
+    def of_run(self, directory: str, epoch: int | None = None) -> tuple[Classifier, dict[str, Any]]:
+        """Of a run that learned a prompt (CoOp, CoCoOp, SAPT, TLLA), and where it came from, for the record."""
+        prompt = Prompt.load(directory, epoch, self.cfg.TEST.FINAL_MODEL == "best_val")
+        classifier = self._classify_by(prompt.or_at(self.cfg.TRAINER.PROMPT.CLASS_TOKEN_POSITION))
+        print(f"Loaded the prompt of epoch {prompt.epochs} from {prompt.path}")
+        return classifier, describe_source(prompt.path, prompt.epochs, prompt.trained_by)
+
+    def _classify_by(self, prompt: PromptLike) -> Classifier:
+        names, scale = self.dm.dataset.classnames, self.tester.loss_scale
+        return make_classifier(self.clip_model, names, prompt, self.autocast, scale, self.on_shared)
 
     def describe_method(self) -> dict[str, Any]:
         """Also the template, which counts unless a learned prompt is loaded, and the protocol."""
@@ -63,14 +71,14 @@ class TestTimeTrainer(ClipTrainer):
     def load_model(self, directory: str, epoch: int | None = None) -> None:
         """Takes the prompt of a run; without a directory the template of TRAINER.PROMPT stays."""
         if directory:
-            self.classifier, source = self.reader.run(directory, epoch)
+            self.classifier, source = self.of_run(directory, epoch)
             self.record.update(loaded_from=source | said_of_prompt(self.cfg))
 
     def classifiers(self) -> dict[str, Classifier]:
         """The one prompt."""
         if self.classifier:
             return {"checkpoint": self.classifier}
-        return {"template": self.reader.template(self.cfg.TRAINER.PROMPT.TEMPLATE)}
+        return {"template": self.of_template(self.cfg.TRAINER.PROMPT.TEMPLATE)}
 
 
 def add_config(cfg: CfgNode) -> None:

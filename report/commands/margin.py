@@ -23,7 +23,7 @@ from tlla.arguments import number
 from tlla.errors import InputError
 from tlla.files import to_csv, write_text
 from tlla.methods import Method
-from tlla.records.record import read_record
+from tlla.records.record import Record
 from tlla.selection import lead
 from tlla.views.rounds import round_sizes
 
@@ -50,9 +50,9 @@ def run(args: argparse.Namespace) -> list[Path]:
     number("--tolerance", args.tolerance)
     rows = [
         row
-        for name, folders in named_runs(args.runs).items()
-        for folder in folders
-        for row in measure(name, folder, args.split, args.out / "features", args.set)
+        for name, records in named_runs(args.runs).items()
+        for record in records
+        for row in measure(name, record, args.split, args.out / "features", args.set)
     ]
     write_text(args.out / "margin.csv", to_csv([rows[0], *(row.values() for row in rows)]))
     curves = means(rows)
@@ -69,13 +69,13 @@ def run(args: argparse.Namespace) -> list[Path]:
     return [args.out / "margin.csv", args.out / "margin.md", *draw(curves, args.out / "margin")]
 
 
-def measure(name: str, folder: Path, split: str, kept: Path, opts: Sequence[str]) -> list[dict[str, Any]]:
+def measure(name: str, record: Record, split: str, kept: Path, opts: Sequence[str]) -> list[dict[str, Any]]:
     """One row for each method of a run and each margin; that of all views comes last, under the margin "all"."""
-    trainer = open_run(folder, *opts)
+    trainer, folder = open_run(record, *opts), record.folder
     if trainer.kind != "views":
         raise InputError(f"{folder} is a run of {type(trainer).__name__}: name one of a test-time method, such as TLLA")
     bank, rows = view_bank(trainer, split, kept), []
-    entries = tested_entries(read_record(folder), trainer)
+    entries = tested_entries(record, trainer)
     for entry in entries:
         if not entry.method.stops_early:
             continue

@@ -20,7 +20,7 @@ from report.tables.numbers import averaged
 from tlla.errors import InputError
 from tlla.files import to_csv, write_text
 from tlla.metrics import calibration_bins, expected_calibration_error
-from tlla.records.record import ECE_BINS, read_record
+from tlla.records.record import ECE_BINS, Record
 from tlla.records.store import predictions_file, read_rows
 
 from .. import style
@@ -50,22 +50,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> list[Path]:
     """Writes reliability.csv, with every run's bins, and the picture; prints each ECE."""
-    found = {
-        name: [read_confidences(f, args.split) for f in folders] for name, folders in named_runs(args.runs).items()
-    }
+    named = named_runs(args.runs).items()
+    found = {name: [read_confidences(record, args.split) for record in records] for name, records in named}
     for name, tests in found.items():
         print(f"{name}: ECE {ece(tests)} % ({ECE_BINS} bins)")
     write_text(args.out / "reliability.csv", to_csv(bin_rows(found)))
     return [args.out / "reliability.csv", *draw(found, args.out / "reliability")]
 
 
-def read_confidences(folder: Path, split: str) -> Confidences:
+def read_confidences(run: Record, split: str) -> Confidences:
     """A run's confidences.
 
     Raises:
         InputError: The run has not tested the split, or its predictions are not those of its results.json.
     """
-    record, path = read_record(folder).content["splits"].get(split), predictions_file(folder, split)
+    folder, record, path = run.folder, run.content["splits"].get(split), predictions_file(run.folder, split)
     if record is None:
         raise InputError(f"{folder} has no results of the {split} split: choose the other --split, or test it")
     rows = read_rows(folder, split)

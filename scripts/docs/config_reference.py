@@ -17,8 +17,8 @@ from dassl.config import defaults, get_cfg_default
 
 import datasets
 import trainers
+from tlla.fingerprint import config_leaves
 from tlla.methods import METHODS, settings
-from trainers.config.limits import config_leaves
 
 ACCEPTED = "accepted for upstream's files, used by no trainer here"
 HEAD = """# All settings

@@ -15,7 +15,6 @@ from PIL import Image
 from tlla.command_line import call
 
 from .assets import FOLDER
-from .attribution import write_attribution
 from .drawings import Catalog
 from .rasterize import Source, draw_all
 from .split import CLASSES, STYLES, Split, make_split
@@ -86,7 +85,6 @@ def build_benchmark(work: Path) -> None:
         parts = ["train", "val", "test"] if role == "source" else ["test"]
         index["items"][style] = write_style(style, drawings[style], split, parts, catalog)
     (FOLDER / "index.json").write_text(dump_index(index), encoding="utf-8")
-    write_attribution(FOLDER / "ATTRIBUTION.md")
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tlla.backbones.openai_package import CLIP, clip
 from tlla.command_line import call
 from tlla.errors import InputError
+from tlla.files import whole_file
 from tlla.fingerprint import differences
 
 from . import corpus
@@ -207,8 +208,8 @@ def weight_settings(args: argparse.Namespace) -> dict:
 
 def save_state(state: dict, path: Path) -> None:
     """Whole or not at all: an interrupted write leaves the older checkpoint."""
-    torch.save(state, path.with_suffix(".tmp"))
-    path.with_suffix(".tmp").replace(path)
+    with whole_file(path) as part:
+        torch.save(state, part)
 
 
 def note(trainer: Trainer, folder: Path, val: dict[str, tuple[Tensor, Tensor]], classes: list[str]) -> None:

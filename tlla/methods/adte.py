@@ -41,7 +41,7 @@ class ADTE(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_share(top=self.top, q_low=self.q_low)
+        check_share(q_low=self.q_low)
         check_at_least(0, lead=self.lead)
         check_at_least(1, capacity=self.capacity)
         if not self.q_low <= self.q_high < 1:

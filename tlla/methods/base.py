@@ -53,7 +53,8 @@ class Method:
             METHODS[cls.__name__] = cls
 
     def __post_init__(self) -> None:
-        """Checks the rule; a subclass that checks other settings calls it."""
+        """Checks the share and the rule; a subclass that checks other settings calls it."""
+        check_share(top=self.top)
         if self.chooses_views:
             self.build_rule()
 
@@ -273,7 +274,6 @@ class Tuning(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_share(top=self.top)
         check_at_least(0, lr=self.lr, steps=self.steps)
 
 

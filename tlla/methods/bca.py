@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tlla.methods.cache import pool_views
 
-from .base import Method, check_at_least, check_share
+from .base import Method, check_at_least
 
 
 @dataclass
@@ -36,7 +36,6 @@ class BCA(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_share(top=self.top)
         names = ("centre_threshold", "centre_count", "prior_threshold", "prior_count")
         check_at_least(0, **{name: getattr(self, name) for name in names})
 

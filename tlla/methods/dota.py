@@ -37,7 +37,7 @@ class DOTA(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_share(top=self.top, epsilon=self.epsilon, sigma=self.sigma)
+        check_share(epsilon=self.epsilon, sigma=self.sigma)
         check_at_least(0, eta=self.eta, rho=self.rho)
 
     def reset(self) -> None:

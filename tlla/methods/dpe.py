@@ -22,7 +22,7 @@ from tlla.arguments import one_of
 from tlla.methods.cache import FeatureCache, pool_views
 from tlla.selection import marginal_entropy
 
-from .base import Method, check_at_least, check_share, tune
+from .base import Method, check_at_least, tune
 
 PREDICT_ON = ("plain", "confident")
 TEMPERATURE = 0.01  # InfoNCE's
@@ -48,7 +48,6 @@ class DPE(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_share(top=self.top)
         names = ("alpha", "beta", "lr", "align", "entropy_threshold")
         check_at_least(0, **{name: getattr(self, name) for name in names})
         check_at_least(1, capacity=self.capacity)

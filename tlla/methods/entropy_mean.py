@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tlla.selection import take_views
 
-from .base import Method, check_share
+from .base import Method
 
 
 @dataclass
@@ -18,10 +18,6 @@ class EntropyMean(Method):
 
     top: float = 0.1  # fraction of the views that is used
     rule: str = "entropy"  # which views are used, see docs/methods.md
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_share(top=self.top)
 
     def predict(self, features: Tensor, images: Tensor | None = None) -> Tensor:
         """Class probabilities, (B, K)."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from tlla.methods.cache import FeatureCache, pool_views
 from tlla.selection import marginal_entropy
 
-from .base import Method, check_at_least, check_share
+from .base import Method, check_at_least
 
 
 class SeenByTDA(NamedTuple):
@@ -51,7 +51,6 @@ class TDA(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_share(top=self.top)
         check_at_least(0, **{name: value for name, value in vars(self).items() if name not in ("top", "rule")})
 
     def reset(self) -> None:

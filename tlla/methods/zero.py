@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tlla.selection import take_views
 
-from .base import Method, check_at_least, check_share
+from .base import Method, check_at_least
 
 
 @dataclass
@@ -30,7 +30,6 @@ class ZERO(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_share(top=self.top)
         check_at_least(0, softening=self.softening)
 
     def predict(self, features: Tensor, images: Tensor | None = None) -> Tensor:

@@ -1,10 +1,11 @@
 """What every config must keep to, whatever the trainer: found before anything is loaded, and named by its key."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tlla.errors import InputError
+from tlla.fingerprint import config_leaves
 
 LARGEST = 2**31 - 1
 LARGEST_SEED = 2**32 - 1  # numpy's
@@ -79,12 +80,3 @@ def _is_number(value: Any) -> bool:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def config_leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Keys and values of a config, the nodes' names before the dots."""
-    for name, value in node.items():
-        if isinstance(value, Mapping):
-            yield from config_leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -1,7 +1,6 @@
 """The config of a run: defaults, then files, flags and KEY VALUE pairs; what is not known is refused by its name."""
 
 import argparse
-import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,10 +12,10 @@ from yacs.config import CfgNode
 
 from tlla.command_line import take_pairs, take_texts
 from tlla.errors import InputError, nearest
-from tlla.fingerprint import flat_config
+from tlla.fingerprint import config_leaves, flat_config
 
 from .choose_protocol import apply_protocol
-from .limits import check_limits, config_leaves
+from .limits import check_limits
 from .yaml_files import load_yaml
 
 
@@ -97,14 +96,11 @@ def _merge(cfg: CfgNode, merge: Callable[[], None], source: str) -> None:
 def _merge_pairs(cfg: CfgNode, pairs: list[str]) -> None:
     for key in set(pairs[::2]) - set(all_keys(cfg)):
         raise KeyError(f"Non-existent config key: {key}")
+    values = dict(config_leaves(cfg))
     for i in range(1, len(pairs), 2):
-        if re.fullmatch(r"[+-]?\d+", pairs[i]) and isinstance(_value(cfg, pairs[i - 1]), float):
+        if re.fullmatch(r"[+-]?\d+", pairs[i]) and isinstance(values.get(pairs[i - 1]), float):
             pairs[i] += ".0"
     cfg.merge_from_list(pairs)
-
-
-def _value(cfg: CfgNode, key: str) -> object:
-    return functools.reduce(lambda node, name: node[name], key.split("."), cfg)
 
 
 def nearest_key(key: str, cfg: CfgNode) -> str:

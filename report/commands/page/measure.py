@@ -61,7 +61,7 @@ def measure(folder: str | Path, root: str = "") -> Measured:
     if not record.test:
         raise InputError(f"{folder} has no results of the {SPLIT} split, which a page shows: test the run on it")
     rows = read_rows(Path(folder), SPLIT)
-    trainer = open_run(folder, *(("DATASET.ROOT", root) if root else ()))
+    trainer = open_run(record, *(("DATASET.ROOT", root) if root else ()))
     _check_same(
         folder, "list of test images", record.content["split_sha256"], trainer.record.content["split_sha256"], SPLIT
     )

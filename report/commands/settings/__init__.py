@@ -47,13 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> list[Path]:
     """Writes settings.csv with every number, settings.md with the means, and the picture."""
     rows: list[dict[str, Any]] = []
-    for name, folders in named_runs(args.runs).items():
+    for name, records in named_runs(args.runs).items():
         centre = None
-        for folder in folders:
-            opened = open_stss(folder, *args.set)
+        for record in records:
+            opened = open_stss(record, *args.set)
             own = (opened.own, replace(opened.trainer.tester.config, seed=0))
             if centre not in (None, own):
-                raise InputError(f"{folder} has other settings or views than {folders[0]}: give it another name")
+                first = records[0].folder
+                raise InputError(f"{opened.folder} has other settings or views than {first}: give it another name")
             centre = own
             rows += measure(name, opened, args.split, args.out / "features")
     curves = Curves(rows)

@@ -3,9 +3,7 @@
 The views are encoded once; a setting is then a few products of features (arXiv 2501.18864, eq. 5-8).
 """
 
-import contextlib
 import dataclasses
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,12 +15,12 @@ from tqdm import tqdm
 from tlla.errors import InputError
 from tlla.methods.stss import STSS
 from tlla.prompts.classifier import Classifier
-from tlla.records.record import Record, read_record
+from tlla.records.record import Record
 from tlla.rules import RULES, Entropy, Known, Rule, Seen, Stss, parse_rule
 from tlla.selection import VOTES, ViewScores, select_and_vote
 from trainers.base import ClipTrainer
 
-from ...reopen import check_all_views, check_tested_prompt, class_of_run, open_run
+from ...reopen import check_all_views, check_tested_prompt, class_of_run, open_run, quietly, tested_entries
 from .bank import ViewBank
 
 AS_STSS = ("CLASS_TOKEN_POSITION", "PREC")  # keys of a prompt's training that its test by STSS needs
@@ -62,47 +60,42 @@ class StssRun:
     recorded: dict[str, int]  # correct images by split, as recorded under these settings; {} if they are not
 
 
-def open_stss(folder: Path, *opts: str) -> StssRun:
+def open_stss(record: Record, *opts: str) -> StssRun:
     """Opens a run that tested STSS (TLLA, an entry of Compare) or learned a prompt, which then gets STSS's defaults.
 
     Args:
-        folder: The run's.
+        record: The run's.
         opts: KEY VALUE pairs on top of the run's config.
 
     Raises:
         InputError: STSS cannot be tried on such a run.
     """
-    record = read_record(folder)
     check_all_views(record)
+    folder = record.folder
     of_stss = record.method["name"] == STSS.__name__
     if of_stss:
-        trainer = open_run(folder, *opts)
+        trainer = open_run(record, *opts)
     elif record.method["kind"] == "prompt":
         node = record.config["TRAINER"][class_of_run(record).config_node]
         as_stss = [x for key in AS_STSS if key in node for x in (f"TRAINER.PROMPT.{key}", node[key])]
-        trainer = open_run(folder, "TRAINER.NAME", STSS.__name__, *as_stss, *opts)
+        trainer = open_run(record, "TRAINER.NAME", STSS.__name__, *as_stss, *opts)
         if trainer.classifier is None:
-            with contextlib.redirect_stdout(io.StringIO()):
+            with quietly():
                 trainer.load_model(str(folder))
         check_tested_prompt(record, trainer.classifier.fingerprint())
     else:
         raise InputError(f"{folder} is a run of {record.trainer}: name one of STSS, or one that learned a prompt")
-    with contextlib.redirect_stdout(io.StringIO()):  # which prompts it has loaded
-        prompts = trainer.tester.classifiers()
-    classifier = prompts[record.content["prompt"]] if "prompt" in record.content else next(iter(prompts.values()))
-    if classifier.conditional or not classifier.tunable:
+    method = tested_entries(record, trainer)[0].method
+    if method.classifier.conditional:
         raise InputError(f"{folder} has no prompt that is the same for all images: STSS's settings cannot be varied")
-    own = own_setting(trainer, record)
     splits = record.content["splits"] if of_stss and not opts else {}
     recorded = {split: test["correct"] for split, test in splits.items()}
-    return StssRun(folder, trainer, classifier, own, recorded)
+    return StssRun(folder, trainer, method.classifier, own_setting(method, trainer.tester.config.n_views), recorded)
 
 
-def own_setting(trainer: ClipTrainer, record: Record) -> Setting:
-    """The settings of a run, or of an entry of Compare, which may have tested STSS under several rules."""
-    found = [method for method in trainer.tester.methods.values() if type(method).__name__ == STSS.__name__]
-    method = next((m for m in found if str(m.build_rule()) == record.rule["name"]), found[0])
-    setting = Setting(n_views=trainer.tester.config.n_views, **dataclasses.asdict(method))
+def own_setting(method: STSS, n_views: int) -> Setting:
+    """The settings of a run; those in the text of its rule count."""
+    setting = Setting(n_views=n_views, **dataclasses.asdict(method))
     rule = method.build_rule()
     return dataclasses.replace(setting, rule=rule.name, **vars(rule)) if rule.name == Stss.name else setting
 

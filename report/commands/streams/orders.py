@@ -3,8 +3,6 @@
 Letters in shapes: N images, V views, K classes, E joint space.
 """
 
-import contextlib
-import io
 import json
 import statistics
 import sys
@@ -175,9 +173,8 @@ def open_online(record: Record, split: str, out: Path, opts: Sequence[str]) -> O
     Raises:
         InputError: The run cannot be opened, or has no images in the split.
     """
-    trainer = open_run(record.folder, *opts)
-    with contextlib.redirect_stdout(io.StringIO()):  # which prompts it has loaded
-        (entry,) = tested_entries(record, trainer)
+    trainer = open_run(record, *opts)
+    (entry,) = tested_entries(record, trainer)
     if entry.method is None:
         raise InputError(f"{record.folder} is a run of {record.trainer}, which sees no views: name another run")
     return OnlineRun(record, trainer, entry, view_bank(trainer, split, out / "features"), split, out / "orders")
