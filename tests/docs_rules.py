@@ -133,7 +133,8 @@ def run_sweep(args: list[str], store: Store) -> int:
 def run_datasets(args: list[str], store: Store) -> int:
     """As it is written for folders of images; of published datasets, the arguments and the name."""
     name = getattr(datasets_cli.parse_args(args), "name", "ImageFolder")
-    code = datasets_cli.main(args if name == "ImageFolder" else ["explain", name])
+    with mock.patch.dict("datasets.care.example.CLOTHS", dict.fromkeys(("train", "val", "test"), 4)):
+        code = datasets_cli.main(args if name == "ImageFolder" else ["explain", name])
     for folder in Path(args[1]).glob("*/*") if args[0] == "example" else ():
         for path in sorted(folder.iterdir())[2:-2]:  # four images a class are enough
             path.unlink()
