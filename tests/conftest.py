@@ -163,9 +163,24 @@ def call(capsys):
     return run
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """For tests of numbers: pictures are not drawn, which takes a second each."""
+def draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Pictures, which take a second each, are not drawn; those of other tests are, but for streams', without a file."""
     from report import style  # which imports matplotlib
 
-    monkeypatch.setattr(style, "save", lambda figure, path: style.plt.close(figure) or [])
+    for name in ("cost", "curves", "landscape", "margin", "reliability", "settings"):
+        patch.setattr(f"report.commands.{name}.draw", lambda *args, **_: [])
+    patch.setattr(style, "save", lambda figure, path: style.plt.close(figure) or [])
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """For tests of numbers."""
+    draw_nothing(monkeypatch)
+
+
+@pytest.fixture
+def loose(monkeypatch):
+    """The parts of pictures are not fitted to each other, which takes most of the time; landscapes' are."""
+    from report import style
+
+    monkeypatch.setitem(style.plt.rcParams, "figure.constrained_layout.use", False)

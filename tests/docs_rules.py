@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 import torch
 from benchmark import make_benchmark
-from conftest import TINY_VIT, make_clip
+from conftest import TINY_VIT, draw_nothing, make_clip
 from dassl.engine import TRAINER_REGISTRY
 from docs_blocks import REPO
 from torch.distributed.run import parse_args as parse_torchrun
@@ -157,7 +157,8 @@ def run_report(args: list[str], store: Store) -> int:
         folder = word.rpartition("=")[2]
         if folder.startswith("output/") and before != "--out":
             store.put(folder)
-    with mock.patch("report.style.save", lambda figure, path: []):  # drawing takes a second each
+    with pytest.MonkeyPatch.context() as patch:
+        draw_nothing(patch)
         return report_cli.main([*args, *FEW.get(args[0], "").split()])
 
 
