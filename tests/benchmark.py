@@ -143,7 +143,7 @@ class Workplace:
         file = folder / "clip.pt"
         file.write_bytes(_weights_file())
         _tiny[str(file)] = (file.stat().st_mtime_ns, file.stat().st_size)
-        self.config = write_config(folder / "method.yaml", folder / "clip.pt")
+        self.config = write_config(folder / "method.yaml", file)
 
     def argv(self, trainer: str, output: str, *more: str, dataset: str = "emoji") -> list[str]:
         """The arguments of one run; `output` is a name inside the folder; `more` are flags, then KEY VALUE pairs."""

@@ -55,13 +55,14 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Without -m gpu leaves out the GPU's tests, but for those that are quick on the CPU (dry=True)."""
+    """Without -m gpu leaves out the GPU's tests but for quick ones (dry=True), and begins with the longest."""
     if asks_for_gpu(config):
         return
     marks = ((item, item.get_closest_marker("gpu")) for item in items)
     left_out = [item for item, mark in marks if mark and not mark.kwargs.get("dry")]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
 
 
 def pytest_collection_finish():
