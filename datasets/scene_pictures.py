@@ -35,8 +35,8 @@ class Dice:
 
     def numbers(self, low: int, high: int, *shape: int) -> Array:
         """Numbers from low to high of a shape, int64."""
-        count = int(np.prod(shape))
-        return np.array([self.between(low, high) for _ in range(count)]).reshape(shape)
+        draws = np.array([self._random() for _ in range(math.prod(shape))])
+        return low + (draws * (high - low + 1)).astype(np.int64).reshape(shape)
 
 
 def compose_scene(drawing: Array, seed: str) -> Array:

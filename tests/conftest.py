@@ -55,13 +55,14 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Without -m gpu leaves out the GPU's tests, but for those that are quick on the CPU (dry=True)."""
+    """Without -m gpu leaves out the GPU's tests but for quick ones (dry=True), and begins with the longest."""
     if asks_for_gpu(config):
         return
     marks = ((item, item.get_closest_marker("gpu")) for item in items)
     left_out = [item for item, mark in marks if mark and not mark.kwargs.get("dry")]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
 
 
 def pytest_collection_finish():
@@ -163,9 +164,24 @@ def call(capsys):
     return run
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """For tests of numbers: pictures are not drawn, which takes a second each."""
+def draw_nothing(patch: pytest.MonkeyPatch) -> None:
+    """Pictures, which take a second each, are not drawn; those of other tests are, but for streams', without a file."""
     from report import style  # which imports matplotlib
 
-    monkeypatch.setattr(style, "save", lambda figure, path: style.plt.close(figure) or [])
+    for name in ("cost", "curves", "landscape", "margin", "reliability", "settings"):
+        patch.setattr(f"report.commands.{name}.draw", lambda *args, **_: [])
+    patch.setattr(style, "save", lambda figure, path: style.plt.close(figure) or [])
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """For tests of numbers."""
+    draw_nothing(monkeypatch)
+
+
+@pytest.fixture
+def loose(monkeypatch):
+    """The parts of pictures are not fitted to each other, which takes most of the time; landscapes' are."""
+    from report import style
+
+    monkeypatch.setitem(style.plt.rcParams, "figure.constrained_layout.use", False)

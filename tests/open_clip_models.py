@@ -13,6 +13,8 @@ class Late:
     """open_clip, imported when it is used: only some of the processes that test need the seconds that it takes."""
 
     def __getattr__(self, name):
+        if name.startswith("_"):  # as pytest asks for while it collects
+            raise AttributeError(name)
         import open_clip
 
         if isinstance(open_clip.SimpleTokenizer, type):  # which reads its vocabulary each time

@@ -52,22 +52,32 @@ def test_both_sides_of_a_comparison_compute_the_same():
     assert torch.allclose(ours.flatten(), naive, atol=1e-4)
 
 
-def test_every_part_of_the_gpu_benchmark_writes_its_figures(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize("name", gpu.PARTS)
+def test_a_part_of_the_gpu_benchmark_writes_its_figures(name, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(common, "in_own_process", lambda function, *args: function(*args))
     monkeypatch.setattr(torch, "compile", lambda model, **options: model)  # which takes seconds
-    path = tmp_path / "gpu.json"
-    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--tiny", "--minutes", "60", "--out", str(path)])
+    words = ["gpu", "--device", "cpu", "--tiny", "--minutes", "60", "--out", str(tmp_path / "gpu.json")]
+    monkeypatch.setattr(sys, "argv", [*words, "--parts", name])
     gpu.main()
-    parts = json.loads(path.read_text())["parts"]
-    assert list(parts) == list(gpu.PARTS)
-    for name, part in parts.items():
-        assert part["rows"] and not {"error", "skipped"} & set(part), (name, part)
-        assert not [row for row in part["rows"] if "error" in row or len(row) < 3], name
+    ((found, part),) = json.loads((tmp_path / "gpu.json").read_text())["parts"].items()
+    assert found == name and part["rows"] and not {"error", "skipped"} & set(part), part
+    assert not [row for row in part["rows"] if "error" in row or len(row) < 3]
     assert "aim" in capsys.readouterr().out
-    found = {row["forward"]: row["ms"] for row in parts["encoder"]["rows"] if "forward" in row}
-    assert min(found.values()) > 0 and set(found) == {"OpenAI's", "ours", "OpenAI's, compiled"}
-    same = [row for row in parts["correct"]["rows"] if row.get("precision") == "fp32"]
-    assert same and all(row["gradient difference"] == 0 for row in same)  # here both sides are the CPU
+    if name == "encoder":
+        times = {row["forward"]: row["ms"] for row in part["rows"] if "forward" in row}
+        assert min(times.values()) > 0 and set(times) == {"OpenAI's", "ours", "OpenAI's, compiled"}
+    if name == "correct":
+        same = [row for row in part["rows"] if row.get("precision") == "fp32"]
+        assert same and all(row["gradient difference"] == 0 for row in same)  # here both sides are the CPU
+
+
+def test_the_gpu_benchmark_has_all_parts_unless_some_are_named(monkeypatch, tmp_path):
+    run = gpu.run
+    monkeypatch.setattr(gpu, "run", lambda names, *args: run(names, args[0], 0, args[2]))  # in no time
+    path = tmp_path / "gpu.json"
+    monkeypatch.setattr(sys, "argv", ["gpu", "--device", "cpu", "--tiny", "--out", str(path)])
+    gpu.main()
+    assert list(json.loads(path.read_text())["parts"]) == list(gpu.PARTS)
 
 
 def broken(*_):

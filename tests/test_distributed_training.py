@@ -20,11 +20,9 @@ TOLERANCE = 1e-5  # of sums in another order; by processor and number of process
 SEVEN = ("DATALOADER.TRAIN_X.BATCH_SIZE", "7", "OPTIM.LR", "0.002")
 ONCE = ("OPTIM.MAX_EPOCH", "1", "OPTIM.WARMUP_CONS_LR", "0.002")
 RUNS = {
-    "sapt": (  # by a variant that remembers its gradients
-        *("SAPT", *SEVEN, "TEST.FINAL_MODEL", "best_val", "DATALOADER.NUM_WORKERS", "1"),
-        *("TRAINER.SAPT.VARIANT", "fsam"),
-    ),
-    "csc": ("CoOp", *SEVEN, *ONCE, "TRAINER.COOP.CSC", "True"),
+    # By a variant that remembers its gradients.
+    "sapt": ("SAPT", *SEVEN, "TEST.FINAL_MODEL", "best_val", "TRAINER.SAPT.VARIANT", "fsam"),
+    "csc": ("CoOp", *SEVEN, *ONCE, "TRAINER.COOP.CSC", "True", "DATALOADER.NUM_WORKERS", "1"),
     # Of two classes and of two images, one of three processes has none.
     "random": (
         *("CoCoOp", *ONCE, "DATALOADER.TRAIN_X.BATCH_SIZE", "2"),
@@ -34,7 +32,7 @@ RUNS = {
     "tip": ("TipAdapterF", *SEVEN, *ONCE, "OPTIM.NAME", "adamw", "OPTIM.WARMUP_CONS_LR", "0.001"),
 }
 FOLDERS = {"tip": "tip_adapter"}
-N = 3  # processes
+PROCESSES = {"random": 3}  # others: 2
 
 
 def stops_after(epochs: int):
@@ -61,23 +59,20 @@ def by_several(place, trainer, output, *more, code=0, epochs=0, n=2):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """All runs by one process and by three, which draw one seed for all if none is given."""
+    """All runs by one process and by several, which draw one seed for all if none is given."""
     place = Workplace(tmp_path_factory.mktemp("work"), classes=("bird", "tool"))
     for name, (trainer, *settings) in RUNS.items():
-        if name == "csc":
-            by_several(place, trainer, f"{name}{N}", "--seed", "-1", *settings, n=N)
-            seed = json.loads((place.folder / f"{name}{N}/results.json").read_text())["seed"]
-            assert seed >= 0
-            settings = ("--seed", str(seed), *settings)
-        place.run(trainer, f"{name}1", *settings)
-        if name != "csc":
-            by_several(place, trainer, f"{name}{N}", *settings, n=N)
+        drawn = ("--seed", "-1") if name == "csc" else ()
+        by_several(place, trainer, f"{name}_several", *drawn, *settings, n=PROCESSES.get(name, 2))
+        seed = json.loads((place.folder / f"{name}_several/results.json").read_text())["seed"]
+        assert seed >= 0
+        place.run(trainer, f"{name}_one", "--seed", str(seed), *settings)
     return place
 
 
-def learned(place, output):
+def learned(place, name, who):
     """The newest checkpoint's weights, by name, and the names of all checkpoints."""
-    folder = place.folder / output / FOLDERS.get(output[:-1], "prompt_learner")
+    folder = place.folder / f"{name}_{who}" / FOLDERS.get(name, "prompt_learner")
     newest = folder / (folder / "checkpoint").read_text().strip()
     return read_checkpoint(newest).state, sorted(path.name for path in folder.iterdir())
 
@@ -90,15 +85,16 @@ def lines(place, output):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_the_same_is_learned_printed_and_kept_also_with_a_drawn_seed(place, name):
-    (one, files), (other, other_files) = learned(place, f"{name}1"), learned(place, f"{name}{N}")
+    (one, files), (other, other_files) = learned(place, name, "one"), learned(place, name, "several")
     assert files == other_files and list(one) == list(other)
     for key, value in one.items():
         if isinstance(value, torch.Tensor):
             largest = (other[key] - value).abs().max()
             assert largest <= TOLERANCE, f"{name}: {key} differs by {largest}"
-    torch.testing.assert_close(lines(place, f"{name}{N}"), lines(place, f"{name}1"), atol=2e-3, rtol=0)
-    columns = [[row.split(",")[:3] for row in place.predictions(f"{name}{k}").splitlines()] for k in (1, N)]
-    assert columns[0] == columns[1]
+    torch.testing.assert_close(lines(place, f"{name}_several"), lines(place, f"{name}_one"), atol=2e-3, rtol=0)
+    runs = (place.predictions(f"{name}_{who}").splitlines() for who in ("one", "several"))
+    one, several = ([row.split(",")[:3] for row in run] for run in runs)
+    assert one == several
 
 
 def test_a_run_is_taken_over_by_another_number_of_processes(place):
@@ -108,7 +104,7 @@ def test_a_run_is_taken_over_by_another_number_of_processes(place):
     by_several(place, "SAPT", "handed_over", *RUNS["sapt"][1:], code=130, epochs=2)
     place.run("SAPT", "handed_over", *RUNS["sapt"][1:])
     for output in ("taken_over", "handed_over"):
-        torch.testing.assert_close(place.context(output), place.context("sapt1"), atol=TOLERANCE, rtol=0)
+        torch.testing.assert_close(place.context(output), place.context("sapt_one"), atol=TOLERANCE, rtol=0)
         log = (place.folder / output / "log.txt").read_text()
         assert "epoch [2/3]" not in log and "epoch [3/3]" in log
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from scripts.emoji import mixing
 from scripts.emoji.captions import Vocabulary, fill, scene_template
 from scripts.emoji.corpus import CorpusItem
 from scripts.emoji.mixing import Contexts, learn_between, mixing_loss
@@ -108,7 +109,8 @@ def test_a_false_twin_is_a_negative_of_its_picture_and_a_true_text_is_not(sample
     assert sampler._not_false(index, values, texts).tolist() == [[True, False, False], [True, True, False]]
 
 
-def test_a_text_encoder_learns_to_answer_between_words(sampler):
+def test_a_text_encoder_learns_to_answer_between_words(sampler, monkeypatch):
+    monkeypatch.setattr(mixing, "BATCH", 64)
     vocabulary = Vocabulary(sampler.items)
     torch.manual_seed(0)
     model = CLIP(32, 32, 2, 64, 16, 77, len(vocabulary.tokens), 64, 1, 2).float()

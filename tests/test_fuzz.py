@@ -46,6 +46,9 @@ def nested(leaves, keys):
     return st.recursive(leaves, lambda x: st.lists(x, max_size=3) | st.dictionaries(keys, x, max_size=3), max_leaves=6)
 
 
+values = nested(scalars, scalars)
+
+
 @st.composite
 def trees(draw):
     """Settings under known keys, now and then under others, in nested mappings."""
@@ -57,7 +60,7 @@ def trees(draw):
             if not isinstance(node, dict):
                 break
         else:
-            node[last] = draw(nested(scalars, scalars))
+            node[last] = draw(values)
     return content
 
 

@@ -33,7 +33,8 @@ def session(tmp_path, *words, **environment):
     env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_", "TLLA_GPU"))}
     env |= {"PYTHONPATH": str(tmp_path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # as they need seconds
     env |= {"CUDA_VISIBLE_DEVICES": "-1", **environment}  # -1: none, by another name
-    command = [sys.executable, "-m", "pytest", "-p", "spy", str(HERE), *words]
+    own = f"--basetemp={tmp_path / 'own'}"  # else it removes what earlier sessions have left
+    command = [sys.executable, "-m", "pytest", "-p", "spy", own, str(HERE), *words]
     done = subprocess.run(command, cwd=HERE.parents[1], env=env, capture_output=True, text=True)
     assert done.returncode in (0, 5), done.stdout + done.stderr  # 5: no tests
     return done.stdout, {path.stem: eval(path.read_text()) for path in tmp_path.glob("*.txt")}

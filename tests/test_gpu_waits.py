@@ -96,9 +96,11 @@ def test_methods_predict_without_a_wait(host):
     model = prompted(host)
     features = host.on_device(torch.randn(3, 64, 32))
     label = host.on_device(torch.zeros(3, dtype=torch.int64))
+    made: list[PromptClassifier] = []
+    host.waits(lambda: made.append(PromptClassifier(model)))
     for name in sorted(name for name, m in METHODS.items() if not (m.needs_backprop or m.online or m.reads_first)):
         method = METHODS[name]()
-        host.waits(lambda: method.start(PromptClassifier(model)))  # noqa: B023
+        host.waits(lambda: method.start(made[0]))  # noqa: B023
         assert host.waits(lambda: score(method.predict(features), label)) == [], name  # noqa: B023
         assert all(values.device.type == host.device.type for values in method.details.values()), name
 

@@ -126,7 +126,7 @@ def test_a_disk_that_is_too_small_is_found_before_a_view_is_made(own, capfd, mon
     assert "needs 0.0 GB for the features of the views" in fails(capfd, own.argv("ZERO", "full", *keeping(own)))
 
 
-def test_reports_use_what_a_test_has_kept(own, monkeypatch):
+def test_reports_use_what_a_test_has_kept(own, monkeypatch, undrawn):
     own.run("STSS", "first", *keeping(own))
     counted = images_encoded(monkeypatch)
     argv = ["settings", str(own.folder / "first"), "--out", str(own.folder / "report")]

@@ -185,9 +185,10 @@ def test_tda_without_caches_is_the_mean_logit_of_the_confident_views(text, image
     torch.testing.assert_close(predict(started(TDA(**off), text), images), rows.float(), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(("predict_on", "lr"), (("plain", 0.02), ("confident", 5e-3)))
-@pytest.mark.parametrize("align", (0.0, 0.5))
-@pytest.mark.parametrize("n_views", (1, 20))
+@pytest.mark.parametrize(  # each pair of settings
+    ("n_views", "align", "predict_on", "lr"),
+    ((1, 0.0, "plain", 0.02), (20, 0.5, "plain", 0.02), (1, 0.5, "confident", 5e-3), (20, 0.0, "confident", 5e-3)),
+)
 def test_dpe_equals_the_naive_step(text, images, n_views, align, predict_on, lr):
     images = images[:, :n_views]
     dpe = DPE(lr=lr, align=align, predict_on=predict_on)  # lr higher than the default, so that the step shows

@@ -18,7 +18,7 @@ from tlla.prompts.templates import zeroshot_features
 VIT = "ViT-B/32 and ViT-B/16"
 ARCHS = {  # with small image encoders
     VIT: (512, 32, 1, 64, 32, 77, 49408, 512, 8, 12),
-    "RN50": (1024, 32, (1, 1, 1, 1), 8, None, 77, 49408, 512, 8, 12),
+    "RN50": (1024, 32, (1, 1, 1, 1), 8, None, 77, 49408, 512, 8, 2),  # of the same 12 layers
 }
 RARE = 30_000  # first of the token ids whose embeddings the reference overwrites by context vectors
 

@@ -203,7 +203,7 @@ def test_fewer_images_are_evenly_spaced(place, oracle):
     close(found.features, features)
 
 
-def test_curves_measure_each_epoch(place, oracle, tmp_path):
+def test_curves_measure_each_epoch(loose, place, oracle, tmp_path):
     runs = ("CoOp:coop", "SAPT:sapt", "SAPT:sapt2")
     found = report(place, tmp_path, "curves", *runs, "--rho", "0.2", "--images", "0", "--directions", "5")
     images = oracle.images("train")

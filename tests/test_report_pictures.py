@@ -22,6 +22,7 @@ from report.labels import place_labels
 from tlla.clip import normalize
 from tlla.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("loose")
 KEYS = ("RHO", "LAMBDA", "N_PERTURB", "N_VIEWS", "TOP_S", "VOTE", "RULE")
 
 

@@ -140,7 +140,7 @@ def test_a_row_and_a_record_say_how_many_views_an_image_needed(compared):
     assert record["splits"]["test"]["total"] == 15
 
 
-def test_the_command_measures_what_runs_do(compared, capsys):
+def test_the_command_measures_what_runs_do(loose, compared, capsys):
     """The accuracy and the views of a margin are those of a run with this margin."""
     place = compared
     found = place.run("EntropyMean", "own", *TWENTY)["splits"]["test"]

@@ -58,6 +58,7 @@ def found() -> dict[str, Path]:
     return {}
 
 
+@pytest.mark.first
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_the_core_runs_on(system, found, tmp_path):
     folder = tmp_path / "core"

@@ -198,7 +198,7 @@ def test_wrong_settings_are_named(place, capfd, trainer, more, parts):
 def test_the_examples_of_new_methods_work_as_written(place, tmp_path):
     text = (REPO / "CONTRIBUTING.md").read_text()
     for folder in ("tlla", "trainers", "datasets", "configs"):
-        shutil.copytree(REPO / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(REPO / folder, tmp_path / folder)  # with its bytecode, else it is compiled for a second
     shutil.copy(REPO / "train.py", tmp_path)
     names = []
     for path, code in re.findall(r"```python\n# ((?:tlla/methods|trainers)/\w+\.py)\n(.*?)```", text, re.S):

@@ -34,5 +34,5 @@ class Sizes:
 TINY: dict[str, Any] = {  # runs every line within seconds; the figures mean nothing
     **{"backbone": "tiny", "resnet": "tiny", "n_views": 16, "at_once": (16,), "classes": (3,), "trained_classes": (3,)},
     **{"compared_classes": 3, "batch": 2, "perturbations": 1, "product": 64, "copied": 1000, "photos": ((50, 40),)},
-    **{"images": 4, "workers": (0,), "cudnn_benchmark": (False,), "compiler": "eager", "repeats": 1},
+    **{"images": 2, "workers": (0,), "cudnn_benchmark": (False,), "compiler": "eager", "repeats": 1},
 }
