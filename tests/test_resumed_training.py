@@ -169,6 +169,14 @@ def rewrite(path, **entries):
     torch.save({**state, **entries}, path)
 
 
+def test_the_seconds_of_a_training_count_those_before_it_was_stopped(place):
+    shutil.copytree(place.folder / "SAPT", place.folder / "timed")
+    trainer = read_checkpoint(path := newest(place, "timed")).trainer
+    assert 0 < trainer["seconds"] < record(place, "timed")["train_seconds"] + 0.05
+    rewrite(path, trainer=trainer | {"seconds": 1000.0})
+    assert place.run("SAPT", "timed", "OPTIM.MAX_EPOCH", "2")["train_seconds"] > 1000
+
+
 @pytest.mark.parametrize("trainer", LEARN)
 def test_a_checkpoint_without_a_note_on_its_settings_is_taken_with_a_word(place, capfd, trainer):
     shutil.copytree(place.folder / trainer, place.folder / f"old_{trainer}")

@@ -304,10 +304,16 @@ class ClipTrainer(TrainerX):
         data = with_classes(self.record.content["data"]["name"], self.cfg.DATASET.get("SUBSAMPLE_CLASSES", "all"))
         training = {"name": self.training_name, "dataset": data}
         own = {"training": training, "identity": self.identity, "resumed": list(self.resumed)}
-        return {**super().trainer_state(epoch), **own}
+        return {**super().trainer_state(epoch), **own, "seconds": time.time() - self.time_start}
+
+    def load_trainer_state(self, state: dict[str, Any]) -> None:
+        """Counts the seconds of the processes before, too."""
+        super().load_trainer_state(state)
+        if isinstance(seconds := state.get("seconds"), float):
+            self.time_start -= seconds
 
     def after_train(self) -> None:
-        """Records the training and the time of this process's share of it, then tests."""
+        """Records the training and its time, then tests."""
         if self.learned:
             training = {"name": self.training_name, "node": self.config_node, "epochs": self.epochs}
             self.record.update(training=training, train_seconds=round(time.time() - self.time_start, 1))
