@@ -122,7 +122,8 @@ class Job:
         if not isinstance(found.get("config"), dict):
             return []
         drawn = ("SEED",) if self.config_values["SEED"] < 0 else ()  # then the record has the number that was drawn
-        free = (*FREE, *drawn)
+        idle = traits.idle_nodes(self.config_values, found["config"]) if self.trainer == "Compare" else ()
+        free = (*FREE, *drawn, *idle)
         here, there = flat_config(self.config_values, free), flat_config(found["config"], free)
         there = {key: value for key, value in there.items() if value or key in here}  # an older run's, switched off
         younger = {key: value for key, value in _defaults().items() if key in here}  # keys that older runs did not have

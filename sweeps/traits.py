@@ -88,6 +88,12 @@ def compared(config: Mapping[str, Any]) -> Sequence[str]:
     return [method.title for one in built for method in under_rules(one, nodes["COMPARE"]["RULES"])]
 
 
+def idle_nodes(*configs: Mapping[str, Any]) -> list[str]:
+    """Config nodes of the methods that not all of some runs of Compare test, in which the runs may differ."""
+    named = [config.get("TRAINER", {}).get("COMPARE", {}).get("METHODS") or METHODS for config in configs]
+    return [f"TRAINER.{name.upper()}" for name in METHODS if not all(name in names for names in named)]
+
+
 def config_folders(name: str) -> list[str]:
     """Where its configs are, in configs/trainers; all methods at test time can take Compare's."""
     return list(dict.fromkeys((name, "Compare"))) if is_test_time_method(name) else [name]

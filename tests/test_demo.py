@@ -9,7 +9,7 @@ import pytest
 
 from scripts import demo
 from scripts.emoji import study
-from sweeps.job import COMPLETE, Job, ordered
+from sweeps.job import COMPLETE, UNFINISHED, Job, ordered
 from tlla.files import read_dict, to_csv
 from tlla.records.store import predictions_file, write_results
 
@@ -82,6 +82,18 @@ def test_a_run_counts_as_done_only_with_its_settings_and_its_sources_prompts(job
     assert job.state() == COMPLETE
     (job.folder / "results.json").write_text(json.dumps(kept)[:-20])  # half written
     assert job.state() != COMPLETE
+
+
+def test_settings_of_methods_that_were_not_compared_make_no_other_run(tmp_path):
+    def job(tps, *names):
+        opts = (*study.only(names), "TRAINER.TPS.TOP", tps, "TRAINER.DPE.TOP", "0.5" if "DPE" in names else "0.1")
+        return study.comparison(tmp_path, 1, {study.WORDS: None}, PLAIN, *opts)[0]
+
+    one = job("0.25", "SingleView", "TPS")
+    write_record(one.folder, one, "Compare", {"total": 1, "parts": [(study.WORDS, "SingleView"), (study.WORDS, "TPS")]})
+    assert one.state() == COMPLETE
+    assert job("0.25", "TPS", "DPE").state() == UNFINISHED
+    assert job("0.5", "TPS", "DPE").differences() == ["TRAINER.TPS.TOP is 0.25 there and 0.5 here"]
 
 
 def test_the_interval_is_that_of_a_bootstrap_over_emoji(jobs):

@@ -366,6 +366,11 @@ def test_wrong_rules_are_named_by_their_key(place, capfd, trainer, key, value, s
     assert says in fails(capfd, place.argv(trainer, "wrong", key, value))
 
 
+def test_rules_without_a_method_that_chooses_views_are_refused(place, capfd):
+    argv = place.argv("Compare", "wrong", METHODS_KEY, "['SingleView', 'MTA']", RULES_KEY, "['tsallis']")
+    assert "none of TRAINER.COMPARE.METHODS (SingleView, MTA) chooses views" in fails(capfd, argv)
+
+
 def test_a_record_without_a_rule_is_one_by_the_methods_own(tmp_path):
     assert Record(tmp_path, {}).rule == {"name": "", "own": True, "used_labels": False}
 

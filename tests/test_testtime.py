@@ -142,8 +142,11 @@ def test_the_measures_of_confidence_are_those_of_all_probabilities(place):
     assert {name: record[name] for name in expected} == pytest.approx(expected, abs=0.01)
 
 
-def test_the_vote_of_tlla_tells_how_often_it_was_unanimous(place):
-    results = place.run("TLLA", "tlla", "--eval-only", "--model-dir", str(place.folder / "coop"))
+def test_the_vote_of_tlla_tells_how_often_it_was_unanimous_and_which_keys_it_does_not_read(place, capsys):
+    other = ("TRAINER.VIEWS.N_VIEWS", "2", "TRAINER.STSS.N_PERTURB", "1")
+    results = place.run("TLLA", "tlla", "--eval-only", "--model-dir", str(place.folder / "coop"), *other)
+    said = [line for line in capsys.readouterr().out.splitlines() if "does not read" in line]
+    assert said == [f"Note: TLLA does not read {key}, but TRAINER.TLLA.{key.split('.')[-1]}" for key in other[::2]]
     rows = place.rows("tlla")
     unanimous = [float(row["unanimous"]) for row in rows]
     assert results["splits"]["test"]["unanimous"] == pytest.approx(sum(unanimous) / 15)

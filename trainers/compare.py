@@ -175,6 +175,11 @@ class Compare(TestTimeTrainer):
         built = [parse_rule(rule, key="TRAINER.COMPARE.RULES") for rule in rules]
         if twice := [rule for rule, count in Counter(built).items() if count > 1]:
             raise InputError(f"TRAINER.COMPARE.RULES has the rule {twice[0]} twice: leave one out")
+        if rules and not any(METHODS[name]().chooses_views for name in names):
+            raise InputError(
+                f"TRAINER.COMPARE.RULES is {rules}, but none of TRAINER.COMPARE.METHODS ({', '.join(names)}) chooses "
+                "views: add one that does, such as STSS"
+            )
         nodes = {name: name.upper() for name in names}
         return CompareTest(self, cfg, self.views_name, nodes, self.classifiers, rules)
 

@@ -74,7 +74,8 @@ def rule_rows(tests: list[StudyTest], prompt: str, methods: list[str], family: F
 def main() -> int:
     """Tests what is missing and prints a table for each prompt."""
     parser = study_parser(__doc__, "output/emoji")
-    parser.add_argument("--methods", nargs="+", default=["STSS", "ZERO", "VTE"], help="that choose views")
+    known = [name for name, method in METHODS.items() if method().chooses_views]
+    parser.add_argument("--methods", nargs="+", choices=known, default=["STSS", "ZERO", "VTE"], metavar="METHOD")
     parser.add_argument("--hand-written", action="store_true", help="only that prompt, which is not trained")
     args = parser.parse_args()
     family, output, opts = chosen_family(args), args.output.resolve(), keys(args.methods)
