@@ -22,6 +22,7 @@ met (a seed is missing, or a run was left out); 2 if the input was wrong.
 
 import argparse
 import sys
+from pathlib import Path
 
 from report.tables.cells import build
 from report.tables.logs import report
@@ -60,7 +61,9 @@ def print_table(args: argparse.Namespace) -> int:
         metrics = sorted({name for run in runs for name in run.metrics})
         if metrics and args.keyword not in metrics:
             raise InputError(f"--keyword {args.keyword!r} is in no results.json: {nearest(args.keyword, metrics)}")
+        refused = [file for folder in args.directory for file in sorted(Path(folder).rglob("refused.log"))]
         why = "".join(f"; {defect}" for defect in defects)
+        why += f"; {refused[0]} says why a command was refused" if refused else ""
         raise InputError(f"there is no complete run below {', '.join(args.directory)}{why}")
     pairs = compare(tables, *args.mcnemar) if args.mcnemar else []
     content = Report(tables, defects, pairs, tuple(args.mcnemar or ("", "")), args.ci95)

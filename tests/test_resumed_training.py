@@ -219,6 +219,8 @@ def test_a_refused_command_leaves_the_log_and_the_place_of_a_run_in_tables(place
 def test_tables_pass_over_a_command_that_was_refused_before_it_began(place, capfd):
     fails(capfd, place.argv("SAPT", "beside/bad", *EPOCH, "MODEL.INIT_WEIGHTS", "no/such/file"))
     assert [path.name for path in (place.folder / "beside/bad").iterdir()] == ["refused.log"]
+    assert parse_test_res.main([str(place.folder / "beside"), "--table"]) == 2
+    assert "beside/bad/refused.log says why a command was refused" in capfd.readouterr().err
     shutil.copytree(place.folder / "SAPT", place.folder / "beside/good")
     assert parse_test_res.main([str(place.folder / "beside"), "--table"]) == 0
     assert "LEFT OUT" not in capfd.readouterr().out
