@@ -35,7 +35,7 @@ def opened(browser: Any, path: Path, width: int, **options: Any) -> Iterator[Any
     """A page at a width; at the end it must have said nothing, asked for nothing else, and have opened no dialog."""
     context = browser.new_context(viewport={"width": width, "height": 900}, offline=True, **options)
     page, wrong = context.new_page(), []
-    page.set_default_timeout(5000)
+    page.set_default_timeout(60_000)  # a busy machine is slow, not wrong
     page.on("console", lambda message: wrong.append(f"console {message.type}: {message.text}"))
     page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
     page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url[:100]}"))
