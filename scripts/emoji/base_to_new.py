@@ -20,7 +20,6 @@ from tlla.command_line import call
 from tlla.files import write_text
 
 from .study import (
-    LEARNED,
     WORDS,
     Family,
     StudyTest,
@@ -31,6 +30,7 @@ from .study import (
     job,
     mean_std,
     only,
+    prompts_of,
     run,
     study_parser,
     tested,
@@ -59,8 +59,7 @@ def half_plan(output: Path, seeds: Sequence[int], family: Family) -> dict[str, l
         rival = training(RIVAL, output, seed, family, key, "base")
         jobs["base"].append(rival)
         jobs["new"].append(job(RIVAL, output, seed, family.source, f"{RIVAL}_new", source=rival, opts=(key, "new")))
-        words: dict[str, Job | None] = {WORDS: None} if seed == seeds[0] else {}
-        prompts = words | {name: training(name, output, seed, family, key, "base") for name in LEARNED}
+        prompts = prompts_of(output, seed, family, seed == seeds[0], key, "base")
         methods = only(("SingleView", "STSS"))
         for half, found in jobs.items():
             found += comparison(output, seed, prompts, source, *methods, key, half, name=f"Compare_{half}")

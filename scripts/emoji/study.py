@@ -110,12 +110,17 @@ def only(methods: Sequence[str]) -> tuple[str, str]:
     return "TRAINER.COMPARE.METHODS", repr(list(methods))
 
 
+def prompts_of(output: Path, seed: int, family: Family, first: bool, *opts: str) -> dict[str, Job | None]:
+    """The prompts that are trained with a seed, under `opts`; with the first one also the hand-written prompt."""
+    words: dict[str, Job | None] = {WORDS: None} if first else {}
+    return words | {name: training(name, output, seed, family, *opts) for name in LEARNED}
+
+
 def study_plan(output: Path, seeds: Sequence[int], family: Family, *opts: str, name: str = "") -> list[Job]:
     """Trains the prompts, and compares methods on them and on the hand-written one, for each seed."""
     jobs = []
     for seed in seeds:
-        words: dict[str, Job | None] = {WORDS: None} if seed == seeds[0] else {}
-        prompts = words | {name: training(name, output, seed, family) for name in LEARNED}
+        prompts = prompts_of(output, seed, family, seed == seeds[0])
         jobs += comparison(output, seed, prompts, family, *opts, name=name)
     return jobs
 
