@@ -32,14 +32,18 @@ class TLLA(PromptTrainer):
     views_name = "TLLA"
     kind = "views"
 
-    def make_tester(self, cfg: CfgNode) -> ViewTest:
-        """STSS, whose settings are in TRAINER.TLLA; says which keys are set where it does not read them."""
-        default = CfgNode({"TRAINER": CfgNode()})
+    def check_cfg(self, cfg: CfgNode) -> None:
+        """Also says which keys are set where they are not read."""
+        super().check_cfg(cfg)
+        default, own = CfgNode({"TRAINER": CfgNode()}), cfg.TRAINER.TLLA
         add_config(default)
         for name in ("VIEWS", "STSS"):
-            own, other = cfg.TRAINER.TLLA, cfg.TRAINER[name]
+            other = cfg.TRAINER[name]
             for key in (k for k, value in default.TRAINER.TLLA.items() if other.get(k, own[k]) not in (own[k], value)):
                 print(f"Note: {type(self).__name__} does not read TRAINER.{name}.{key}, but TRAINER.TLLA.{key}")
+
+    def make_tester(self, cfg: CfgNode) -> ViewTest:
+        """STSS, whose settings are in TRAINER.TLLA."""
         return ViewTest(self, cfg, self.views_name, {"STSS": self.views_name}, self.classifiers)
 
     def classifiers(self) -> dict[str, Classifier]:
